@@ -1,0 +1,110 @@
+//! Desired state and decided health at one version: what proxies run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use crate::{
+    id::{BackendName, BackendSetName},
+    spec::DesiredState,
+};
+
+/// Which snapshot. Ordered: a later controller incarnation (`epoch`) beats any version of an
+/// earlier one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    pub epoch: u64,
+    pub version: u64,
+}
+
+/// A digest of a snapshot's content, without its version: equal content has equal digests on the
+/// controller and on every proxy.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Digest(pub u64);
+
+/// A version and what is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotId {
+    pub version: Version,
+    pub digest: Digest,
+}
+
+/// Immutable and total: nothing that a proxy needs is elsewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    /// The accepted change that it contains.
+    pub revision: u64,
+    pub desired: DesiredState,
+    pub unhealthy: UnhealthyBackends,
+}
+
+/// The backends that are not to be used. Sets without one are absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnhealthyBackends(BTreeMap<BackendSetName, BTreeSet<BackendName>>);
+
+// === impl UnhealthyBackends ===
+
+impl UnhealthyBackends {
+    pub fn contains(&self, set: &BackendSetName, backend: &BackendName) -> bool {
+        self.0.get(set).is_some_and(|backends| backends.contains(backend))
+    }
+
+    pub fn insert(&mut self, set: BackendSetName, backend: BackendName) {
+        self.0.entry(set).or_default().insert(backend);
+    }
+
+    /// Replaces what is known about a set; none means that all of it is healthy.
+    pub fn set(&mut self, set: BackendSetName, backends: BTreeSet<BackendName>) {
+        if backends.is_empty() {
+            self.0.remove(&set);
+        } else {
+            self.0.insert(set, backends);
+        }
+    }
+
+    pub fn of(&self, set: &BackendSetName) -> Option<&BTreeSet<BackendName>> {
+        self.0.get(set)
+    }
+
+    pub fn remove(&mut self, set: &BackendSetName) {
+        self.0.remove(set);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&BackendSetName, &BTreeSet<BackendName>)> {
+        self.0.iter()
+    }
+}
+
+// === impl Version, Digest ===
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.version)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_epoch_beats_any_version_of_an_earlier_one() {
+        let old = Version { epoch: 1, version: 900 };
+        let new = Version { epoch: 2, version: 1 };
+        assert!(old < new);
+    }
+}

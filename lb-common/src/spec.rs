@@ -1,0 +1,278 @@
+//! What operators ask for, parsed. Every value here is valid by itself, and a [`DesiredState`]
+//! is consistent as a whole; `lb_proto::parse` is where that is decided.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::id::{BackendName, BackendSetName, ListenerName, RouteName};
+
+/// Listeners, routes and backend sets, each by name. Parts are shared between versions that have
+/// them in common.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DesiredState {
+    pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    pub backend_sets: BTreeMap<BackendSetName, Arc<BackendSet>>,
+}
+
+/// An address that proxies accept on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: ListenerName,
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub idle_timeout: Duration,
+    pub header_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Protocol {
+    Http,
+    Tcp { backend_set: BackendSetName },
+}
+
+/// Which requests, and what to do with them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: RouteName,
+    /// Empty: every http listener.
+    pub listeners: BTreeSet<ListenerName>,
+    pub matches: RouteMatch,
+    pub action: Action,
+    /// To the response's head, all attempts included.
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteMatch {
+    pub host: HostMatch,
+    pub path: PathMatch,
+    pub method: Option<Method>,
+    /// `None` takes any value.
+    pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
+}
+
+/// Hosts are lower case and without a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostMatch {
+    #[default]
+    Any,
+    /// `*.example.com`, kept as `.example.com`.
+    Wildcard(String),
+    Exact(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathMatch {
+    #[default]
+    Any,
+    /// Whole segments, or any text if it ends in a slash.
+    Prefix(String),
+    Exact(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// At least one, and at least one with a weight above zero.
+    Forward(Vec<WeightedBackendSet>),
+    Redirect(Redirect),
+    Answer(Answer),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedBackendSet {
+    pub backend_set: BackendSetName,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redirect {
+    pub status: StatusCode,
+    pub scheme: Option<Scheme>,
+    pub host: Option<String>,
+    pub path: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: String,
+    pub headers: HeaderMap,
+}
+
+/// When a failed attempt may be followed by another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// In all, the first included.
+    pub attempts: NonZeroU8,
+    pub on: RetryOn,
+    pub per_try_timeout: Option<Duration>,
+    pub backoff: Duration,
+    pub budget_percent: u32,
+    pub max_body_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    pub connect_failure: bool,
+    pub reset: bool,
+    pub timeout: bool,
+    pub gateway_error: bool,
+    pub any_5xx: bool,
+    pub statuses: BTreeSet<u16>,
+}
+
+/// A named group of interchangeable backends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendSet {
+    pub name: BackendSetName,
+    pub balance: Balance,
+    pub health_check: Option<HealthCheck>,
+    /// In the order given, with unique names.
+    pub backends: Vec<Backend>,
+    pub outlier_ejection: Option<OutlierEjection>,
+    pub connect_timeout: Duration,
+    pub pool: PoolLimits,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConnections,
+    ConsistentHash(Hash),
+    Random,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hash {
+    pub key: HashKey,
+    pub algorithm: HashAlgorithm,
+    pub function: HashFunction,
+}
+
+/// What of a request is hashed. A request without it is hashed by its client's address.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HashKey {
+    ClientAddress,
+    Path,
+    Header(HeaderName),
+    Cookie(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashAlgorithm {
+    Maglev,
+    Rendezvous,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashFunction {
+    Xxh3,
+    Crc32,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub name: BackendName,
+    pub address: SocketAddr,
+    /// 0 gets nothing.
+    pub weight: u32,
+    pub state: BackendState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    Active,
+    /// Keeps what it has, gets nothing new.
+    Draining,
+    /// Gets nothing and is not probed.
+    Disabled,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub healthy_after: NonZeroU8,
+    pub unhealthy_after: NonZeroU8,
+    /// Not used before its first passes.
+    pub prove_first: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    Http {
+        path: String,
+        /// Of statuses that pass.
+        statuses: Vec<RangeInclusive<u16>>,
+        host: Option<String>,
+        headers: HeaderMap,
+    },
+    Tcp,
+    Grpc {
+        /// Empty asks about the whole server.
+        service: String,
+        host: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierEjection {
+    pub consecutive_failures: NonZeroU32,
+    pub base_time: Duration,
+    pub max_time: Duration,
+    /// Of the set, 0 to 100.
+    pub max_percent: u32,
+}
+
+/// Idle connections to one backend, kept by each worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolLimits {
+    pub max_idle: usize,
+    pub idle_timeout: Duration,
+}
+
+// === impl ===
+
+impl BackendState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl BackendSet {
+    pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.name == *name)
+    }
+}
+
+impl Route {
+    /// The backend sets that it forwards to; none if it answers by itself.
+    pub fn backend_sets(&self) -> &[WeightedBackendSet] {
+        match &self.action {
+            Action::Forward(sets) => sets,
+            Action::Redirect(_) | Action::Answer(_) => &[],
+        }
+    }
+}

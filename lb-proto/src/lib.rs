@@ -1,0 +1,57 @@
+//! The wire's types, and the only place where they meet the domain's.
+//!
+//! - [`v1`]: generated from `proto/lb/v1`.
+//! - [`parse`]: wire to domain. Every question about validity is answered here, once, and every
+//!   refusal names the field, the value and what would be valid.
+//! - [`encode`]: domain to wire, leaving out what is a default.
+//! - [`update`]: snapshots and deltas as proxies get them, and their digest.
+//! - [`file`]: the TOML spelling of the same spec, with line numbers in its errors.
+//!
+//! # Invariant
+//!
+//! `parse(encode(x)) == x` for every domain value, so that digests agree across processes.
+
+pub mod duration;
+pub mod encode;
+pub mod error;
+pub mod file;
+pub mod parse;
+pub mod update;
+
+/// Generated from `proto/lb/v1`.
+#[allow(missing_docs, clippy::all, rustdoc::all, rust_2018_idioms)]
+pub mod v1 {
+    tonic::include_proto!("lb.v1");
+}
+
+/// All of `lb.v1` as an encoded `FileDescriptorSet`, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The largest message that controller and proxies send each other, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a spec means where it says nothing.
+pub mod defaults {
+    use std::time::Duration;
+
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+    pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const REDIRECT_STATUS: u32 = 302;
+    pub const RETRY_ATTEMPTS: u32 = 3;
+    pub const RETRY_BACKOFF: Duration = Duration::from_millis(25);
+    pub const RETRY_BUDGET_PERCENT: u32 = 20;
+    pub const RETRY_MAX_BODY_BYTES: u64 = 65_536;
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    pub const HEALTH_PATH: &str = "/health";
+    pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+    pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
+    pub const HEALTHY_AFTER: u32 = 2;
+    pub const UNHEALTHY_AFTER: u32 = 3;
+    pub const EJECT_AFTER: u32 = 5;
+    pub const EJECT_BASE_TIME: Duration = Duration::from_secs(10);
+    pub const EJECT_MAX_TIME: Duration = Duration::from_secs(300);
+    pub const EJECT_MAX_PERCENT: u32 = 50;
+    pub const POOL_MAX_IDLE: u32 = 64;
+    pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+}

@@ -1,0 +1,79 @@
+//! What must hold between the parts of a desired state.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    id::BackendSetName,
+    spec::{DesiredState, Protocol},
+};
+
+use crate::error::Problems;
+
+/// Adds a problem for every reference that leads nowhere and for addresses that collide.
+pub fn check(state: &DesiredState, problems: &mut Problems) {
+    let mut set_exists = |field: String, name: &BackendSetName| {
+        if !state.backend_sets.contains_key(name) {
+            let known = list(state.backend_sets.keys());
+            problems.add(field, format!("no backend set is called {name:?}; there are {known}"));
+        }
+    };
+    for (name, listener) in &state.listeners {
+        if let Protocol::Tcp { backend_set } = &listener.protocol {
+            set_exists(format!("listeners[{name}].backend_set"), backend_set);
+        }
+    }
+    for (name, route) in &state.routes {
+        for (i, target) in route.backend_sets().iter().enumerate() {
+            // One target may have been given in either spelling.
+            let field = match route.backend_sets() {
+                [_] => format!("routes[{name}].backend_set"),
+                _ => format!("routes[{name}].forward[{i}].backend_set"),
+            };
+            set_exists(field, &target.backend_set);
+        }
+    }
+    for (name, route) in &state.routes {
+        for listener in &route.listeners {
+            let field = format!("routes[{name}].listeners");
+            match state.listeners.get(listener).map(|listener| &listener.protocol) {
+                Some(Protocol::Http) => {}
+                Some(Protocol::Tcp { .. }) => {
+                    problems
+                        .add(field, format!("{listener:?} is a tcp listener; routes are for http"));
+                }
+                None => {
+                    let known = list(state.listeners.keys());
+                    problems.add(
+                        field,
+                        format!("no listener is called {listener:?}; there are {known}"),
+                    );
+                }
+            }
+        }
+    }
+    let mut addresses = BTreeMap::new();
+    for (name, listener) in &state.listeners {
+        let fixed = listener.address.port() != 0;
+        if let Some(other) = addresses.insert(listener.address, name)
+            && fixed
+        {
+            problems.add(
+                format!("listeners[{name}].address"),
+                format!("{} is taken by listener {other:?}", listener.address),
+            );
+        }
+    }
+}
+
+/// The names that there are, for a message; not more than a few.
+pub fn list<T: std::fmt::Display>(names: impl Iterator<Item = T>) -> String {
+    const MOST: usize = 10;
+    let mut names: Vec<_> = names.take(MOST + 1).map(|name| name.to_string()).collect();
+    if names.is_empty() {
+        return "none".into();
+    }
+    if names.len() > MOST {
+        names[MOST] = "more".into();
+    }
+    names.join(", ")
+}
