@@ -1,0 +1,279 @@
+//! Bodies on their way through: a request's, which may have to be sent again, and a response's,
+//! which holds what must live as long as it flows.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::{client::Busy, upstream::Exchange};
+
+/// A request's body as one attempt sends it.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    /// From the source, beginning with what earlier attempts have read already.
+    Replay {
+        source: Rc<Source>,
+        next: usize,
+    },
+}
+
+/// A client's body, and what was read of it while an attempt may still be repeated.
+#[derive(Debug)]
+pub struct Source(RefCell<Reading>);
+
+#[derive(Debug)]
+struct Reading {
+    incoming: Incoming,
+    size: SizeHint,
+    /// All frames read so far, as long as `kept <= limit`.
+    frames: Vec<Bytes>,
+    kept: u64,
+    limit: u64,
+    trailers: Option<HeaderMap>,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    NotYet,
+    Complete,
+    Failed,
+}
+
+/// A response's body.
+#[derive(Debug)]
+pub struct ResponseBody {
+    kind: Kind,
+    /// The client is busy for as long as its response is.
+    _busy: Busy,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Full(Option<Bytes>),
+    Backend(BackendBody),
+}
+
+/// A body that comes from a backend, with the connection that it comes through.
+#[derive(Debug)]
+pub struct BackendBody {
+    incoming: Incoming,
+    exchange: Option<Exchange>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Keeps up to `limit` bytes for another attempt.
+    pub fn new(incoming: Incoming, limit: u64) -> Rc<Self> {
+        let size = incoming.size_hint();
+        // What is known to be too long is not kept in the first place.
+        let limit = if size.lower() > limit { 0 } else { limit };
+        Rc::new(Self(RefCell::new(Reading {
+            incoming,
+            size,
+            frames: Vec::new(),
+            kept: 0,
+            limit,
+            trailers: None,
+            end: End::NotYet,
+        })))
+    }
+
+    /// Whether the body can be sent from its beginning again.
+    pub fn is_replayable(&self) -> bool {
+        let reading = self.0.borrow();
+        reading.kept <= reading.limit && reading.end != End::Failed
+    }
+
+    /// Whether all of it was read.
+    pub fn is_complete(&self) -> bool {
+        self.0.borrow().end == End::Complete
+    }
+
+    /// Whether the client broke off.
+    pub fn is_failed(&self) -> bool {
+        self.0.borrow().end == End::Failed
+    }
+}
+
+impl Reading {
+    fn poll_frame(
+        &mut self,
+        next: &mut usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(bytes) = self.frames.get(*next) {
+            *next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
+        }
+        if self.end == End::Complete {
+            return Poll::Ready(
+                self.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))),
+            );
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(bytes) = frame.data_ref() {
+                    self.keep(bytes);
+                    *next = self.frames.len();
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.trailers = Some(trailers.clone());
+                    self.end = End::Complete;
+                }
+                if self.incoming.is_end_stream() {
+                    self.end = End::Complete;
+                }
+            }
+            Some(Err(_)) => self.end = End::Failed,
+            None => self.end = End::Complete,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn keep(&mut self, bytes: &Bytes) {
+        self.kept = self.kept.saturating_add(bytes.len() as u64);
+        if self.kept <= self.limit {
+            self.frames.push(bytes.clone());
+        } else {
+            self.frames = Vec::new();
+        }
+    }
+}
+
+// === impl RequestBody ===
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Replay { source, next } => source.0.borrow_mut().poll_frame(next, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Replay { source, .. } => source.0.borrow().size,
+        }
+    }
+}
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    pub fn full(bytes: Bytes, busy: Busy) -> Self {
+        Self { kind: Kind::Full((!bytes.is_empty()).then_some(bytes)), _busy: busy }
+    }
+
+    pub fn backend(body: BackendBody, busy: Busy) -> Self {
+        Self { kind: Kind::Backend(body), _busy: busy }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.get_mut().kind {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Backend(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Backend(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Kind::Backend(body) => body.size_hint(),
+        }
+    }
+}
+
+// === impl BackendBody ===
+
+impl BackendBody {
+    pub fn new(incoming: Incoming, exchange: Exchange) -> Self {
+        let mut body = Self { incoming, exchange: Some(exchange) };
+        if body.incoming.is_end_stream() {
+            body.end(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+        body
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(cx);
+        }
+    }
+}
+
+impl Body for BackendBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(exchange) = &mut this.exchange
+        {
+            // Nobody else polls the connection that the body comes through.
+            exchange.connection.drive(cx);
+            frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.end(cx),
+            Poll::Ready(None) => this.end(cx),
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(exchange) = this.exchange.take() {
+                    exchange.broke_off();
+                }
+            }
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

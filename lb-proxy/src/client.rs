@@ -1,0 +1,148 @@
+//! A client's connection as its worker knows it: who it is, whether it is busy, and how it ends.
+//!
+//! Deadlines of silent clients are looked at by the worker's sweep instead of by a timer each, so
+//! they cost a request nothing and pass up to a sweep late.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use lb_common::{id::ListenerName, spec};
+
+use crate::{backend::Millis, io_meter::Meter, table, timer::LazyTimer};
+
+#[derive(Debug)]
+pub struct Client {
+    pub peer: SocketAddr,
+    /// The peer's address as a header has it.
+    pub forwarded_for: HeaderValue,
+    pub listener: ListenerName,
+    pub meter: Rc<Meter>,
+    /// For whatever its requests wait for; it has one at a time.
+    pub timer: LazyTimer,
+    /// What its listener last was: it may be gone from the table before the connection is.
+    pub last_known: RefCell<Arc<table::Listener>>,
+    idle_timeout: Millis,
+    header_timeout: Millis,
+    busy: Cell<bool>,
+    /// When it last became idle, and what it had sent by then.
+    idle_since: Cell<Millis>,
+    idle_read: Cell<u64>,
+    end: Cell<End>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// How a connection is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    #[default]
+    NotYet,
+    /// After the request that it is busy with.
+    Gracefully,
+    AtOnce,
+}
+
+/// A client is busy as long as this lives: from a request's head to its response's end.
+#[derive(Debug)]
+pub struct Busy(Rc<Client>, Rc<Cell<Millis>>);
+
+// === impl Client ===
+
+impl Client {
+    pub fn new(
+        peer: SocketAddr,
+        listener: &spec::Listener,
+        table: Arc<table::Listener>,
+        now: Millis,
+    ) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let forwarded_for = HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+            .expect("an IP address is a header value");
+        Self {
+            peer,
+            forwarded_for,
+            listener: listener.name.clone(),
+            meter: Rc::default(),
+            timer: LazyTimer::default(),
+            last_known: RefCell::new(table),
+            idle_timeout: millis(listener.idle_timeout),
+            header_timeout: millis(listener.header_timeout),
+            busy: Cell::new(false),
+            idle_since: Cell::new(now),
+            idle_read: Cell::new(0),
+            end: Cell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// `clock` is the worker's coarse one.
+    pub fn busy(self: &Rc<Self>, clock: &Rc<Cell<Millis>>) -> Busy {
+        self.busy.set(true);
+        Busy(Rc::clone(self), Rc::clone(clock))
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    /// Ends the connection; never takes back an earlier and harder end.
+    pub fn end(&self, how: End) {
+        if self.end.get() == End::NotYet || how == End::AtOnce {
+            self.end.set(how);
+            if let Some(waker) = &*self.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// How it is to end, for its task, which is woken when that changes.
+    pub fn poll_end(&self, cx: &Context<'_>) -> End {
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            // A connection's task is one and the same for its life, and so is its waker.
+            *waker = Some(cx.waker().clone());
+        }
+        self.end.get()
+    }
+
+    /// Ends the connection if it has been silent for too long.
+    pub fn end_if_silent(&self, now: Millis) {
+        if self.busy.get() {
+            return;
+        }
+        let silent = now.saturating_sub(self.idle_since.get());
+        let has_begun = self.meter.read.get() != self.idle_read.get();
+        if has_begun && silent >= self.header_timeout {
+            self.end(End::AtOnce);
+        } else if !has_begun && silent >= self.idle_timeout {
+            self.end(End::Gracefully);
+        }
+    }
+
+    /// For what has no requests: silent is who moves no bytes.
+    pub fn end_if_still(&self, now: Millis) {
+        let moved = self.meter.read.get() + self.meter.written.get();
+        if self.idle_read.replace(moved) != moved {
+            self.idle_since.set(now);
+        } else if now.saturating_sub(self.idle_since.get()) >= self.idle_timeout {
+            self.end(End::AtOnce);
+        }
+    }
+}
+
+// === impl Busy ===
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Self(client, clock) = self;
+        client.busy.set(false);
+        client.idle_since.set(clock.get());
+        client.idle_read.set(client.meter.read.get());
+    }
+}

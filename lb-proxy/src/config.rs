@@ -1,0 +1,309 @@
+//! Command line and environment, parsed completely before anything is bound.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use http::Uri;
+use lb_common::{
+    id::{ListenerName, ProxyId},
+    telemetry::LogFormat,
+};
+
+/// What a proxy is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub id: ProxyId,
+    /// At least one.
+    pub controllers: Vec<Uri>,
+    pub admin: SocketAddr,
+    pub data_dir: PathBuf,
+    pub zone: String,
+    pub workers: NonZeroUsize,
+    /// In place of the address in a listener's spec.
+    pub listen: BTreeMap<ListenerName, SocketAddr>,
+    pub drain_timeout: Duration,
+    pub log_format: LogFormat,
+}
+
+/// A proxy of the fleet: carries the traffic that a controller's configuration describes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lb-proxy",
+    version,
+    after_help = "`--help` has more: exit codes and examples.",
+    after_long_help = AFTER_HELP
+)]
+pub struct Args {
+    /// The proxy's name in the fleet, unique in it [default: the host name]
+    #[arg(long, env = "LB_ID", value_name = "ID", value_parser = ProxyId::new)]
+    id: Option<ProxyId>,
+
+    /// Controllers to follow, any of them
+    ///
+    /// The first one asked is drawn at random; when it fails, the next one is asked. While none
+    /// answers, the proxy serves what it has, and after a restart what its data directory has.
+    #[arg(
+        long,
+        env = "LB_CONTROL",
+        value_name = "URL,..",
+        value_delimiter = ',',
+        required = true,
+        value_parser = controller
+    )]
+    control: Vec<Uri>,
+
+    /// Where /metrics, /healthz, /readyz and /table are served
+    #[arg(
+        long,
+        env = "LB_ADMIN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7101",
+        value_parser = address
+    )]
+    admin: SocketAddr,
+
+    /// Where the last-known-good snapshot is kept [default: lb-data/ID]
+    ///
+    /// Created if missing. Each proxy needs one of its own.
+    #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Where the proxy runs, any name; controllers show it
+    #[arg(
+        long,
+        env = "LB_ZONE",
+        value_name = "ZONE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    zone: String,
+
+    /// Threads that carry traffic [default: one for each core]
+    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = workers)]
+    workers: Option<NonZeroUsize>,
+
+    /// Another address for a listener, on this proxy only; may be repeated
+    #[arg(
+        long,
+        env = "LB_LISTEN",
+        value_name = "NAME=ADDR",
+        value_delimiter = ',',
+        value_parser = listen
+    )]
+    listen: Vec<(ListenerName, SocketAddr)>,
+
+    /// How long requests may take to finish after SIGTERM or SIGINT
+    #[arg(
+        long,
+        env = "LB_DRAIN_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = lb_proto::duration::parse
+    )]
+    drain_timeout: Duration,
+
+    /// How log lines look, text or json; LB_LOG filters them (warn, lb_proxy=debug,info)
+    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    drained: a signal came, and every request finished
+  1    could not start
+  2    wrong usage
+  3    the drain timeout passed, and requests were cut
+  130  a second SIGINT ended it at once
+  143  a second SIGTERM ended it at once
+
+Examples:
+  lb-proxy --control http://127.0.0.1:7000
+  lb-proxy --id p2 --control http://10.0.0.1:7000,http://10.0.0.2:7000 \\
+    --admin 127.0.0.1:7102 --data-dir /var/lib/lb/p2 --zone a --listen web=0.0.0.0:8081";
+
+const MAX_WORKERS: usize = 1024;
+
+// === impl Args ===
+
+impl Args {
+    /// Fills in what depends on the host.
+    ///
+    /// # Errors
+    /// Of usage, like those of the parser: print it and exit with its code.
+    pub fn config(self) -> Result<Config, clap::Error> {
+        let invalid = |message| Self::command().error(ErrorKind::ValueValidation, message);
+        let id = match self.id {
+            Some(id) => id,
+            None => host_id().map_err(invalid)?,
+        };
+        let mut listen = BTreeMap::new();
+        for (name, address) in self.listen {
+            if let Some(other) = listen.insert(name.clone(), address) {
+                let message = format!(
+                    "--listen gives {name} two addresses, {other} and {address}; give it one"
+                );
+                return Err(invalid(message));
+            }
+        }
+        let data_dir =
+            self.data_dir.unwrap_or_else(|| Path::new("lb-data").join(directory_name(&id)));
+        Ok(Config {
+            id,
+            controllers: self.control,
+            admin: self.admin,
+            data_dir,
+            zone: self.zone,
+            workers: self
+                .workers
+                .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            listen,
+            drain_timeout: self.drain_timeout,
+            log_format: self.log_format,
+        })
+    }
+}
+
+fn host_id() -> Result<ProxyId, String> {
+    let file = "/proc/sys/kernel/hostname";
+    let name = fs::read_to_string(file)
+        .map_err(|error| format!("no --id, and no host name in {file}: {error}; give an --id"))?;
+    ProxyId::new(name.trim())
+        .map_err(|error| format!("no --id, and the host name is none: it {error}; give an --id"))
+}
+
+/// An id may have slashes in it, or be `..`; a directory that is made up from it may not.
+fn directory_name(id: &ProxyId) -> String {
+    let name = id.as_str().replace('/', "_");
+    if name.starts_with('.') { format!("_{name}") } else { name }
+}
+
+fn controller(text: &str) -> Result<Uri, String> {
+    let invalid = || "give a URL like http://127.0.0.1:7000".to_owned();
+    let uri: Uri = text.trim().parse().map_err(|_| invalid())?;
+    match (uri.scheme_str(), uri.host(), uri.path(), uri.query()) {
+        (Some("http"), Some(host), "/", None) if !host.is_empty() => Ok(uri),
+        (Some("https"), ..) => {
+            Err("https is not supported between proxy and controller; give an http:// URL".into())
+        }
+        _ => Err(invalid()),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| "give an address and a port like 127.0.0.1:7101".to_owned())
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.trim().parse().ok().filter(|n: &NonZeroUsize| n.get() <= MAX_WORKERS);
+    number.ok_or_else(|| format!("give a number from 1 to {MAX_WORKERS}"))
+}
+
+fn listen(text: &str) -> Result<(ListenerName, SocketAddr), String> {
+    let invalid = || "give a listener's name and an address like web=0.0.0.0:8080".to_owned();
+    let (name, addr) = text.split_once('=').ok_or_else(invalid)?;
+    let name =
+        ListenerName::new(name.trim()).map_err(|error| format!("the listener's name {error}"))?;
+    Ok((name, addr.trim().parse().map_err(|_| invalid())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTROL: &str = "--control=http://127.0.0.1:7000";
+
+    fn parse(args: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("lb-proxy").chain(args.iter().copied());
+        let config = Args::try_parse_from(args).and_then(Args::config);
+        config.map_err(|error| {
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+        let help = Args::command().render_long_help().to_string();
+        let flags = ["ID", "CONTROL", "ADMIN", "DATA_DIR", "ZONE", "WORKERS", "LISTEN"];
+        for flag in flags.iter().chain(&["DRAIN_TIMEOUT", "LOG_FORMAT"]) {
+            assert!(help.contains(&format!("[env: LB_{flag}=")), "{flag} in {help}");
+        }
+    }
+
+    #[test]
+    fn only_controllers_have_to_be_given() {
+        let config = parse(&[CONTROL, "--id=p1"]).expect("it is enough");
+        let expected = Config {
+            id: ProxyId::new("p1").expect("a valid name"),
+            controllers: vec![Uri::from_static("http://127.0.0.1:7000")],
+            admin: "127.0.0.1:7101".parse().expect("an address"),
+            data_dir: "lb-data/p1".into(),
+            zone: String::new(),
+            workers: thread::available_parallelism().expect("it is known"),
+            listen: BTreeMap::new(),
+            drain_timeout: Duration::from_secs(30),
+            log_format: LogFormat::Text,
+        };
+        assert_eq!(config, expected);
+        assert!(parse(&[]).expect_err("no controller").contains("--control <URL,..>"));
+    }
+
+    #[test]
+    fn everything_can_be_given() {
+        let config = parse(&[
+            "--id=p/../2",
+            "--control=http://a:1,http://[::1]:2",
+            "--control=http://c",
+            "--admin=[::]:9",
+            "--zone=z",
+            "--workers=3",
+            "--listen=web=0.0.0.0:80,dns=[::1]:53",
+            "--listen=x=127.0.0.1:0",
+            "--drain-timeout=1.5s",
+            "--log-format=json",
+        ])
+        .expect("it is all valid");
+        let listen: Vec<String> = config.listen.iter().map(|(n, a)| format!("{n}={a}")).collect();
+        assert_eq!(listen, ["dns=[::1]:53", "web=0.0.0.0:80", "x=127.0.0.1:0"]);
+        assert_eq!(config.controllers.len(), 3);
+        assert_eq!(config.data_dir, Path::new("lb-data/p_.._2"), "it stays in lb-data");
+        assert_eq!(config.workers.get(), 3);
+        assert_eq!(config.drain_timeout, Duration::from_millis(1500));
+        assert_eq!(config.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn an_error_names_the_flag_the_value_and_what_would_be_valid() {
+        #[rustfmt::skip]
+        let cases = [
+            ("--control=127.0.0.1:7000",     "give a URL like http://127.0.0.1:7000"),
+            ("--control=http://a/path",      "give a URL like http://127.0.0.1:7000"),
+            ("--control=https://a",          "https is not supported"),
+            ("--id=two words",               "names are made of letters, digits"),
+            ("--admin=7101",                 "give an address and a port like 127.0.0.1:7101"),
+            ("--workers=0",                  "give a number from 1 to 1024"),
+            ("--listen=8080",                "give a listener's name and an address like web=0.0.0.0:8080"),
+            ("--listen=web=8080",            "give a listener's name and an address like web=0.0.0.0:8080"),
+            ("--drain-timeout=30",           "valid are \"1.5s\", \"500ms\", \"2m\""),
+            ("--log-format=xml",             "valid are text, json"),
+        ];
+        for (arg, expected) in cases {
+            let error = parse(&[CONTROL, arg]).expect_err(arg);
+            let (flag, value) = arg.split_once('=').expect("each has a value");
+            for part in [flag, value, expected] {
+                assert!(error.contains(part), "{part:?} is not in {error}");
+            }
+        }
+        let twice = parse(&[CONTROL, "--id=p1", "--listen=a=1.1.1.1:1,a=1.1.1.1:2"]);
+        assert!(twice.expect_err("two addresses").contains("gives a two addresses"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Whether an attempt is followed by another one, and when. Pure; [`budget`] says if it can be
+//! afforded.
+//!
+//! # Invariants
+//!
+//! - A request that a backend may have processed is sent again only if its method is idempotent
+//!   (RFC 9110, section 9.2.2). An attempt that reached nobody is safe for any method.
+//! - A request whose body is no longer all there is not sent again, whatever happened.
+//! - A retry is paid from the budget, unless the attempt reached nobody: it cost no backend
+//!   anything. Attempts bound it all the same.
+
+use std::time::Duration;
+
+use http::Method;
+use lb_common::{backoff::Backoff, spec::RetryPolicy};
+
+pub mod budget;
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Refused, unreachable or not connected in time: no backend saw anything.
+    ConnectFailed,
+    /// The connection ended before the response's head, and the request may have been read.
+    Reset {
+        /// The connection had served before, so the backend may have closed it while it was idle.
+        reused: bool,
+    },
+    PerTryTimeout,
+    Status(u16),
+}
+
+/// All that a decision depends on, besides the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub method: &'a Method,
+    pub outcome: Outcome,
+    /// From 1.
+    pub number: u8,
+    /// All of the body can be sent: none of it has gone, or what has gone was kept.
+    pub replayable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This is the answer; and if it was worth a retry, why there is none.
+    Deliver(Option<StopReason>),
+    Retry {
+        /// Whether the budget is charged.
+        paid: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Of attempts.
+    Exhausted,
+    NotIdempotent,
+    NotReplayable,
+}
+
+/// What to do after an attempt.
+pub fn decide(policy: &RetryPolicy, seen: &Attempt<'_>) -> Decision {
+    let idempotent = seen.method.is_idempotent();
+    let reached_nobody = seen.outcome == Outcome::ConnectFailed;
+    // The backend closed an idle connection just as it was used. That says nothing about its
+    // health, and it would not have happened without the pool: nobody has to ask for this retry.
+    let stale = seen.outcome == Outcome::Reset { reused: true } && idempotent;
+
+    if !stale && !is_condition(policy, seen.outcome) {
+        Decision::Deliver(None)
+    } else if seen.number >= policy.attempts.get() {
+        Decision::Deliver(Some(StopReason::Exhausted))
+    } else if !idempotent && !reached_nobody {
+        Decision::Deliver(Some(StopReason::NotIdempotent))
+    } else if !seen.replayable {
+        Decision::Deliver(Some(StopReason::NotReplayable))
+    } else {
+        Decision::Retry { paid: !reached_nobody }
+    }
+}
+
+/// How long to wait before retry `n`, counted from 0: uniform in `0..backoff`, which doubles each
+/// time up to ten times itself. `elsewhere` says that the last attempt reached nobody and that
+/// another backend is open: nothing is gained by waiting then.
+pub fn wait_before(
+    policy: &RetryPolicy,
+    n: u32,
+    rng: &mut fastrand::Rng,
+    elsewhere: bool,
+) -> Duration {
+    if elsewhere {
+        return Duration::ZERO;
+    }
+    Backoff { base: policy.backoff, max: policy.backoff.saturating_mul(10) }.delay(n, rng)
+}
+
+/// Whether the policy says that this is worth another attempt.
+fn is_condition(policy: &RetryPolicy, outcome: Outcome) -> bool {
+    let on = &policy.on;
+    match outcome {
+        Outcome::ConnectFailed => on.connect_failure || on.any_5xx,
+        Outcome::Reset { .. } => on.reset || on.any_5xx,
+        Outcome::PerTryTimeout => on.timeout || on.any_5xx,
+        Outcome::Status(status) => {
+            on.any_5xx && (500..600).contains(&status)
+                || on.gateway_error && (502..=504).contains(&status)
+                || on.statuses.contains(&status)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use Decision::{Deliver, Retry};
+    use Outcome::{ConnectFailed, PerTryTimeout, Reset, Status};
+    use StopReason::{Exhausted, NotIdempotent, NotReplayable};
+    use lb_common::spec::RetryOn;
+
+    use super::*;
+
+    const PAID: Decision = Retry { paid: true };
+    const FREE: Decision = Retry { paid: false };
+    const STALE: Outcome = Reset { reused: true };
+    const RESET: Outcome = Reset { reused: false };
+
+    fn policy(on: RetryOn) -> RetryPolicy {
+        RetryPolicy {
+            attempts: NonZeroU8::new(3).expect("not 0"),
+            on,
+            per_try_timeout: None,
+            backoff: Duration::from_millis(25),
+            budget_percent: 20,
+            max_body_bytes: 65_536,
+        }
+    }
+
+    #[test]
+    fn decisions() {
+        let policy = policy(RetryOn { any_5xx: true, ..RetryOn::default() });
+
+        #[rustfmt::skip]
+        let cases = [
+            // why                                    method           outcome        number replay expected
+            ("a success is final",                    Method::GET,     Status(200),   1,     true,  Deliver(None)),
+            ("a client error is final",               Method::GET,     Status(404),   1,     true,  Deliver(None)),
+            ("so it is for the last attempt",         Method::GET,     Status(200),   3,     false, Deliver(None)),
+            ("503 is worth another backend",          Method::GET,     Status(503),   1,     true,  PAID),
+            ("a PUT may be repeated",                 Method::PUT,     Status(500),   2,     true,  PAID),
+            ("a POST may already have had effects",   Method::POST,    Status(503),   1,     true,  Deliver(Some(NotIdempotent))),
+            ("a PATCH may, too",                      Method::PATCH,   PerTryTimeout, 1,     true,  Deliver(Some(NotIdempotent))),
+            ("a CONNECT may, too",                    Method::CONNECT, RESET,         1,     true,  Deliver(Some(NotIdempotent))),
+            ("a POST on a stale connection may, too", Method::POST,    STALE,         1,     true,  Deliver(Some(NotIdempotent))),
+            ("a failed connect reached nobody",       Method::POST,    ConnectFailed, 1,     true,  FREE),
+            ("the body went before",                  Method::POST,    ConnectFailed, 2,     false, Deliver(Some(NotReplayable))),
+            ("the body outgrew the replay buffer",    Method::PUT,     Status(503),   1,     false, Deliver(Some(NotReplayable))),
+            ("attempts are bounded",                  Method::GET,     Status(503),   3,     true,  Deliver(Some(Exhausted))),
+            ("free ones, too",                        Method::GET,     ConnectFailed, 3,     true,  Deliver(Some(Exhausted))),
+            ("stale ones, too",                       Method::GET,     STALE,         3,     true,  Deliver(Some(Exhausted))),
+        ];
+
+        for (why, method, outcome, number, replayable, expected) in cases {
+            let seen = Attempt { method: &method, outcome, number, replayable };
+            assert_eq!(decide(&policy, &seen), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn each_condition_takes_what_it_says_and_no_more() {
+        #[rustfmt::skip]
+        let outcomes = [ConnectFailed, RESET, PerTryTimeout, Status(500), Status(502), Status(503), Status(504), Status(505), Status(429), Status(200)];
+        let on = RetryOn::default;
+
+        #[rustfmt::skip]
+        let cases = [
+            (on(), "----------"),
+            (RetryOn { connect_failure: true, ..on() },     "x---------"),
+            (RetryOn { reset: true, ..on() },               "-x--------"),
+            (RetryOn { timeout: true, ..on() },             "--x-------"),
+            (RetryOn { gateway_error: true, ..on() },       "----xxx---"),
+            (RetryOn { any_5xx: true, ..on() },             "xxxxxxxx--"),
+            (RetryOn { statuses: [429, 505].into(), ..on() }, "-------xx-"),
+        ];
+
+        for (on, expected) in cases {
+            let policy = policy(on);
+            let letter = |outcome: &Outcome| {
+                let outcome = *outcome;
+                let seen = Attempt { method: &Method::GET, outcome, number: 1, replayable: true };
+                if decide(&policy, &seen) == Deliver(None) { '-' } else { 'x' }
+            };
+            let actual: String = outcomes.iter().map(letter).collect();
+            assert_eq!(actual, expected, "{:?}", policy.on);
+        }
+    }
+
+    #[test]
+    fn idempotent_methods_are_those_of_rfc_9110() {
+        let policy = policy(RetryOn { reset: true, ..RetryOn::default() });
+        let retried = |method: &&str| {
+            let method = Method::from_bytes(method.as_bytes()).expect("a token");
+            let seen = Attempt { method: &method, outcome: RESET, number: 1, replayable: true };
+            decide(&policy, &seen) == PAID
+        };
+        let methods = [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "get",
+            "PURGE",
+        ];
+        let retried: Vec<_> = methods.into_iter().filter(retried).collect();
+        assert_eq!(retried, ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"]);
+    }
+
+    #[test]
+    fn a_stale_connection_is_retried_without_being_asked_for() {
+        let policy = policy(RetryOn::default());
+        let decide = |method, outcome, replayable| {
+            decide(&policy, &Attempt { method: &method, outcome, number: 1, replayable })
+        };
+        assert_eq!(decide(Method::GET, STALE, true), PAID);
+        assert_eq!(decide(Method::GET, STALE, false), Deliver(Some(NotReplayable)));
+        assert_eq!(decide(Method::POST, STALE, true), Deliver(None));
+        assert_eq!(decide(Method::GET, RESET, true), Deliver(None));
+    }
+
+    #[test]
+    fn waits_double_to_ten_times_the_first_and_fill_their_range() {
+        let policy = policy(RetryOn::default());
+        let mut rng = fastrand::Rng::with_seed(1);
+        for (n, ceiling) in [(0, 25), (1, 50), (2, 100), (3, 200), (4, 250), (200, 250)] {
+            let wait = |_| wait_before(&policy, n, &mut rng, false);
+            let longest = (0..1_000).map(wait).max().expect("a thousand waits");
+            let ceiling = Duration::from_millis(ceiling);
+            assert!(longest < ceiling && longest > ceiling.mul_f64(0.98), "{n}: {longest:?}");
+        }
+        assert_eq!(wait_before(&policy, 5, &mut rng, true), Duration::ZERO);
+    }
+}
