@@ -15,7 +15,7 @@ use std::{
 use http::HeaderValue;
 use lb_common::{id::ListenerName, spec};
 
-use crate::{backend::Millis, io_meter::Meter, table, timer::LazyTimer};
+use crate::{backend::Millis, interim::Interim, io_meter::Meter, table, timer::LazyTimer};
 
 #[derive(Debug)]
 pub struct Client {
@@ -24,6 +24,7 @@ pub struct Client {
     pub forwarded_for: HeaderValue,
     pub listener: ListenerName,
     pub meter: Rc<Meter>,
+    pub interim: Arc<Interim>,
     /// For whatever its requests wait for; it has one at a time.
     pub timer: LazyTimer,
     /// What its listener last was: it may be gone from the table before the connection is.
@@ -69,6 +70,7 @@ impl Client {
             forwarded_for,
             listener: listener.name.clone(),
             meter: Rc::default(),
+            interim: Arc::default(),
             timer: LazyTimer::default(),
             last_known: RefCell::new(table),
             idle_timeout: millis(listener.idle_timeout),

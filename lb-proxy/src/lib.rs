@@ -51,6 +51,7 @@ pub mod error;
 mod fixture;
 pub mod hash_key;
 pub mod headers;
+pub mod interim;
 pub mod io_meter;
 pub mod metrics;
 pub mod outlier;

@@ -38,7 +38,7 @@ use crate::{
     client::Client,
     error::{AttemptError, ProxyError},
     hash_key::hash_of,
-    headers,
+    headers, interim,
     outlier::Failure,
     retry::{self, Decision, Outcome},
     route::Subject,
@@ -144,7 +144,7 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let source = (!body.is_end_stream()).then(|| Source::new(body, policy.max_body_bytes));
     headers::to_backend(&mut head.headers, &client.forwarded_for, source.is_some());
-    head.version = Version::HTTP_11;
+    let client_version = std::mem::replace(&mut head.version, Version::HTTP_11);
     route.budget.deposit(worker.millis(started));
 
     let mut head = Some(head);
@@ -153,7 +153,8 @@ async fn forward(
     for number in 1..=u8::MAX {
         let pick = pick(worker, &set, hash, &mut tried, now)
             .ok_or_else(|| ProxyError::NoBackend(set.spec.name.clone()))?;
-        let attempt = Attempt { route, source: source.as_ref(), started: now, deadline };
+        let source = source.as_ref();
+        let attempt = Attempt { route, source, client_version, started: now, deadline };
         let last = policy.attempts.get() <= number;
         let (method, result) = attempt.run(worker, client, &pick, &mut head, last).await;
 
@@ -170,7 +171,7 @@ async fn forward(
             method: &method,
             outcome,
             number,
-            replayable: source.as_ref().is_none_or(|source| source.is_replayable()),
+            replayable: source.is_none_or(|source| source.is_replayable()),
         };
         let Decision::Retry { paid } = retry::decide(policy, &seen) else {
             return deliver(pick, result);
@@ -225,6 +226,7 @@ type Received = (Response<Incoming>, Exchange);
 struct Attempt<'a> {
     route: &'a Route,
     source: Option<&'a Rc<Source>>,
+    client_version: Version,
     started: Instant,
     /// Of the request.
     deadline: Instant,
@@ -249,7 +251,8 @@ impl Attempt<'_> {
             None => RequestBody::Empty,
         };
         pick.metrics(worker.index).attempts.increment();
-        let request = Request::from_parts(parts, body);
+        let mut request = Request::from_parts(parts, body);
+        interim::pass_on(&mut request, self.client_version, &client.interim);
         let result = self.send(worker, client, pick, request).await;
         match &result {
             Ok((response, _)) if response.status().is_server_error() => {

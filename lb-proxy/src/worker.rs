@@ -32,6 +32,7 @@ use crate::{
     backend_set::Pick,
     body::BackendBody,
     client::{Client, End},
+    interim,
     io_meter::Metered,
     metrics::{Sharded, WorkerMetrics},
     outlier::Failure,
@@ -316,7 +317,8 @@ impl Worker {
 }
 
 async fn serve_http(worker: Rc<Worker>, client: Rc<Client>, stream: TcpStream) {
-    let io = TokioIo::new(Metered::new(stream, Rc::clone(&client.meter)));
+    let stream = Metered::new(stream, Rc::clone(&client.meter));
+    let io = TokioIo::new(interim::Stream::new(stream, Arc::clone(&client.interim)));
     let service = service_fn(|request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::handle(worker, client, request).await) }
@@ -324,7 +326,6 @@ async fn serve_http(worker: Rc<Worker>, client: Rc<Client>, stream: TcpStream) {
     let connection = http1::Builder::new()
         .max_headers(MAX_REQUEST_HEADERS)
         .max_buf_size(MAX_BUFFER)
-        .pipeline_flush(true)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut told = false;

@@ -110,14 +110,14 @@ mod tests {
 
     #[test]
     fn removing_a_backend_moves_little_more_than_its_own_keys() {
-        for (n, most) in [(3, 1.2), (10, 1.2), (100, 1.7)] {
+        for n in [3, 10, 100] {
             let all = fixture::backends(&vec![1; n]);
             let mut fewer = all.clone();
             let gone = Some(fewer.remove(n / 2).name.clone());
 
             let (before, after) = (names(Maglev, &all), names(Maglev, &fewer));
             let (moved_keys, _) = moved(&before, &after, &gone);
-            assert!(moved_keys as f64 <= KEYS as f64 * most / n as f64, "{moved_keys} of {n}");
+            assert!(moved_keys as f64 <= KEYS as f64 * 1.2 / n as f64, "{moved_keys} of {n}");
 
             let (before, after) = (names(Rendezvous, &all), names(Rendezvous, &fewer));
             let (moved_keys, of_others) = moved(&before, &after, &gone);

@@ -2,7 +2,7 @@
 //!
 //! Each member walks the table in a permutation of its own and takes the next free entry at its
 //! turn, so that all have the same number of entries to within one, and a change of membership
-//! moves little more than it has to (10.4% and 1.6% of the keys when one of 10 or of 100 leaves).
+//! moves little more than it has to.
 //! Source: D. Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer",
 //! NSDI 2016, section 3.4; weights as in Envoy's `maglev_lb.cc`.
 //!
@@ -17,8 +17,9 @@ use lb_common::id::BackendName;
 
 use super::hash;
 
-/// Primes. The first that has 100 entries a member is used, which keeps shares within 1%.
-const SIZES: [u32; 3] = [65_537, 655_373, 5_000_011];
+/// Primes, and the members up to which each is used. Thousands of entries a member keep what moves
+/// in a change of membership near its minimum; beyond that, a hundred keep shares within 1%.
+const SIZES: [(u32, usize); 3] = [(65_537, 13), (655_373, 6_553), (5_000_011, usize::MAX)];
 
 #[derive(Debug)]
 pub struct Table {
@@ -48,9 +49,9 @@ const FREE: u32 = u32::MAX;
 impl Table {
     /// Members are sorted by name, and have weights above zero.
     pub fn new(members: Box<[(BackendName, u32)]>) -> Self {
-        let roomy = |size: &u32| members.len().saturating_mul(100) <= *size as usize;
-        let size = SIZES.into_iter().find(roomy).unwrap_or(SIZES[2]);
-        Self::with_size(members, size)
+        let sizes = SIZES.into_iter();
+        let size = sizes.filter(|(_, most)| members.len() <= *most).map(|(size, _)| size).next();
+        Self::with_size(members, size.unwrap_or(SIZES[2].0))
     }
 
     fn with_size(members: Box<[(BackendName, u32)]>, size: u32) -> Self {
@@ -177,12 +178,12 @@ mod tests {
             Entries::Narrow(entries) => entries.len(),
             Entries::Wide(_) => panic!("{n} positions fit 16 bits"),
         };
-        assert_eq!([len(1), len(655), len(656)], [65_537, 65_537, 655_373]);
+        assert_eq!([len(1), len(13), len(14)], [65_537, 65_537, 655_373]);
     }
 
     #[test]
     fn sizes_are_primes() {
-        for size in SIZES {
+        for (size, _) in SIZES {
             assert!((2..).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
         }
     }
