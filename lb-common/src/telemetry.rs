@@ -1,5 +1,7 @@
 //! Logs: one line an event on standard error, as text or JSON, filtered by `LB_LOG`.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -26,7 +28,12 @@ impl std::str::FromStr for LogFormat {
 /// and in the syntax of tracing's `EnvFilter`: `warn`, `lb_proxy=debug,info`.
 pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        // They would go to the same closed standard error, with a macro that panics then.
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
     // A second initialisation in one process (tests do it) keeps the first.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

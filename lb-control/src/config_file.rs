@@ -1,0 +1,165 @@
+//! A file as the source of the desired state: read at the start, and again whenever it changes.
+//!
+//! The file is looked at, not watched, so that replacing it by a rename, a symbolic link or a
+//! mount all work. Only what was the same at two looks in a row counts, so a file that is being
+//! written is not taken half.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use lb_proto::{file::FileErrors, parse};
+use tokio::signal::unix::Signal;
+
+use crate::{
+    controller::{Applied, Change, Refused},
+    desired::Batch,
+    owner::{Handle, Terms},
+};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Why the file is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path:?}: {source}")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}", Located(path, errors))]
+    Wrong { path: PathBuf, errors: FileErrors },
+    #[error("{path:?} is not in force: {source}")]
+    Refused {
+        path: PathBuf,
+        #[source]
+        source: Refused,
+    },
+}
+
+pub struct ConfigFile {
+    path: PathBuf,
+    handle: Handle,
+}
+
+/// Read, and not looked into yet.
+struct Content {
+    text: String,
+    digest: u64,
+}
+
+/// What a look found, as far as another look can be compared with it.
+type Seen = Result<u64, io::ErrorKind>;
+
+/// `FILE:LINE:COLUMN: field: what is wrong`, a line each.
+struct Located<'a>(&'a Path, &'a FileErrors);
+
+// === impl ConfigFile ===
+
+impl ConfigFile {
+    pub fn new(path: PathBuf, handle: Handle) -> Self {
+        Self { path, handle }
+    }
+
+    /// Applies the file, unless it is the one that was applied last, before a restart maybe.
+    ///
+    /// # Errors
+    /// If it cannot be read, is wrong, or cannot be stored.
+    pub async fn apply_if_new(&self) -> Result<(), ConfigError> {
+        let content = self.read().await?;
+        let applied = self.handle.look(|controller| controller.file_digest()).await;
+        if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
+            return Ok(());
+        }
+        self.apply(content).await
+    }
+
+    /// Applies the file whenever it changes and on SIGHUP, for ever.
+    pub async fn follow(self, mut hangup: Signal) {
+        // What there is now was dealt with at the start.
+        let mut dealt_with = seen(&self.read().await);
+        let mut before = dealt_with;
+        loop {
+            let asked = asked_or_due(&mut hangup).await;
+            let content = self.read().await;
+            let now = seen(&content);
+            let settled = now == std::mem::replace(&mut before, now);
+            if !asked && (!settled || now == dealt_with) {
+                continue;
+            }
+            dealt_with = now;
+            let result = match content {
+                Ok(content) => self.apply(content).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                tracing::error!("the configuration file changes nothing: {error}");
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Content, ConfigError> {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || fs::read_to_string(path)).await;
+        let text = read
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| ConfigError::Unreadable { path: self.path.clone(), source })?;
+        Ok(Content { digest: xxhash_rust::xxh3::xxh3_64(text.as_bytes()), text })
+    }
+
+    async fn apply(&self, Content { text, digest }: Content) -> Result<(), ConfigError> {
+        let wrong = |errors| ConfigError::Wrong { path: self.path.clone(), errors };
+        let spec = lb_proto::file::parse(&text).map_err(wrong)?;
+        let state = parse::desired_state(&spec)
+            .map_err(|problems| self.refused(Refused::Invalid(problems)))?;
+        let terms = Terms {
+            comment: format!("file {}", self.path.display()),
+            file_digest: Some(digest),
+            ..Terms::default()
+        };
+        let applied = self.handle.mutate(Change::Batch(Batch::replace(state)), terms).await;
+        let Applied { revision, changes, .. } = applied.map_err(|refused| self.refused(refused))?;
+        let file = self.path.display();
+        tracing::info!(%file, revision, changes = changes.len(), "configuration file applied");
+        Ok(())
+    }
+
+    fn refused(&self, source: Refused) -> ConfigError {
+        ConfigError::Refused { path: self.path.clone(), source }
+    }
+}
+
+fn seen(read: &Result<Content, ConfigError>) -> Seen {
+    match read {
+        Ok(content) => Ok(content.digest),
+        Err(ConfigError::Unreadable { source, .. }) => Err(source.kind()),
+        Err(_) => Err(io::ErrorKind::Other),
+    }
+}
+
+/// Whether somebody asked, or else the next look is due.
+async fn asked_or_due(hangup: &mut Signal) -> bool {
+    tokio::select! {
+        Some(()) = hangup.recv() => true,
+        () = tokio::time::sleep(LOOK_INTERVAL) => false,
+    }
+}
+
+// === impl Located ===
+
+impl fmt::Display for Located<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.1.0.iter().enumerate() {
+            let newline = if i > 0 { "\n" } else { "" };
+            write!(f, "{newline}{}:{}:{}: ", self.0.display(), error.line, error.column)?;
+            if !error.field.is_empty() {
+                write!(f, "{}: ", error.field)?;
+            }
+            f.write_str(&error.message)?;
+        }
+        Ok(())
+    }
+}

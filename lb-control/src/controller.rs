@@ -1,0 +1,450 @@
+//! The one owner of the state, as a pure core: events in, effects out.
+//!
+//! ```text
+//!   Mutate ──► candidate ──► Commit ──► (store) ──► Committed ──► Publish, Announce, Answer
+//!   Probed ──► tracker flips ─────────────────────────────────► Publish, Announce, CommitHealth
+//!   Proxy  ──► who runs what ─────────────────────────────────► Announce, End
+//! ```
+//!
+//! No I/O, no clock and no random source of its own: [`crate::owner`] performs the effects and
+//! brings their results back as events.
+//!
+//! # Invariants
+//!
+//! - A change is published and acknowledged only after the store has it. If the store fails,
+//!   nothing changed.
+//! - One change is written at a time; those behind it wait, and nothing else waits for them.
+//! - Equal snapshots are not published twice, and versions only grow.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    id::ProxyId,
+    snapshot::{SnapshotId, UnhealthyBackends, Version},
+    spec::DesiredState,
+};
+use lb_proto::{
+    encode,
+    error::Problems,
+    parse,
+    update::{self, Sealed},
+    v1,
+};
+use tokio::sync::oneshot;
+use v1::event::Event as News;
+
+use crate::{
+    desired::{self, Batch},
+    diff::diff,
+    health::{
+        monitor::{Job, Monitor},
+        probe::Finding,
+        schedule::TargetId,
+    },
+    metrics::Counters,
+    proxies::{ConnectionId, End, Ended, Hello, Proxies, Report},
+    store::{Revision, StoreError, Stored},
+    timestamp,
+};
+
+mod views;
+
+/// So many changes may wait for the one that is being written.
+const MOST_WAITING: usize = 256;
+
+/// What happened.
+pub enum Event {
+    Mutate(Mutation),
+    /// Somebody wants to read the state.
+    Look(Box<dyn FnOnce(&Controller) + Send>),
+    /// [`Effect::Commit`] is through.
+    Committed {
+        result: Result<(), StoreError>,
+        took: Duration,
+    },
+    /// [`Effect::CommitHealth`] is through.
+    HealthCommitted,
+    Probed {
+        id: TargetId,
+        finding: Finding,
+    },
+    Proxy {
+        id: ProxyId,
+        connection: ConnectionId,
+        said: ProxyEvent,
+    },
+}
+
+/// What happened to a proxy's connection.
+pub enum ProxyEvent {
+    Connected { hello: Hello, end: End },
+    Applied(SnapshotId),
+    Rejected { snapshot: SnapshotId, reason: String },
+    Reported(Report),
+    Disconnected,
+}
+
+/// What is to be done.
+pub enum Effect {
+    /// Write to the store; exactly one [`Event::Committed`] follows.
+    Commit {
+        revision: Option<Box<Revision>>,
+        file_digest: Option<u64>,
+    },
+    /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
+    CommitHealth(Vec<v1::BackendStatus>),
+    /// Exactly one [`Event::Probed`] follows.
+    Probe(Job),
+    Publish(Sealed),
+    Announce(v1::Event),
+    Answer(Reply, Result<Applied, Refused>),
+    End(End, Ended),
+}
+
+/// A change that is asked for.
+pub struct Mutation {
+    pub change: Change,
+    pub expected_revision: Option<u64>,
+    pub dry_run: bool,
+    pub comment: String,
+    /// Of the configuration file that it comes from.
+    pub file_digest: Option<u64>,
+    pub reply: Reply,
+}
+
+pub enum Change {
+    Batch(Batch),
+    Drain { backend_set: String, backend: String },
+}
+
+pub type Reply = oneshot::Sender<Result<Applied, Refused>>;
+
+/// The change is in force, or was already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    pub revision: u64,
+    /// Of a snapshot that has it; so do all later ones.
+    pub version: Version,
+    pub changes: Vec<v1::Change>,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Invalid(#[source] Problems),
+    #[error("{0}")]
+    NotFound(#[source] Problems),
+    #[error("expected_revision: {expected} is not current; the current revision is {current}")]
+    Stale { expected: u64, current: u64 },
+    #[error("{MOST_WAITING} changes are waiting for the store; try again later")]
+    Busy,
+    #[error("the change could not be stored, and is not in force: {0}")]
+    Store(#[source] StoreError),
+    #[error("the controller is shutting down")]
+    Ending,
+}
+
+/// Now, in both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Instant,
+    pub wall: Duration,
+}
+
+pub struct Controller {
+    desired: DesiredState,
+    revision: u64,
+    file_digest: Option<u64>,
+    published: SnapshotId,
+    published_unhealthy: UnhealthyBackends,
+    writing: Option<Writing>,
+    waiting: VecDeque<Mutation>,
+    health: Monitor,
+    health_changed: bool,
+    health_write: HealthWrite,
+    proxies: Proxies,
+    counters: Counters,
+    effects: Vec<Effect>,
+}
+
+/// A change on its way to the store.
+struct Writing {
+    /// The next state, unless only the file's digest is new.
+    next: Option<(DesiredState, v1::Revision)>,
+    file_digest: Option<u64>,
+    reply: Reply,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HealthWrite {
+    Idle,
+    /// Under way, with nothing new since it began.
+    Running,
+    /// Under way, and to be repeated.
+    Outdated,
+}
+
+// === impl Controller ===
+
+impl Controller {
+    /// Goes on from what is stored, with the snapshot to publish first.
+    ///
+    /// # Errors
+    /// If the stored state is not valid.
+    pub fn new(
+        stored: Stored,
+        rng: fastrand::Rng,
+        moment: Moment,
+    ) -> Result<(Self, Sealed), Problems> {
+        let desired = parse::desired_state(&stored.spec)?;
+        let mut health = Monitor::new(stored.health, rng);
+        health.sync(&desired, moment.now);
+        let version = Version { epoch: stored.epoch, version: 1 };
+        let unhealthy = health.unhealthy();
+        let sealed = update::seal(version, stored.revision, desired.clone(), unhealthy.clone());
+        let controller = Self {
+            desired,
+            revision: stored.revision,
+            file_digest: stored.file_digest,
+            published: sealed.snapshot.id,
+            published_unhealthy: unhealthy,
+            writing: None,
+            waiting: VecDeque::new(),
+            health,
+            health_changed: false,
+            health_write: HealthWrite::Idle,
+            proxies: Proxies::default(),
+            counters: Counters::default(),
+            effects: Vec::new(),
+        };
+        Ok((controller, sealed))
+    }
+
+    /// Takes what happened and returns what is to be done, in this order. Probes that became due
+    /// are started even if nothing happened. Health that changes in one go is published in one go.
+    pub fn apply(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        moment: Moment,
+    ) -> Vec<Effect> {
+        for event in events {
+            match event {
+                Event::Mutate(mutation) => self.mutate(mutation, moment),
+                Event::Look(look) => look(self),
+                Event::Committed { result, took } => self.committed(result, took, moment),
+                Event::HealthCommitted => self.health_committed(),
+                Event::Probed { id, finding } => self.probed(id, finding, moment),
+                Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
+            }
+        }
+        if std::mem::take(&mut self.health_changed) {
+            let unhealthy = self.health.unhealthy();
+            if unhealthy != self.published_unhealthy {
+                self.publish(unhealthy);
+            }
+            self.store_health();
+        }
+        while let Some(job) = self.health.start(moment.now) {
+            self.effects.push(Effect::Probe(job));
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Controller::apply`] is to be called even if nothing happens before.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.health.next_due()
+    }
+
+    fn mutate(&mut self, mutation: Mutation, moment: Moment) {
+        if mutation.dry_run || self.writing.is_none() {
+            self.begin(mutation, moment);
+        } else if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(mutation);
+        } else {
+            self.answer(mutation.reply, Err(Refused::Busy));
+        }
+    }
+
+    fn begin(&mut self, mutation: Mutation, moment: Moment) {
+        let Mutation { dry_run, file_digest, .. } = &mutation;
+        let (desired, changes) = match self.candidate(&mutation) {
+            Ok(candidate) => candidate,
+            Err(refused) => return self.answer(mutation.reply, Err(refused)),
+        };
+        // A file is remembered even if it changes nothing, lest it undo later changes when the
+        // controller starts again.
+        let new_file = file_digest.is_some() && *file_digest != self.file_digest;
+        let is_same = desired == self.desired;
+        if *dry_run || is_same && !new_file {
+            self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
+            let applied =
+                Applied { revision: self.revision, version: self.published.version, changes };
+            return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
+        }
+        let Mutation { comment, file_digest, reply, .. } = mutation;
+        let revision = (!is_same).then(|| {
+            let time = Some(timestamp(moment.wall));
+            let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
+            Box::new(Revision { about, spec: encode::spec(&desired) })
+        });
+        let next = revision.as_ref().map(|revision| (desired, revision.about.clone()));
+        self.effects.push(Effect::Commit { revision, file_digest });
+        self.writing = Some(Writing { next, file_digest, reply });
+    }
+
+    /// The state that a change leads to, and how it differs.
+    fn candidate(&self, mutation: &Mutation) -> Result<(DesiredState, Vec<v1::Change>), Refused> {
+        if let Some(expected) = mutation.expected_revision
+            && expected != self.revision
+        {
+            return Err(Refused::Stale { expected, current: self.revision });
+        }
+        let desired = match &mutation.change {
+            Change::Batch(batch) => batch.onto(&self.desired).map_err(Refused::Invalid)?,
+            Change::Drain { backend_set, backend } => {
+                desired::draining(&self.desired, backend_set, backend).map_err(Refused::NotFound)?
+            }
+        };
+        let changes = diff(&self.desired, &desired);
+        Ok((desired, changes))
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
+        self.counters.commits.observe(took);
+        if let Some(Writing { next, file_digest, reply }) = self.writing.take() {
+            match result {
+                Ok(()) => {
+                    self.file_digest = file_digest.or(self.file_digest);
+                    let applied = self.advance(next, moment);
+                    self.answer(reply, Ok(applied));
+                }
+                Err(error) => self.answer(reply, Err(Refused::Store(error))),
+            }
+        }
+        while self.writing.is_none()
+            && let Some(mutation) = self.waiting.pop_front()
+        {
+            self.begin(mutation, moment);
+        }
+    }
+
+    /// Puts a stored change in force.
+    fn advance(&mut self, next: Option<(DesiredState, v1::Revision)>, moment: Moment) -> Applied {
+        let mut changes = Vec::new();
+        if let Some((desired, about)) = next {
+            self.desired = desired;
+            self.revision = about.revision;
+            if self.health.sync(&self.desired, moment.now) {
+                self.store_health();
+            }
+            self.publish(self.health.unhealthy());
+            changes.clone_from(&about.changes);
+            self.announce(News::Revision(about), moment);
+        }
+        Applied { revision: self.revision, version: self.published.version, changes }
+    }
+
+    /// Publishes what holds now, unless that is what was published last.
+    fn publish(&mut self, unhealthy: UnhealthyBackends) {
+        let Version { epoch, version } = self.published.version;
+        let version = Version { epoch, version: version + 1 };
+        let sealed = update::seal(version, self.revision, self.desired.clone(), unhealthy.clone());
+        if sealed.snapshot.id.digest != self.published.digest {
+            self.published = sealed.snapshot.id;
+            self.published_unhealthy = unhealthy;
+            self.effects.push(Effect::Publish(sealed));
+        }
+    }
+
+    fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {
+        if let Some(change) = self.health.observe(id, finding, moment.now, moment.wall) {
+            self.health_changed = true;
+            self.announce(News::Health(change), moment);
+        }
+    }
+
+    fn store_health(&mut self) {
+        self.health_write = match self.health_write {
+            HealthWrite::Idle => {
+                self.effects.push(Effect::CommitHealth(self.health.decided()));
+                HealthWrite::Running
+            }
+            HealthWrite::Running | HealthWrite::Outdated => HealthWrite::Outdated,
+        };
+    }
+
+    fn health_committed(&mut self) {
+        let before = std::mem::replace(&mut self.health_write, HealthWrite::Idle);
+        if before == HealthWrite::Outdated {
+            self.store_health();
+        }
+    }
+
+    fn proxy(&mut self, id: &ProxyId, connection: ConnectionId, said: ProxyEvent, moment: Moment) {
+        let news = |what: &str, snapshot: Option<SnapshotId>, reason: String| {
+            let SnapshotId { version, digest } = snapshot.unwrap_or_default();
+            News::Proxy(v1::ProxyChanged {
+                proxy_id: id.to_string(),
+                what: what.into(),
+                epoch: version.epoch,
+                version: version.version,
+                hash: snapshot.map(|_| digest.to_string()).unwrap_or_default(),
+                reason,
+            })
+        };
+        let news = match said {
+            ProxyEvent::Connected { hello, end } => {
+                let running = hello.running;
+                let ended = self.proxies.connect(id, (connection, end), hello, moment.wall);
+                let refused = matches!(ended, Some((_, Ended::TooMany)));
+                self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
+                (!refused).then(|| news("connected", running, String::new()))
+            }
+            ProxyEvent::Applied(snapshot) => self
+                .proxies
+                .applied(id, connection, snapshot, moment.wall)
+                .then(|| news("applied", Some(snapshot), String::new())),
+            ProxyEvent::Rejected { snapshot, reason } => {
+                self.proxies.rejected(id, connection, &reason).then(|| {
+                    self.counters.proxy_rejections += 1;
+                    news("rejected", Some(snapshot), reason)
+                })
+            }
+            ProxyEvent::Reported(report) => {
+                self.proxies.report(id, connection, report);
+                None
+            }
+            ProxyEvent::Disconnected => self
+                .proxies
+                .disconnect(id, connection, moment.wall)
+                .then(|| news("disconnected", None, String::new())),
+        };
+        if let Some(news) = news {
+            self.announce(news, moment);
+        }
+    }
+
+    fn announce(&mut self, news: News, moment: Moment) {
+        let time = Some(timestamp(moment.wall));
+        self.effects.push(Effect::Announce(v1::Event { time, event: Some(news) }));
+    }
+
+    fn answer(&mut self, reply: Reply, result: Result<Applied, Refused>) {
+        self.counters.count_apply(match &result {
+            Ok(_) => "accepted",
+            Err(Refused::Invalid(_)) => "invalid",
+            Err(Refused::NotFound(_)) => "not_found",
+            Err(Refused::Stale { .. }) => "stale",
+            Err(Refused::Busy) => "busy",
+            Err(Refused::Store(_) | Refused::Ending) => "store_failed",
+        });
+        self.effects.push(Effect::Answer(reply, result));
+    }
+}
+
+#[cfg(test)]
+mod tests;

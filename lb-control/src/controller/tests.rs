@@ -1,0 +1,403 @@
+use std::collections::HashMap;
+
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    snapshot::Digest,
+};
+
+use super::*;
+use crate::{
+    desired::tests::{APP, request, state},
+    health::Outcome,
+    proxies::Load,
+};
+
+/// A controller whose effects are kept until a test looks at them; answers arrive at once.
+struct Fixture {
+    controller: Controller,
+    moment: Moment,
+    effects: Vec<Effect>,
+    /// Probes that were started.
+    jobs: Vec<Job>,
+}
+
+type Answer = oneshot::Receiver<Result<Applied, Refused>>;
+
+/// With a health check that one failure decides.
+const CHECKED: &str = r#"
+    backend_sets = [{
+      name = "app", health_check = { unhealthy_after = 1, healthy_after = 1 },
+      backends = [{ name = "one", address = "1.1.1.1:1" }, { name = "two", address = "1.1.1.1:2" }],
+    }]
+"#;
+
+impl Fixture {
+    fn new(text: &str) -> Self {
+        let stored =
+            Stored { epoch: 3, revision: 7, spec: encode::spec(&state(text)), ..<_>::default() };
+        let wall = Duration::from_secs(1_700_000_000);
+        let moment = Moment { now: lb_common::clock::now(), wall };
+        let rng = fastrand::Rng::with_seed(1);
+        let (controller, first) =
+            Controller::new(stored, rng, moment).expect("the stored state is valid");
+        assert_eq!(first.snapshot.id.version, Version { epoch: 3, version: 1 });
+        Self { controller, moment, effects: Vec::new(), jobs: Vec::new() }
+    }
+
+    fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
+        for effect in self.controller.apply(events, self.moment) {
+            match effect {
+                Effect::Answer(reply, result) => drop(reply.send(result)),
+                Effect::Probe(job) => self.jobs.push(job),
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    fn mutate(&mut self, mutation: impl FnOnce(Reply) -> Mutation) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.apply([Event::Mutate(mutation(reply))]);
+        answer
+    }
+
+    fn request(&mut self, request: v1::ApplyRequest) -> Answer {
+        self.mutate(|reply| Mutation {
+            expected_revision: request.expected_revision,
+            dry_run: request.dry_run,
+            comment: String::new(),
+            file_digest: None,
+            reply,
+            change: Change::Batch(Batch::parse(request).expect("is valid by itself")),
+        })
+    }
+
+    /// Adds an empty backend set.
+    fn add_set(&mut self, name: &str) -> Answer {
+        self.request(add(name))
+    }
+
+    fn apply_file(&mut self, name: &str, digest: u64) -> Answer {
+        let change = Change::Batch(Batch::parse(add(name)).expect("is valid"));
+        let (expected_revision, comment) = (None, String::new());
+        let file_digest = Some(digest);
+        self.mutate(|reply| Mutation {
+            change,
+            expected_revision,
+            dry_run: false,
+            comment,
+            file_digest,
+            reply,
+        })
+    }
+
+    fn drain(&mut self, backend: &str) -> Answer {
+        let change = Change::Drain { backend_set: "app".into(), backend: backend.into() };
+        self.mutate(|reply| Mutation {
+            change,
+            expected_revision: None,
+            dry_run: false,
+            comment: String::new(),
+            file_digest: None,
+            reply,
+        })
+    }
+
+    fn commit(&mut self, result: Result<(), StoreError>) {
+        self.apply([Event::Committed { result, took: Duration::from_millis(1) }]);
+    }
+
+    /// The outcomes of the probes that were started, by the backend's address.
+    fn outcomes(&mut self, outcomes: &[(&str, Outcome)]) -> Vec<Event> {
+        let outcomes: HashMap<_, _> = outcomes.iter().copied().collect();
+        let jobs = self.jobs.drain(..).map(|job| {
+            let outcome = outcomes[job.address.to_string().as_str()];
+            let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
+            Event::Probed { id: job.id, finding }
+        });
+        jobs.collect()
+    }
+
+    /// Lets the next probes become due.
+    fn wake(&mut self) {
+        self.moment.now += Duration::from_secs(10);
+        self.apply([]);
+    }
+
+    fn proxy(&mut self, connection: u64, said: ProxyEvent) {
+        let id = ProxyId::new("p").expect("a valid id");
+        self.apply([Event::Proxy { id, connection: ConnectionId(connection), said }]);
+    }
+
+    fn connect(&mut self, connection: u64) -> oneshot::Receiver<Ended> {
+        let (end, ended) = oneshot::channel();
+        let hello = Hello { zone: "".into(), build: "".into(), address: None, running: None };
+        self.proxy(connection, ProxyEvent::Connected { hello, end });
+        ended
+    }
+
+    /// What was to be done since the last look, probes left out.
+    fn seen(&mut self) -> Vec<String> {
+        self.effects.drain(..).map(|effect| describe(&effect)).collect()
+    }
+}
+
+fn add(name: &str) -> v1::ApplyRequest {
+    request(&format!(r#"{{"backend_sets": [{{"name": "{name}"}}]}}"#))
+}
+
+fn describe(effect: &Effect) -> String {
+    match effect {
+        Effect::Commit { revision: Some(revision), .. } => {
+            format!("commit {}", revision.about.revision)
+        }
+        Effect::Commit { revision: None, .. } => "commit file".into(),
+        Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
+        Effect::Publish(sealed) => {
+            let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
+            let version = sealed.snapshot.id.version;
+            format!("publish {version} with {} unhealthy", unhealthy.sum::<usize>())
+        }
+        Effect::Announce(event) => match &event.event {
+            Some(News::Revision(about)) => format!("tell revision {}", about.revision),
+            Some(News::Health(change)) => format!("tell {} {:?}", change.backend, change.health()),
+            Some(News::Proxy(change)) => format!("tell {} {}", change.proxy_id, change.what),
+            other => format!("tell {other:?}"),
+        },
+        Effect::Answer(..) | Effect::Probe(_) => unreachable!("these are kept elsewhere"),
+        Effect::End(_, why) => format!("end {why:?}"),
+    }
+}
+
+/// The answer, if there is one.
+fn answered(answer: &mut Answer) -> Option<Result<Applied, Refused>> {
+    answer.try_recv().ok()
+}
+
+#[track_caller]
+fn accepted(answer: &mut Answer) -> Applied {
+    match answered(answer) {
+        Some(Ok(applied)) => applied,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(answer: &mut Answer) -> String {
+    match answered(answer) {
+        Some(Err(refused)) => refused.to_string(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_change_is_published_and_acknowledged_only_after_it_is_stored() {
+    let mut f = Fixture::new(APP);
+    let mut answer = f.add_set("new");
+    assert_eq!(f.seen(), ["commit 8"]);
+    assert!(answered(&mut answer).is_none());
+    assert_eq!(f.controller.state().0, 7);
+    f.commit(Ok(()));
+    assert_eq!(f.seen(), ["publish 3.2 with 0 unhealthy", "tell revision 8"]);
+    let applied = accepted(&mut answer);
+    assert_eq!((applied.revision, applied.version.version), (8, 2));
+    assert_eq!(applied.changes[0].field, "backend_sets[new]");
+}
+
+#[test]
+fn a_change_that_cannot_be_stored_is_not_in_force() {
+    let mut f = Fixture::new(APP);
+    let before = f.controller.state();
+    let mut answer = f.add_set("new");
+    f.seen();
+    f.commit(Err(StoreError::CutOff));
+    assert!(refused(&mut answer).contains("not in force"));
+    assert_eq!((f.seen(), f.controller.state()), (vec![], before));
+    let mut answer = f.add_set("new");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut answer).revision, 8);
+}
+
+#[test]
+fn changes_wait_for_the_one_that_is_being_written_and_then_follow_in_order() {
+    let mut f = Fixture::new(APP);
+    let mut answers: Vec<_> = ["a", "b", "c"].map(|name| f.add_set(name)).into();
+    assert_eq!(f.seen(), ["commit 8"]);
+    f.commit(Ok(()));
+    f.commit(Ok(()));
+    let revisions: Vec<_> =
+        answers[..2].iter_mut().map(|answer| accepted(answer).revision).collect();
+    assert_eq!(revisions, [8, 9]);
+    assert!(answered(&mut answers[2]).is_none());
+}
+
+#[test]
+fn a_waiting_change_is_held_against_the_state_that_it_meets() {
+    let mut f = Fixture::new(APP);
+    let mut first = f.add_set("a");
+    let mut stale = f.request(v1::ApplyRequest { expected_revision: Some(7), ..add("b") });
+    let mut same = f.add_set("a");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut first).revision, 8);
+    let message = "expected_revision: 7 is not current; the current revision is 8";
+    assert_eq!(refused(&mut stale), message);
+    let unchanged = accepted(&mut same);
+    assert_eq!((unchanged.revision, unchanged.changes), (8, vec![]));
+}
+
+#[test]
+fn too_many_waiting_changes_are_refused() {
+    let mut f = Fixture::new(APP);
+    let mut answers: Vec<_> =
+        (0..MOST_WAITING + 2).map(|i| f.add_set(&format!("set-{i}"))).collect();
+    assert!(answered(&mut answers[MOST_WAITING]).is_none());
+    assert!(refused(&mut answers[MOST_WAITING + 1]).contains("try again"));
+}
+
+#[test]
+fn a_dry_run_says_the_same_and_changes_nothing_even_while_another_change_is_written() {
+    let mut f = Fixture::new(APP);
+    let mut real = f.add_set("new");
+    let mut dry = f.request(v1::ApplyRequest { dry_run: true, ..add("new") });
+    let dry = accepted(&mut dry);
+    assert_eq!((dry.revision, f.seen()), (7, vec!["commit 8".into()]));
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut real).changes, dry.changes);
+}
+
+#[test]
+fn a_change_that_does_not_change_anything_is_not_written() {
+    let mut f = Fixture::new(APP);
+    let mut answer = f.add_set("spare");
+    let applied = accepted(&mut answer);
+    assert_eq!((applied.revision, applied.changes, f.seen()), (7, vec![], vec![]));
+}
+
+#[test]
+fn a_file_is_remembered_even_if_it_changes_nothing() {
+    let mut f = Fixture::new(APP);
+    let mut answer = f.apply_file("spare", 99);
+    assert_eq!(f.seen(), ["commit file"]);
+    f.commit(Ok(()));
+    assert_eq!((accepted(&mut answer).revision, f.seen()), (7, vec![]));
+    assert_eq!(f.controller.file_digest(), Some(99));
+    let mut again = f.apply_file("spare", 99);
+    assert_eq!((accepted(&mut again).revision, f.seen()), (7, vec![]));
+    let mut other = f.add_set("new");
+    f.commit(Ok(()));
+    accepted(&mut other);
+    assert_eq!(f.controller.file_digest(), Some(99), "other changes leave it");
+}
+
+#[test]
+fn health_is_published_while_a_change_is_being_written() {
+    let mut f = Fixture::new(CHECKED);
+    f.wake();
+    let mut answer = f.add_set("new");
+    for event in f.outcomes(&[("1.1.1.1:1", Outcome::Fail), ("1.1.1.1:2", Outcome::Pass)]) {
+        f.apply([event]);
+    }
+    let expected = [
+        "commit 8",
+        "tell one Unhealthy",
+        "publish 3.2 with 1 unhealthy",
+        "commit health of 1",
+        "tell two Healthy",
+    ];
+    assert_eq!(f.seen(), expected, "and a first pass is no new snapshot");
+    f.commit(Ok(()));
+    assert_eq!(f.seen(), ["publish 3.3 with 1 unhealthy", "tell revision 8"]);
+    assert_eq!(accepted(&mut answer).version.version, 3);
+}
+
+#[test]
+fn flips_that_come_together_are_published_together() {
+    let mut f = Fixture::new(CHECKED);
+    f.wake();
+    let events = f.outcomes(&[("1.1.1.1:1", Outcome::Fail), ("1.1.1.1:2", Outcome::Fail)]);
+    f.apply(events);
+    let seen = f.seen();
+    assert_eq!(seen[2..], ["publish 3.2 with 2 unhealthy", "commit health of 2"], "{seen:?}");
+}
+
+#[test]
+fn health_is_stored_by_one_write_at_a_time_and_the_last_word_gets_there() {
+    let mut f = Fixture::new(CHECKED);
+    f.wake();
+    let rounds = [(Outcome::Fail, 1), (Outcome::Pass, 0), (Outcome::Fail, 0)];
+    for (outcome, writes) in rounds {
+        let events = f.outcomes(&[("1.1.1.1:1", outcome), ("1.1.1.1:2", Outcome::Pass)]);
+        f.apply(events);
+        let seen = f.seen();
+        let begun = seen.iter().filter(|effect| effect.starts_with("commit health")).count();
+        assert_eq!(begun, writes, "{seen:?}");
+        f.wake();
+    }
+    f.apply([Event::HealthCommitted]);
+    assert_eq!(f.seen(), ["commit health of 2"]);
+    f.apply([Event::HealthCommitted]);
+    assert_eq!(f.seen(), [""; 0]);
+}
+
+#[test]
+fn a_second_connection_of_a_proxy_ends_the_first() {
+    let mut f = Fixture::new(APP);
+    let _first = f.connect(1);
+    let _second = f.connect(2);
+    f.proxy(1, ProxyEvent::Applied(SnapshotId::default()));
+    f.proxy(1, ProxyEvent::Disconnected);
+    let expected = ["tell p connected", "end Replaced { by: None }", "tell p connected"];
+    assert_eq!(f.seen(), expected, "what the first still says does not count");
+    assert!(f.controller.proxies().proxies[0].connected);
+}
+
+#[test]
+fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
+    let mut f = Fixture::new(APP);
+    let _end = f.connect(1);
+    let in_sync = |f: &Fixture| f.controller.proxies().proxies[0].in_sync;
+    let published = f.controller.published;
+    let altered = SnapshotId { digest: Digest(1), ..published };
+    for (snapshot, expected) in [(altered, false), (published, true)] {
+        f.proxy(1, ProxyEvent::Applied(snapshot));
+        assert_eq!(in_sync(&f), expected);
+    }
+    f.add_set("new");
+    f.commit(Ok(()));
+    assert!(!in_sync(&f));
+}
+
+#[test]
+fn a_drain_is_a_revision_unless_it_drains_already() {
+    let mut f = Fixture::new(CHECKED);
+    let mut first = f.drain("one");
+    f.commit(Ok(()));
+    let mut second = f.drain("one");
+    let (first, second) = (accepted(&mut first), accepted(&mut second));
+    assert_eq!((first.revision, second.revision), (8, 8));
+    assert_eq!(first.version, second.version);
+    assert!(refused(&mut f.drain("nine")).contains("there are one, two"));
+}
+
+#[test]
+fn emptying_is_told_while_the_backend_drains() {
+    let mut f = Fixture::new(CHECKED);
+    let set = BackendSetName::new("app").expect("a valid name");
+    let one = (set, BackendName::new("one").expect("a valid name"));
+    assert_eq!(f.controller.emptying(&one, Version::default()), None, "it does not drain");
+    let _end = f.connect(1);
+    let mut answer = f.drain("one");
+    f.commit(Ok(()));
+    let since = accepted(&mut answer).version;
+    let report = |in_flight| {
+        let load = Load { in_flight, ejection: None };
+        ProxyEvent::Reported(Report { version: since, backends: [(one.clone(), load)].into() })
+    };
+    f.proxy(1, report(2));
+    let emptying = f.controller.emptying(&one, since).expect("it drains");
+    assert_eq!((emptying.in_flight, emptying.waiting_for), (2, vec!["p".into()]));
+    f.proxy(1, ProxyEvent::Applied(f.controller.published));
+    f.proxy(1, report(0));
+    assert!(f.controller.emptying(&one, since).expect("it drains").empty);
+    let state = &f.controller.backends(Some("app")).expect("is there")[0];
+    assert_eq!((state.state.as_str(), state.in_flight), ("draining", 0));
+}

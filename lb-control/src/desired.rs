@@ -1,0 +1,345 @@
+//! What a request makes of the desired state: all of it, or a list of everything that is wrong.
+//!
+//! In two steps, because the first one needs no state and so not its owner: a request becomes a
+//! [`Batch`] whose parts are valid by themselves, and a batch put onto a state becomes the next
+//! state if all of its references lead somewhere.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    spec::{Backend, BackendState, DesiredState},
+};
+use lb_proto::{
+    error::Problems,
+    parse::{self, element, list},
+    v1,
+};
+
+/// Changes that are valid by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    upsert: DesiredState,
+    /// With the path that its problems are told under.
+    backends: Vec<(String, BackendSetName, Backend)>,
+    delete: v1::Delete,
+    replace_all: bool,
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Makes the state what `state` is.
+    pub fn replace(state: DesiredState) -> Self {
+        Self { upsert: state, replace_all: true, ..Self::default() }
+    }
+
+    /// # Errors
+    /// Everything that is wrong with the request's parts.
+    pub fn parse(request: v1::ApplyRequest) -> Result<Self, Problems> {
+        let v1::ApplyRequest { listeners, routes, backend_sets, backends, delete, .. } = request;
+        let mut problems = Problems::default();
+        let spec = v1::Spec { listeners, routes, backend_sets };
+        let upsert = parse::spec_parts(&spec, &mut problems);
+        let backends = backends
+            .iter()
+            .enumerate()
+            .filter_map(|(i, change)| backend_change(i, change, &mut problems))
+            .collect();
+        let delete = delete.unwrap_or_default();
+        problems.or(Self { upsert, backends, delete, replace_all: request.replace_all })
+    }
+
+    /// The state that it leads to. Parts that it does not change are shared with `current`.
+    ///
+    /// # Errors
+    /// Everything that does not fit together.
+    pub fn onto(&self, current: &DesiredState) -> Result<DesiredState, Problems> {
+        let mut problems = Problems::default();
+        let Self { upsert, backends, delete, replace_all } = self;
+        let mut next = DesiredState {
+            listeners: put(&current.listeners, &upsert.listeners, *replace_all),
+            routes: put(&current.routes, &upsert.routes, *replace_all),
+            backend_sets: put(&current.backend_sets, &upsert.backend_sets, *replace_all),
+        };
+        for (path, set, backend) in backends {
+            put_backend(&mut next, path, set, backend, &mut problems);
+        }
+        remove(&mut next.listeners, &delete.listeners, "listener", &mut problems);
+        remove(&mut next.routes, &delete.routes, "route", &mut problems);
+        for (i, backend) in delete.backends.iter().enumerate() {
+            remove_backend(&mut next, i, backend, &mut problems);
+        }
+        remove(&mut next.backend_sets, &delete.backend_sets, "backend set", &mut problems);
+        parse::check(&next, &mut problems);
+        problems.or(next)
+    }
+}
+
+/// `current` with one backend set to draining.
+///
+/// # Errors
+/// If there is no such backend; says what there is.
+pub fn draining(
+    current: &DesiredState,
+    set: &str,
+    backend: &str,
+) -> Result<DesiredState, Problems> {
+    known_set(current, set)?;
+    let mut problems = Problems::default();
+    let mut next = current.clone();
+    if let Some(entry) = next.backend_sets.get_mut(set) {
+        match entry.backends.iter().position(|b| b.name.as_str() == backend) {
+            None => problems.add("backend", unknown_backend(set, backend, &entry.backends)),
+            Some(i) => Arc::make_mut(entry).backends[i].state = BackendState::Draining,
+        }
+    }
+    problems.or(next)
+}
+
+/// # Errors
+/// If there is no such backend set; says what there is.
+pub fn known_set(current: &DesiredState, set: &str) -> Result<(), Problems> {
+    let mut problems = Problems::default();
+    if !current.backend_sets.contains_key(set) {
+        problems.add("backend_set", unknown("backend set", set, current.backend_sets.keys()));
+    }
+    problems.or(())
+}
+
+fn backend_change(
+    index: usize,
+    change: &v1::BackendChange,
+    problems: &mut Problems,
+) -> Option<(String, BackendSetName, Backend)> {
+    let unset = v1::Backend::default();
+    let wire = change.backend.as_ref().unwrap_or(&unset);
+    let path = element("backends", parse::name_of(wire), index);
+    let backend = parse::backend(wire, &path, problems);
+    let set = BackendSetName::new(&change.backend_set)
+        .map_err(|error| problems.add(format!("{path}.backend_set"), error.to_string()));
+    Some((path, set.ok()?, backend?))
+}
+
+/// What did not change keeps its allocation, which is what makes comparing states cheap.
+fn put<K: Ord + Clone, V: PartialEq>(
+    current: &BTreeMap<K, Arc<V>>,
+    upsert: &BTreeMap<K, Arc<V>>,
+    replace_all: bool,
+) -> BTreeMap<K, Arc<V>> {
+    let mut next = if replace_all { BTreeMap::new() } else { current.clone() };
+    for (name, new) in upsert {
+        let kept = current.get(name).filter(|old| *old == new).unwrap_or(new);
+        next.insert(name.clone(), Arc::clone(kept));
+    }
+    next
+}
+
+fn put_backend(
+    next: &mut DesiredState,
+    path: &str,
+    set: &BackendSetName,
+    backend: &Backend,
+    problems: &mut Problems,
+) {
+    let Some(entry) = next.backend_sets.get_mut(set) else {
+        let message = unknown("backend set", set.as_str(), next.backend_sets.keys());
+        return problems.add(format!("{path}.backend_set"), message);
+    };
+    match entry.backends.iter().position(|old| old.name == backend.name) {
+        Some(i) if entry.backends[i] == *backend => {}
+        Some(i) => Arc::make_mut(entry).backends[i] = backend.clone(),
+        None => Arc::make_mut(entry).backends.push(backend.clone()),
+    }
+}
+
+fn remove<K: Ord + std::borrow::Borrow<str> + std::fmt::Display, V>(
+    from: &mut BTreeMap<K, Arc<V>>,
+    names: &[String],
+    kind: &str,
+    problems: &mut Problems,
+) {
+    for name in names {
+        if from.remove(name.as_str()).is_none() {
+            let field = format!("delete.{}s", kind.replace(' ', "_"));
+            problems.add(field, unknown(kind, name, from.keys()));
+        }
+    }
+}
+
+fn remove_backend(
+    next: &mut DesiredState,
+    index: usize,
+    backend: &v1::BackendRef,
+    problems: &mut Problems,
+) {
+    let path = element("delete.backends", &backend.backend, index);
+    let Some(entry) = next.backend_sets.get_mut(backend.backend_set.as_str()) else {
+        let message = unknown("backend set", &backend.backend_set, next.backend_sets.keys());
+        return problems.add(format!("{path}.backend_set"), message);
+    };
+    match entry.backends.iter().position(|b| b.name.as_str() == backend.backend) {
+        Some(i) => {
+            Arc::make_mut(entry).backends.remove(i);
+        }
+        None => {
+            problems.add(
+                path,
+                unknown_backend(&backend.backend_set, &backend.backend, &entry.backends),
+            );
+        }
+    }
+}
+
+fn unknown<T: std::fmt::Display>(kind: &str, name: &str, known: impl Iterator<Item = T>) -> String {
+    format!("no {kind} is called {name:?}; there are {}", list(known))
+}
+
+fn unknown_backend(set: &str, backend: &str, known: &[Backend]) -> String {
+    let known: Vec<&BackendName> = known.iter().map(|backend| &backend.name).collect();
+    format!("no backend of {set:?} is called {backend:?}; there are {}", list(known.into_iter()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A state from TOML.
+    #[track_caller]
+    pub(crate) fn state(text: &str) -> DesiredState {
+        let spec = lb_proto::file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+        parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    pub(crate) const APP: &str = r#"
+        listeners = [{ name = "web", address = "127.0.0.1:8080" }]
+        routes = [{ name = "app", backend_set = "app" }]
+        backend_sets = [
+          { name = "app", backends = [{ address = "1.1.1.1:1" }, { address = "1.1.1.1:2" }] },
+          { name = "spare" },
+        ]
+    "#;
+
+    /// A request from the TOML of its spec.
+    #[track_caller]
+    pub(crate) fn request(text: &str) -> v1::ApplyRequest {
+        let spec: v1::Spec = serde_spec(text);
+        let v1::Spec { listeners, routes, backend_sets } = spec;
+        v1::ApplyRequest { listeners, routes, backend_sets, ..<_>::default() }
+    }
+
+    /// Unlike a file's, its references may lead out of it.
+    #[track_caller]
+    fn serde_spec(json: &str) -> v1::Spec {
+        serde_json::from_str(json).expect("a spec in JSON")
+    }
+
+    fn change(set: &str, address: &str, weight: u32) -> v1::BackendChange {
+        let backend =
+            v1::Backend { address: address.into(), weight: Some(weight), ..<_>::default() };
+        v1::BackendChange { backend_set: set.into(), backend: Some(backend) }
+    }
+
+    fn apply(request: v1::ApplyRequest, current: &DesiredState) -> Result<DesiredState, String> {
+        let batch = Batch::parse(request).map_err(|problems| problems.to_string())?;
+        batch.onto(current).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn what_a_batch_does_not_name_stays_and_is_shared() {
+        let current = state(APP);
+        let request = request(
+            r#"{"backend_sets": [{"name": "spare", "balance": "random"}, {"name": "new"}]}"#,
+        );
+        let next = apply(request, &current).expect("is valid");
+        assert_eq!(next.backend_sets.len(), 3);
+        assert!(Arc::ptr_eq(&next.backend_sets["app"], &current.backend_sets["app"]));
+        assert_ne!(next.backend_sets["spare"], current.backend_sets["spare"]);
+    }
+
+    #[test]
+    fn what_was_given_again_unchanged_is_shared_too() {
+        let current = state(APP);
+        let request = request(r#"{"backend_sets": [{"name": "spare"}]}"#);
+        let next = apply(request, &current).expect("is valid");
+        assert!(Arc::ptr_eq(&next.backend_sets["spare"], &current.backend_sets["spare"]));
+    }
+
+    #[test]
+    fn replace_all_deletes_what_is_not_named() {
+        let mut request = request(r#"{"backend_sets": [{"name": "other"}]}"#);
+        request.replace_all = true;
+        let next = apply(request, &state(APP)).expect("is valid");
+        assert_eq!(next, state("backend_sets = [{ name = 'other' }]"));
+    }
+
+    #[test]
+    fn single_backends_are_replaced_in_place_or_added() {
+        let request = v1::ApplyRequest {
+            backends: vec![change("app", "1.1.1.1:1", 7), change("app", "1.1.1.1:3", 9)],
+            ..<_>::default()
+        };
+        let next = apply(request, &state(APP)).expect("is valid");
+        let weights = next.backend_sets["app"].backends.iter().map(|b| b.weight);
+        assert_eq!(weights.collect::<Vec<_>>(), [7, 1, 9]);
+    }
+
+    #[test]
+    fn a_batch_may_move_the_users_of_a_name_before_it_goes() {
+        let mut request = request(r#"{"routes": [{"name": "app", "backend_set": "spare"}]}"#);
+        let sets = vec!["app".to_owned()];
+        request.delete = Some(v1::Delete { backend_sets: sets, ..<_>::default() });
+        let next = apply(request, &state(APP)).expect("is valid");
+        assert!(!next.backend_sets.contains_key("app"));
+    }
+
+    #[test]
+    fn everything_that_does_not_fit_is_told_at_once() {
+        let backend = |set: &str, name: &str| v1::BackendRef {
+            backend_set: set.into(),
+            backend: name.into(),
+        };
+        let mut request = request(r#"{"routes": [{"name": "x", "backend_set": "nowhere"}]}"#);
+        request.backends = vec![change("gone", "1.1.1.1:3", 1)];
+        request.delete = Some(v1::Delete {
+            listeners: vec!["ftp".into()],
+            routes: vec!["none".into()],
+            backend_sets: vec!["missing".into()],
+            backends: vec![backend("app", "1.1.1.1:9"), backend("lost", "1.1.1.1:1")],
+        });
+        let problems = apply(request, &state(APP)).expect_err("nothing of it is right");
+        let expected = [
+            r#"backends[1.1.1.1:3].backend_set: no backend set is called "gone"; there are app, spare"#,
+            r#"delete.listeners: no listener is called "ftp"; there are web"#,
+            r#"delete.routes: no route is called "none"; there are app, x"#,
+            r#"delete.backends[1.1.1.1:9]: no backend of "app" is called "1.1.1.1:9"; there are 1.1.1.1:1, 1.1.1.1:2"#,
+            r#"delete.backends[1.1.1.1:1].backend_set: no backend set is called "lost"; there are app, spare"#,
+            r#"delete.backend_sets: no backend set is called "missing"; there are app, spare"#,
+            r#"routes[x].backend_set: no backend set is called "nowhere"; there are app, spare"#,
+        ];
+        assert_eq!(problems.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_by_itself_names_field_and_value() {
+        let request = v1::ApplyRequest {
+            backends: vec![change("app", "localhost", 1), v1::BackendChange::default()],
+            ..<_>::default()
+        };
+        let problems = apply(request, &state(APP)).expect_err("neither is a backend");
+        assert!(problems.starts_with(r#"backends[localhost].address: "localhost""#), "{problems}");
+        assert!(problems.contains("backends[1].backend_set: is empty"), "{problems}");
+    }
+
+    #[test]
+    fn draining_changes_one_backend_or_says_what_there_is() {
+        let current = state(APP);
+        let next = draining(&current, "app", "1.1.1.1:2").expect("is there");
+        let states = next.backend_sets["app"].backends.iter().map(|b| b.state);
+        assert_eq!(states.collect::<Vec<_>>(), [BackendState::Active, BackendState::Draining]);
+        let error = draining(&current, "app", "x").expect_err("is not there");
+        assert!(error.to_string().contains("there are 1.1.1.1:1, 1.1.1.1:2"), "{error}");
+        let error = draining(&current, "x", "x").expect_err("is not there");
+        assert!(error.to_string().contains("there are app, spare"), "{error}");
+    }
+}

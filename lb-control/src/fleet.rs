@@ -1,0 +1,324 @@
+//! `lb.v1.Fleet`: what operators ask for, in the terms of the controller.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use lb_common::{
+    clock,
+    drain::Drain,
+    id::{BackendName, BackendSetName},
+    snapshot::Version,
+};
+use lb_proto::{MAX_MESSAGE_BYTES, duration, encode, parse, v1};
+use tokio::sync::mpsc;
+use tokio_stream::{
+    Stream,
+    wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError},
+};
+use tonic::{Request, Response, Status};
+use v1::fleet_server::{Fleet, FleetServer};
+
+use crate::{
+    controller::{Applied, Change, Refused},
+    desired::Batch,
+    owner::{Handle, Terms},
+    store::StoreError,
+    timestamp,
+};
+
+const DEFAULT_HISTORY: usize = 50;
+const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
+const MOST_DRAIN: Duration = Duration::from_secs(24 * 3600);
+/// How often a drain is looked at, and how often at least it is told.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+const DRAIN_TELL: Duration = Duration::from_secs(1);
+const MOST_COMMENT: usize = 1024;
+/// Status messages travel in a header, and clients refuse large ones.
+const MOST_MESSAGE: usize = 3000;
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[derive(Clone)]
+pub struct Service {
+    handle: Handle,
+    drain: Drain,
+}
+
+/// A drain that is told to whoever asked for it.
+struct Draining {
+    handle: Handle,
+    drain: Drain,
+    backend: (BackendSetName, BackendName),
+    revision: u64,
+    since: Version,
+    deadline: Duration,
+}
+
+pub fn server(handle: Handle, drain: Drain) -> FleetServer<Service> {
+    FleetServer::new(Service { handle, drain })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The only place where a refusal becomes a status.
+pub fn status(refused: Refused) -> Status {
+    let message = limit(refused.to_string());
+    match refused {
+        Refused::Invalid(_) => Status::invalid_argument(message),
+        Refused::NotFound(_) => Status::not_found(message),
+        Refused::Stale { .. } => Status::aborted(message),
+        Refused::Busy => Status::resource_exhausted(message),
+        Refused::Store(_) | Refused::Ending => Status::unavailable(message),
+    }
+}
+
+fn store_status(error: StoreError) -> Status {
+    let message = limit(error.to_string());
+    match error {
+        StoreError::NoSuchRevision { .. } => Status::not_found(message),
+        StoreError::Unreadable { .. } => Status::data_loss(message),
+        _ => Status::unavailable(message),
+    }
+}
+
+// === impl Service ===
+
+#[tonic::async_trait]
+impl Fleet for Service {
+    type WatchStream = Streamed<v1::Event>;
+    type DrainBackendStream = Streamed<v1::DrainProgress>;
+
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let mut request = request.into_inner();
+        let terms = Terms {
+            expected_revision: request.expected_revision,
+            dry_run: request.dry_run,
+            comment: comment(std::mem::take(&mut request.comment), String::new)?,
+            file_digest: None,
+        };
+        let batch = Batch::parse(request).map_err(|problems| status(Refused::Invalid(problems)))?;
+        self.mutate(Change::Batch(batch), terms).await
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        let (revision, spec) = match request.into_inner().revision {
+            Some(revision) => (revision, self.spec(revision).await?),
+            None => {
+                let (revision, state) =
+                    self.handle.look(|controller| controller.state()).await.map_err(status)?;
+                (revision, encode::spec(&state))
+            }
+        };
+        Ok(Response::new(v1::GetResponse { revision, spec: Some(spec) }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let v1::HistoryRequest { limit, before } = request.into_inner();
+        let limit = match limit {
+            0 => DEFAULT_HISTORY,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        let revisions = self.handle.read(move |store| store.history(before, limit)).await;
+        let revisions = revisions.map_err(store_status)?;
+        Ok(Response::new(v1::HistoryResponse { revisions }))
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let v1::RollbackRequest { revision, expected_revision, dry_run, comment: why } =
+            request.into_inner();
+        let comment = comment(why, || format!("rollback to {revision}"))?;
+        let state = parse::desired_state(&self.spec(revision).await?).map_err(|problems| {
+            Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
+        })?;
+        let terms = Terms { expected_revision, dry_run, comment, file_digest: None };
+        self.mutate(Change::Batch(Batch::replace(state)), terms).await
+    }
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut drain = self.drain.clone();
+        let events = BroadcastStream::new(self.handle.watch()).map(|event| {
+            Ok(match event {
+                Ok(event) => v1::Event::clone(&event),
+                Err(BroadcastStreamRecvError::Lagged(missed)) => v1::Event {
+                    time: Some(timestamp(clock::wall())),
+                    event: Some(v1::event::Event::Missed(missed)),
+                },
+            })
+        });
+        let end = stream::once(async { Err(status(Refused::Ending)) });
+        let events = events.take_until(async move { drain.started().await }).chain(end);
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn list_proxies(
+        &self,
+        _: Request<v1::ListProxiesRequest>,
+    ) -> Result<Response<v1::ListProxiesResponse>, Status> {
+        let listed = self.handle.look(|controller| controller.proxies()).await;
+        listed.map(Response::new).map_err(status)
+    }
+
+    async fn list_backends(
+        &self,
+        request: Request<v1::ListBackendsRequest>,
+    ) -> Result<Response<v1::ListBackendsResponse>, Status> {
+        let set = request.into_inner().backend_set;
+        let listed = self.handle.look(move |controller| {
+            let only = Some(set.as_str()).filter(|set| !set.is_empty());
+            controller.backends(only).map_err(Refused::NotFound)
+        });
+        let backends = listed.await.and_then(|listed| listed).map_err(status)?;
+        Ok(Response::new(v1::ListBackendsResponse { backends }))
+    }
+
+    async fn drain_backend(
+        &self,
+        request: Request<v1::DrainBackendRequest>,
+    ) -> Result<Response<Self::DrainBackendStream>, Status> {
+        let v1::DrainBackendRequest { backend_set, backend, deadline, comment: why } =
+            request.into_inner();
+        let comment = comment(why, || format!("drain {backend} of {backend_set}"))?;
+        let deadline = drain_deadline(deadline)?;
+        let invalid = |field: &str, error| Status::invalid_argument(format!("{field}: {error}"));
+        let names = (
+            BackendSetName::new(&backend_set).map_err(|error| invalid("backend_set", error))?,
+            BackendName::new(&backend).map_err(|error| invalid("backend", error))?,
+        );
+        let terms = Terms { comment, ..Terms::default() };
+        let change = Change::Drain { backend_set, backend };
+        let Applied { revision, version, .. } =
+            self.handle.mutate(change, terms).await.map_err(status)?;
+        let draining = Draining {
+            handle: self.handle.clone(),
+            drain: self.drain.clone(),
+            backend: names,
+            revision,
+            since: version,
+            deadline,
+        };
+        let (progress, stream) = mpsc::channel(1);
+        tokio::spawn(draining.tell(progress));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl Service {
+    async fn mutate(
+        &self,
+        change: Change,
+        terms: Terms,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let dry_run = terms.dry_run;
+        let applied = self.handle.mutate(change, terms).await.map_err(status)?;
+        let Applied { revision, changes, .. } = applied;
+        Ok(Response::new(v1::ApplyResponse { revision, changes, dry_run }))
+    }
+
+    async fn spec(&self, revision: u64) -> Result<v1::Spec, Status> {
+        self.handle.read(move |store| store.spec(revision)).await.map_err(store_status)
+    }
+}
+
+// === impl Draining ===
+
+impl Draining {
+    async fn tell(mut self, progress: mpsc::Sender<Result<v1::DrainProgress, Status>>) {
+        let started = clock::now();
+        let mut told = None;
+        loop {
+            let now = clock::now();
+            let elapsed = now - started;
+            let (message, last) = match self.look(elapsed).await {
+                Ok(message) => {
+                    let last = message.drained || message.deadline_passed;
+                    (Ok(message), last)
+                }
+                Err(status) => (Err(status), true),
+            };
+            let news = message.as_ref().map(|m| (m.in_flight, m.waiting_for.clone())).ok();
+            let old =
+                told.as_ref().is_none_or(|(at, seen)| now - *at >= DRAIN_TELL || *seen != news);
+            if last || old {
+                if progress.send(message).await.is_err() || last {
+                    return;
+                }
+                told = Some((now, news));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN_LOOK.min(self.deadline.saturating_sub(elapsed))) => {}
+                () = progress.closed() => return,
+                () = self.drain.started() => {
+                    let _ = progress.send(Err(status(Refused::Ending))).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, elapsed: Duration) -> Result<v1::DrainProgress, Status> {
+        let (backend, since) = (self.backend.clone(), self.since);
+        let looked = self.handle.look(move |controller| controller.emptying(&backend, since));
+        let Some(emptying) = looked.await.map_err(status)? else {
+            let (set, backend) = &self.backend;
+            return Err(Status::aborted(format!(
+                "backend_sets[{set}].backends[{backend}]: is not draining any more"
+            )));
+        };
+        Ok(v1::DrainProgress {
+            revision: self.revision,
+            in_flight: emptying.in_flight,
+            waiting_for: emptying.waiting_for,
+            elapsed: Some(duration::to_wire(elapsed)),
+            drained: emptying.empty,
+            deadline_passed: !emptying.empty && elapsed >= self.deadline,
+        })
+    }
+}
+
+fn drain_deadline(wire: Option<prost_types::Duration>) -> Result<Duration, Status> {
+    let Some(wire) = wire else { return Ok(DEFAULT_DRAIN) };
+    let invalid = |message: String| Status::invalid_argument(format!("deadline: {message}"));
+    let deadline = duration::from_wire(wire).map_err(invalid)?;
+    if deadline > MOST_DRAIN {
+        let given = duration::format(deadline);
+        return Err(invalid(format!("{given:?} is not valid; give something up to 24h")));
+    }
+    Ok(deadline)
+}
+
+fn comment(given: String, default: impl FnOnce() -> String) -> Result<String, Status> {
+    if given.len() > MOST_COMMENT {
+        let message = format!("comment: is longer than {MOST_COMMENT} bytes");
+        return Err(Status::invalid_argument(message));
+    }
+    Ok(if given.is_empty() { default() } else { given })
+}
+
+/// Cuts a message that lists very many problems, at the end of one of them.
+fn limit(mut message: String) -> String {
+    if message.len() > MOST_MESSAGE {
+        let all = message.lines().count();
+        message.truncate(message.floor_char_boundary(MOST_MESSAGE));
+        if let Some(end) = message.rfind('\n') {
+            message.truncate(end);
+        }
+        let rest = all - message.lines().count();
+        message.push_str(&format!("\n... and {rest} more"));
+    }
+    message
+}

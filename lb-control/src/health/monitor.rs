@@ -1,0 +1,455 @@
+//! One tracker for each backend that is probed, kept in step with the desired state.
+//!
+//! # Invariants
+//!
+//! - A backend is a target exactly while its set has a health check and it is not disabled.
+//! - A change that is not about a backend's address or its set's health check leaves its target
+//!   alone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    health::Health,
+    id::{BackendName, BackendSetName},
+    snapshot::UnhealthyBackends,
+    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck},
+};
+use lb_proto::{duration, v1};
+
+use super::{
+    HealthTracker, Outcome, Transition,
+    probe::Finding,
+    schedule::{Schedule, TargetId},
+};
+use crate::timestamp;
+
+type Key = (BackendSetName, BackendName);
+
+#[derive(Debug)]
+pub struct Monitor {
+    targets: BTreeMap<Key, Target>,
+    keys: HashMap<TargetId, Key>,
+    schedule: Schedule,
+    rng: fastrand::Rng,
+    /// What an earlier controller decided; used up by the first [`Monitor::sync`].
+    stored: HashMap<Key, Stored>,
+    tallies: BTreeMap<BackendSetName, Tally>,
+}
+
+/// What was counted of a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
+    /// Outcomes that changed what is known about a backend.
+    pub decisions: u64,
+}
+
+/// A probe to be made now.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: TargetId,
+    pub address: SocketAddr,
+    pub check: Arc<HealthCheck>,
+}
+
+#[derive(Debug)]
+struct Target {
+    id: TargetId,
+    address: SocketAddr,
+    check: Arc<HealthCheck>,
+    tracker: HealthTracker,
+    since: Option<prost_types::Timestamp>,
+    why: String,
+    last_probe: Option<v1::Probe>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    address: String,
+    health: Health,
+    since: Option<prost_types::Timestamp>,
+    why: String,
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    pub fn new(stored: Vec<v1::BackendStatus>, rng: fastrand::Rng) -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            keys: HashMap::new(),
+            schedule: Schedule::default(),
+            rng,
+            stored: stored.into_iter().filter_map(parse_stored).collect(),
+            tallies: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the desired state's backends over. Returns whether something that was decided is
+    /// forgotten.
+    pub fn sync(&mut self, desired: &DesiredState, now: Instant) -> bool {
+        let mut old = std::mem::take(&mut self.targets);
+        for (name, set) in &desired.backend_sets {
+            let Some(check) = &set.health_check else { continue };
+            let check = Arc::new(check.clone());
+            for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
+                let key = (name.clone(), backend.name.clone());
+                let target = match old.remove(&key) {
+                    Some(kept) if kept.address == backend.address && kept.check == check => kept,
+                    Some(kept) if kept.address == backend.address => {
+                        self.recheck(kept, &check, now)
+                    }
+                    Some(moved) => {
+                        self.forget(moved.id);
+                        self.target(&key, backend, &check, now)
+                    }
+                    None => self.target(&key, backend, &check, now),
+                };
+                self.keys.insert(target.id, key.clone());
+                self.targets.insert(key, target);
+            }
+        }
+        for target in old.values() {
+            self.forget(target.id);
+        }
+        self.stored.clear();
+        self.tallies.retain(|set, _| desired.backend_sets.contains_key(set));
+        old.values().any(|target| target.tracker.decided().is_some())
+    }
+
+    /// The next probe to make, if one is due and there is room for it.
+    pub fn start(&mut self, now: Instant) -> Option<Job> {
+        let id = self.schedule.start(now)?;
+        let target = self.keys.get(&id).and_then(|key| self.targets.get(key));
+        let target = target.expect("what is scheduled is a target");
+        Some(Job { id, address: target.address, check: Arc::clone(&target.check) })
+    }
+
+    /// When [`Monitor::start`] will have something, unless a probe ends before.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.schedule.next_due()
+    }
+
+    /// Takes a probe's finding, and returns what it decided, if it did.
+    pub fn observe(
+        &mut self,
+        id: TargetId,
+        finding: Finding,
+        now: Instant,
+        wall: Duration,
+    ) -> Option<v1::HealthChanged> {
+        self.schedule.finish(id, now, &mut self.rng);
+        // A target may go while it is probed.
+        let key = self.keys.get(&id)?;
+        let target = self.targets.get_mut(key)?;
+        let Finding { outcome, detail, took } = finding;
+        let tally = self.tallies.entry(key.0.clone()).or_default();
+        match outcome {
+            Outcome::Pass => tally.passed += 1,
+            Outcome::Fail => tally.failed += 1,
+        }
+        target.last_probe = Some(v1::Probe {
+            time: Some(timestamp(wall)),
+            passed: outcome == Outcome::Pass,
+            detail: detail.clone(),
+            took: Some(duration::to_wire(took)),
+        });
+        let Transition::Decided(health) = target.tracker.observe(outcome) else { return None };
+        tally.decisions += 1;
+        target.since = Some(timestamp(wall));
+        target.why.clone_from(&detail);
+        Some(v1::HealthChanged {
+            backend_set: key.0.to_string(),
+            backend: key.1.to_string(),
+            health: wire(Some(health)).into(),
+            why: detail,
+        })
+    }
+
+    /// The backends that proxies are to leave alone.
+    pub fn unhealthy(&self) -> UnhealthyBackends {
+        let mut unhealthy = UnhealthyBackends::default();
+        for ((set, backend), target) in &self.targets {
+            if target.tracker.health() == Health::Unhealthy {
+                unhealthy.insert(set.clone(), backend.clone());
+            }
+        }
+        unhealthy
+    }
+
+    /// By set, for metrics.
+    pub fn tallies(&self) -> &BTreeMap<BackendSetName, Tally> {
+        &self.tallies
+    }
+
+    /// What is known about a backend; its load is for others to fill in.
+    pub fn status(&self, set: &BackendSet, backend: &Backend) -> v1::BackendStatus {
+        let status = v1::BackendStatus {
+            backend_set: set.name.to_string(),
+            backend: backend.name.to_string(),
+            address: backend.address.to_string(),
+            weight: backend.weight,
+            state: backend.state.as_str().into(),
+            health: wire(None).into(),
+            ..v1::BackendStatus::default()
+        };
+        match self.of(set, backend) {
+            Some(target) => v1::BackendStatus {
+                health: wire(target.tracker.decided()).into(),
+                since: target.since,
+                why: target.why.clone(),
+                last_probe: target.last_probe.clone(),
+                ..status
+            },
+            None if set.health_check.is_none() => {
+                v1::BackendStatus { why: "no health check".into(), ..status }
+            }
+            None => v1::BackendStatus { why: "disabled".into(), ..status },
+        }
+    }
+
+    /// What was decided about a backend.
+    pub fn health(&self, set: &BackendSet, backend: &Backend) -> v1::Health {
+        wire(self.of(set, backend).and_then(|target| target.tracker.decided()))
+    }
+
+    /// All that is decided, for the store.
+    pub fn decided(&self) -> Vec<v1::BackendStatus> {
+        let decided = self.targets.iter().filter(|(_, target)| target.tracker.decided().is_some());
+        decided
+            .map(|((set, backend), target)| v1::BackendStatus {
+                backend_set: set.to_string(),
+                backend: backend.to_string(),
+                address: target.address.to_string(),
+                health: wire(target.tracker.decided()).into(),
+                since: target.since,
+                why: target.why.clone(),
+                ..v1::BackendStatus::default()
+            })
+            .collect()
+    }
+
+    fn of(&self, set: &BackendSet, backend: &Backend) -> Option<&Target> {
+        // A pair of clones for a look-up; only people ask.
+        self.targets.get(&(set.name.clone(), backend.name.clone()))
+    }
+
+    fn target(
+        &mut self,
+        key: &Key,
+        backend: &Backend,
+        check: &Arc<HealthCheck>,
+        now: Instant,
+    ) -> Target {
+        let address = backend.address;
+        let stored = self.stored.remove(key).filter(|s| s.address == address.to_string());
+        let tracker = HealthTracker::resume(check, stored.as_ref().map(|stored| stored.health));
+        let (since, why) = match stored {
+            Some(stored) => (stored.since, stored.why),
+            None => (None, "no probe has concluded yet".into()),
+        };
+        let id = self.schedule.add(check.interval, now);
+        let check = Arc::clone(check);
+        Target { id, address, check, tracker, since, why, last_probe: None }
+    }
+
+    /// The same backend under another check: what was decided stands until that one's streak.
+    fn recheck(&mut self, target: Target, check: &Arc<HealthCheck>, now: Instant) -> Target {
+        self.forget(target.id);
+        Target {
+            id: self.schedule.add(check.interval, now),
+            check: Arc::clone(check),
+            tracker: HealthTracker::resume(check, target.tracker.decided()),
+            ..target
+        }
+    }
+
+    fn forget(&mut self, id: TargetId) {
+        self.schedule.remove(id);
+        self.keys.remove(&id);
+    }
+}
+
+fn wire(decided: Option<Health>) -> v1::Health {
+    match decided {
+        None => v1::Health::Unknown,
+        Some(Health::Healthy) => v1::Health::Healthy,
+        Some(Health::Unhealthy) => v1::Health::Unhealthy,
+    }
+}
+
+/// Names and values that mean nothing any more only make a backend unknown.
+fn parse_stored(status: v1::BackendStatus) -> Option<(Key, Stored)> {
+    let health = match status.health() {
+        v1::Health::Healthy => Health::Healthy,
+        v1::Health::Unhealthy => Health::Unhealthy,
+        v1::Health::Unknown | v1::Health::Unspecified => return None,
+    };
+    let set = BackendSetName::new(&status.backend_set).ok()?;
+    let backend = BackendName::new(&status.backend).ok()?;
+    let v1::BackendStatus { address, since, why, .. } = status;
+    Some(((set, backend), Stored { address, health, since, why }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::state;
+
+    const WALL: Duration = Duration::from_secs(1_700_000_000);
+
+    struct Fixture {
+        monitor: Monitor,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new(stored: Vec<v1::BackendStatus>, desired: &str) -> Self {
+            let monitor = Monitor::new(stored, fastrand::Rng::with_seed(1));
+            let mut fixture = Self { monitor, now: lb_common::clock::now() };
+            fixture.sync(desired);
+            fixture
+        }
+
+        fn sync(&mut self, desired: &str) -> bool {
+            self.monitor.sync(&state(desired), self.now)
+        }
+
+        /// Lets time pass, makes every probe that is due, and returns the addresses.
+        fn round(&mut self, outcome: Outcome) -> Vec<String> {
+            self.now += Duration::from_secs(10);
+            let jobs: Vec<_> = std::iter::from_fn(|| self.monitor.start(self.now)).collect();
+            for job in &jobs {
+                self.finish(job, outcome);
+            }
+            jobs.iter().map(|job| job.address.to_string()).collect()
+        }
+
+        fn finish(&mut self, job: &Job, outcome: Outcome) -> Option<v1::HealthChanged> {
+            let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
+            self.monitor.observe(job.id, finding, self.now, WALL)
+        }
+
+        fn unhealthy(&self) -> Vec<String> {
+            let unhealthy = self.monitor.unhealthy();
+            let names = unhealthy.iter().flat_map(|(_, names)| names);
+            names.map(ToString::to_string).collect()
+        }
+    }
+
+    /// One set of these backends, with a check that one failure decides.
+    fn app(backends: &str) -> String {
+        format!(
+            "backend_sets = [{{ name = 'app', health_check = {{ tcp = true, unhealthy_after = 1, \
+             healthy_after = 2 }}, backends = [{backends}] }}]"
+        )
+    }
+
+    const ONE: &str = "{ name = 'one', address = '1.1.1.1:1' }";
+    const TWO: &str = "{ name = 'two', address = '1.1.1.1:2' }";
+
+    #[test]
+    fn an_unrelated_change_leaves_a_target_alone() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(Outcome::Fail);
+        let running = {
+            f.now += Duration::from_secs(10);
+            f.monitor.start(f.now).expect("is due")
+        };
+        assert!(!f.sync(&app(&format!("{ONE}, {TWO}"))));
+        assert_eq!(f.unhealthy(), ["one"]);
+        f.finish(&running, Outcome::Pass);
+        f.round(Outcome::Pass);
+        assert_eq!(f.unhealthy(), [""; 0], "the probe under way counted");
+    }
+
+    #[test]
+    fn another_address_is_another_backend() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(Outcome::Fail);
+        f.sync(&app("{ name = 'one', address = '1.1.1.1:9' }"));
+        assert_eq!(f.unhealthy(), [""; 0]);
+        assert_eq!(f.round(Outcome::Pass), ["1.1.1.1:9"]);
+    }
+
+    #[test]
+    fn another_check_keeps_what_was_decided_and_asks_at_once() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(Outcome::Fail);
+        let late = {
+            f.now += Duration::from_secs(10);
+            f.monitor.start(f.now).expect("is due")
+        };
+        f.sync(&app(ONE).replace("tcp = true", "http = '/up'"));
+        assert_eq!(f.unhealthy(), ["one"]);
+        assert_eq!(f.finish(&late, Outcome::Pass), None, "it asked for something else");
+        assert_eq!(f.monitor.next_due(), Some(f.now));
+    }
+
+    #[test]
+    fn draining_backends_are_probed_and_disabled_ones_are_not() {
+        let backends = format!(
+            "{{ name = 'one', address = '1.1.1.1:1', state = 'draining' }}, {}",
+            "{ name = 'two', address = '1.1.1.1:2', state = 'disabled' }"
+        );
+        let mut f = Fixture::new(vec![], &app(&backends));
+        assert_eq!(f.round(Outcome::Pass), ["1.1.1.1:1"]);
+    }
+
+    #[test]
+    fn what_was_stored_holds_until_a_full_streak_unless_the_address_is_another() {
+        let mut f = Fixture::new(vec![], &app(&format!("{ONE}, {TWO}")));
+        f.round(Outcome::Fail);
+        let stored = f.monitor.decided();
+        assert_eq!(stored.len(), 2);
+
+        let moved = "{ name = 'two', address = '1.1.1.1:9' }";
+        let mut f = Fixture::new(stored, &app(&format!("{ONE}, {moved}")));
+        assert_eq!(f.unhealthy(), ["one"]);
+        f.round(Outcome::Pass);
+        assert_eq!(f.unhealthy(), ["one"], "one pass is not two");
+        f.round(Outcome::Pass);
+        assert_eq!(f.unhealthy(), [""; 0]);
+    }
+
+    #[test]
+    fn a_set_that_loses_its_check_uses_all_of_its_backends() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(Outcome::Fail);
+        assert!(f.sync(&format!("backend_sets = [{{ name = 'app', backends = [{ONE}] }}]")));
+        assert_eq!((f.unhealthy(), f.monitor.next_due()), (vec![], None));
+    }
+
+    #[test]
+    fn the_first_decision_and_flips_are_told_once() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        let mut told = Vec::new();
+        for outcome in [Outcome::Pass, Outcome::Pass, Outcome::Fail, Outcome::Fail] {
+            f.now += Duration::from_secs(10);
+            let job = f.monitor.start(f.now).expect("is due");
+            told.push(f.finish(&job, outcome).map(|change| change.health()));
+        }
+        use v1::Health::{Healthy, Unhealthy};
+        assert_eq!(told, [Some(Healthy), None, Some(Unhealthy), None]);
+    }
+
+    #[test]
+    fn a_status_says_why_nothing_is_known() {
+        let desired = state(&app(ONE));
+        let f = Fixture::new(vec![], &app(ONE));
+        let set = &desired.backend_sets["app"];
+        let status = f.monitor.status(set, &set.backends[0]);
+        assert_eq!(status.health(), v1::Health::Unknown);
+        assert_eq!(status.why, "no probe has concluded yet");
+        let unchecked = BackendSet { health_check: None, ..BackendSet::clone(set) };
+        let f = Fixture::new(vec![], "");
+        let status = f.monitor.status(&unchecked, &set.backends[0]);
+        assert_eq!(status.why, "no health check");
+    }
+}

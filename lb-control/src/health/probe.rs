@@ -1,0 +1,284 @@
+//! One probe of one backend: connect, ask, and say what happened. The thin shell of [`super`].
+//!
+//! Each probe has a connection of its own, because whether the backend takes one is the question.
+
+use std::{error::Error, io, net::SocketAddr, ops::RangeInclusive, pin::pin, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use lb_common::{
+    clock,
+    spec::{HealthCheck, Probe},
+};
+use lb_proto::{duration, encode};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::Outcome;
+
+const USER_AGENT: &str = "lb-health";
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub outcome: Outcome,
+    /// What happened, like `connection refused` or `status 503, expected 2xx`.
+    pub detail: String,
+    pub took: Duration,
+}
+
+/// Takes no longer than the check's timeout, from the connect to the answer.
+pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Finding {
+    let started = clock::now();
+    let answer = match tokio::time::timeout(check.timeout, ask(address, &check.probe)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("no answer within {}", duration::format(check.timeout))),
+    };
+    let took = clock::now() - started;
+    let (outcome, detail) = match answer {
+        Ok(detail) => (Outcome::Pass, detail),
+        Err(detail) => (Outcome::Fail, detail),
+    };
+    Finding { outcome, detail, took }
+}
+
+async fn ask(address: SocketAddr, probe: &Probe) -> Result<String, String> {
+    match probe {
+        Probe::Tcp => connect(address).await.map(|_| "connected".into()),
+        Probe::Http { path, statuses, host, headers } => {
+            let request = request(address, path, host.as_deref(), headers)?;
+            ask_http(address, request, statuses).await
+        }
+        Probe::Grpc { service, host } => ask_grpc(address, service, host.as_deref()).await,
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(address).await.map_err(|error| describe(&error))
+}
+
+fn request(
+    address: SocketAddr,
+    path: &str,
+    host: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Request<Empty<Bytes>>, String> {
+    let host = host.map_or_else(|| address.to_string(), Into::into);
+    let mut request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
+        .body(Empty::new())
+        .map_err(|error| error.to_string())?;
+    for (name, value) in headers {
+        request.headers_mut().insert(name, value.clone());
+    }
+    Ok(request)
+}
+
+async fn ask_http(
+    address: SocketAddr,
+    request: Request<Empty<Bytes>>,
+    statuses: &[RangeInclusive<u16>],
+) -> Result<String, String> {
+    let io = TokioIo::new(connect(address).await?);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|error| describe(&error))?;
+    let mut response = pin!(sender.send_request(request));
+    let response = tokio::select! {
+        biased;
+        response = &mut response => response,
+        // It may end in the same instant that it delivers the answer.
+        _ = connection => response.await,
+    };
+    let status = response.map_err(|error| describe(&error))?.status().as_u16();
+    if statuses.iter().any(|range| range.contains(&status)) {
+        return Ok(format!("status {status}"));
+    }
+    let expected: Vec<_> = statuses.iter().map(encode::status_range).collect();
+    Err(format!("status {status}, expected {}", expected.join(" or ")))
+}
+
+async fn ask_grpc(
+    address: SocketAddr,
+    service: &str,
+    host: Option<&str>,
+) -> Result<String, String> {
+    let invalid = |error: &dyn Error| error.to_string();
+    let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
+        .map_err(|error| invalid(&error))?;
+    if let Some(host) = host {
+        let origin = format!("http://{host}").parse().map_err(|error| invalid(&error))?;
+        endpoint = endpoint.origin(origin);
+    }
+    let channel = endpoint.connect().await.map_err(|error| describe(&error))?;
+    let request = HealthCheckRequest { service: service.into() };
+    match HealthClient::new(channel).check(request).await {
+        Ok(response) => match response.into_inner().status() {
+            ServingStatus::Serving => Ok("SERVING".into()),
+            other => Err(format!("{}, expected SERVING", other.as_str_name())),
+        },
+        Err(status) if status.source().is_some() => Err(describe(&status)),
+        Err(status) => Err(format!("{}: {}", status.code(), status.message())),
+    }
+}
+
+/// The cause that people know by name: libraries wrap it in several layers of their own.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    loop {
+        if let Some(error) = cause.downcast_ref::<io::Error>()
+            && let Some(known) = describe_io(error)
+        {
+            return known.into();
+        }
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && error.is_incomplete_message()
+        {
+            return "connection closed without an answer".into();
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return cause.to_string(),
+        }
+    }
+}
+
+fn describe_io(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some("connection refused"),
+        io::ErrorKind::ConnectionReset => Some("connection reset"),
+        io::ErrorKind::HostUnreachable => Some("host unreachable"),
+        io::ErrorKind::NetworkUnreachable => Some("network unreachable"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::health::tests::check_of;
+
+    /// A backend that reads one request, remembers it and answers with `answer`, or never.
+    async fn backend(
+        answer: Option<&'static [u8]>,
+    ) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the probe connects");
+            let mut request = vec![0; 4096];
+            let n = stream.read(&mut request).await.expect("the probe asks");
+            request.truncate(n);
+            match answer {
+                Some(answer) => stream.write_all(answer).await.expect("the probe listens"),
+                None => drop(stream.read(&mut [0; 64]).await),
+            }
+            String::from_utf8(request).expect("is text")
+        });
+        (address, task)
+    }
+
+    fn http(path: &str) -> HealthCheck {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-probe", HeaderValue::from_static("1"));
+        let probe = Probe::Http {
+            path: path.into(),
+            statuses: vec![200..=299, 304..=304],
+            host: Some("app.test".into()),
+            headers,
+        };
+        HealthCheck { probe, timeout: Duration::from_secs(5), ..check_of(1, 1) }
+    }
+
+    async fn check_answer(answer: &'static [u8], outcome: Outcome, detail: &str) {
+        let (address, _task) = backend(Some(answer)).await;
+        let finding = probe(address, &http("/up")).await;
+        assert_eq!((finding.outcome, finding.detail.as_str()), (outcome, detail));
+    }
+
+    #[tokio::test]
+    async fn the_status_decides() {
+        check_answer(b"HTTP/1.1 204 No Content\r\n\r\n", Outcome::Pass, "status 204").await;
+        check_answer(b"HTTP/1.1 304 Not Modified\r\n\r\n", Outcome::Pass, "status 304").await;
+        let unavailable = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
+        check_answer(unavailable, Outcome::Fail, "status 503, expected 2xx or 304").await;
+        check_answer(b"", Outcome::Fail, "connection closed without an answer").await;
+    }
+
+    #[tokio::test]
+    async fn the_request_is_what_the_check_says() {
+        let (address, task) = backend(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+        probe(address, &http("/up?deep=1")).await;
+        let request = task.await.expect("got a request").to_ascii_lowercase();
+        for expected in [
+            "get /up?deep=1 http/1.1\r\n",
+            "host: app.test\r\n",
+            "user-agent: lb-health\r\n",
+            "x-probe: 1\r\n",
+        ] {
+            assert!(request.contains(expected), "{expected:?} in {request:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_from_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        drop(listener);
+        let grpc = Probe::Grpc { service: String::new(), host: None };
+        for probe_kind in [http("/").probe, Probe::Tcp, grpc] {
+            let check = HealthCheck { probe: probe_kind, ..http("/") };
+            let finding = probe(address, &check).await;
+            assert_eq!(finding.detail, "connection refused", "{:?}", check.probe);
+            assert_eq!(finding.outcome, Outcome::Fail);
+        }
+
+        let (address, _task) = backend(None).await;
+        let check = HealthCheck { timeout: Duration::from_millis(30), ..http("/") };
+        assert_eq!(probe(address, &check).await.detail, "no answer within 30ms");
+    }
+
+    #[tokio::test]
+    async fn a_connect_is_enough_for_tcp() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let finding = probe(address, &check_of(1, 1)).await;
+        assert_eq!((finding.outcome, finding.detail.as_str()), (Outcome::Pass, "connected"));
+    }
+
+    #[tokio::test]
+    async fn grpc_asks_for_the_service() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("is bound");
+        let (reporter, service) = tonic_health::server::health_reporter();
+        reporter.set_service_status("up", tonic_health::ServingStatus::Serving).await;
+        reporter.set_service_status("down", tonic_health::ServingStatus::NotServing).await;
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
+        );
+        let cases = [
+            ("", Outcome::Pass, "SERVING"),
+            ("up", Outcome::Pass, "SERVING"),
+            ("down", Outcome::Fail, "NOT_SERVING, expected SERVING"),
+            ("else", Outcome::Fail, "Some requested entity was not found: service not registered"),
+        ];
+        for (service, outcome, detail) in cases {
+            let grpc = Probe::Grpc { service: service.into(), host: None };
+            let finding = probe(address, &HealthCheck { probe: grpc, ..http("/") }).await;
+            assert_eq!((finding.outcome, finding.detail.as_str()), (outcome, detail));
+        }
+    }
+}

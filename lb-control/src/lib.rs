@@ -1,0 +1,189 @@
+//! The controller: decides what the fleet runs, and knows what it does run.
+//!
+//! ```text
+//!   fleet ──────┐
+//!   config_file ┤ Mutate, Look                    ┌► store     Commit ─► Committed
+//!               ├──────────────► owner ⇄ controller ┤► probe     Probe ──► Probed
+//!   discovery ──┘ Proxy            (pure core)    └► publisher ─► discovery ─► proxies
+//! ```
+//!
+//! - [`desired`] and [`diff`]: what a request makes of the state, and how that differs.
+//! - [`store`]: what outlives the process.
+//! - [`health`]: probes, and what they decide.
+//! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
+//! - [`publisher`], [`session`], [`proxies`], [`discovery`]: how proxies get it, and what is known of
+//!   them.
+//! - [`fleet`], [`config_file`], [`admin`], [`server`]: the ways in.
+//!
+//! # Invariants
+//!
+//! - What was acknowledged survives the process at any moment.
+//! - Nothing that a client or a proxy does delays another one, beyond the owner's turn for it.
+//! - There are no globals: several controllers live in one process.
+
+pub mod admin;
+pub mod config;
+pub mod config_file;
+pub mod controller;
+pub mod desired;
+pub mod diff;
+pub mod discovery;
+pub mod fleet;
+pub mod health;
+pub mod metrics;
+pub mod owner;
+pub mod proxies;
+pub mod publisher;
+pub mod server;
+pub mod session;
+pub mod store;
+
+use std::{
+    io, net,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use lb_common::{clock, drain::Drain};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use crate::{
+    admin::Admin,
+    config_file::{ConfigError, ConfigFile},
+    controller::{Controller, Moment},
+    owner::{Handle, Running},
+    store::{StoreError, redb::Store},
+};
+
+/// How long calls and streams have to end after the drain started.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a controller is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Without one, everything is forgotten at the end.
+    pub data_dir: Option<PathBuf>,
+    /// A file that the desired state follows.
+    pub config: Option<PathBuf>,
+}
+
+/// Where it is reached; bound already, so that whoever started it knows the addresses.
+#[derive(Debug)]
+pub struct Listeners {
+    pub grpc: net::TcpListener,
+    pub admin: net::TcpListener,
+}
+
+/// Why a controller ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("a listener is not usable: {0}")]
+    Listener(#[source] io::Error),
+    #[error("SIGHUP cannot be handled: {0}")]
+    Signal(#[source] io::Error),
+    #[error("the gRPC server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    #[error("the controller's core failed; its log says where")]
+    Core,
+}
+
+/// Runs a controller until the drain starts and everything has ended in order. Works on a
+/// current-thread runtime too.
+///
+/// # Errors
+/// If it cannot start, or if a part of it fails for good.
+pub async fn run(settings: Settings, listeners: Listeners, drain: Drain) -> Result<(), RunError> {
+    let grpc = listener(listeners.grpc)?;
+    let handle = Arc::new(OnceLock::new());
+    // Aborted when this returns.
+    let mut tasks = JoinSet::new();
+    let admin = Admin { handle: Arc::clone(&handle), drain: drain.clone() };
+    tasks.spawn(admin.serve(listener(listeners.admin)?));
+
+    // Early, because a SIGHUP that nobody waits for ends the process.
+    let follow = match settings.config {
+        Some(path) => Some((path, signal(SignalKind::hangup()).map_err(RunError::Signal)?)),
+        None => None,
+    };
+    let Started { handle: started, mut running, is_new } = start(settings.data_dir).await?;
+    if let Some((path, hangup)) = follow {
+        let file = ConfigFile::new(path, started.clone());
+        match file.apply_if_new().await {
+            Ok(()) => {}
+            Err(error) if is_new => {
+                running.stop().await;
+                return Err(error.into());
+            }
+            Err(error) => tracing::error!("the configuration file changes nothing: {error}"),
+        }
+        tasks.spawn(file.follow(hangup));
+    }
+    let _ = handle.set(started.clone());
+
+    let mut draining = drain.clone();
+    let ending = async move {
+        draining.started().await;
+        tokio::time::sleep(END_TIMEOUT).await;
+    };
+    let result = tokio::select! {
+        served = server::serve(grpc, started, drain) => served.map_err(RunError::Server),
+        // Whoever still does not want to end is cut off.
+        () = ending => Ok(()),
+        () = running.failed() => return Err(RunError::Core),
+    };
+    tasks.shutdown().await;
+    running.stop().await;
+    result
+}
+
+struct Started {
+    handle: Handle,
+    running: Running,
+    /// There was nothing in the store.
+    is_new: bool,
+}
+
+/// Opens the store and publishes what it says.
+async fn start(data_dir: Option<PathBuf>) -> Result<Started, RunError> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let (store, epoch) = match data_dir {
+            Some(directory) => (Store::open(&directory)?, 1),
+            // Proxies refuse older epochs, so even without a memory each start needs a later one.
+            None => (Store::in_memory()?, clock::wall().as_millis()),
+        };
+        let stored = store.begin(u64::try_from(epoch).unwrap_or(u64::MAX))?;
+        Ok::<_, StoreError>((store, stored))
+    });
+    let (store, stored) = opened.await.unwrap_or(Err(StoreError::CutOff))?;
+    let revision = stored.revision;
+    tracing::info!(epoch = stored.epoch, revision, "store opened");
+    let moment = Moment { now: clock::now(), wall: clock::wall() };
+    let (controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
+        .map_err(|problems| store.unreadable(format!("revision {revision}"), &problems))?;
+    let (handle, running) = owner::spawn(controller, first, store);
+    Ok(Started { handle, running, is_new: revision == 0 })
+}
+
+fn listener(bound: net::TcpListener) -> Result<TcpListener, RunError> {
+    bound
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(bound))
+        .map_err(RunError::Listener)
+}
+
+/// Wall time as the API says it.
+fn timestamp(wall: Duration) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(wall.subsec_nanos()).unwrap_or(0),
+    }
+}

@@ -1,0 +1,289 @@
+//! The shell around the [`Controller`]: one task that feeds it events and performs its effects,
+//! and the [`Handle`] that everybody else has of it.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use lb_common::clock;
+use lb_proto::{update::Sealed, v1};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{
+    controller::{Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused},
+    health::{
+        Outcome,
+        monitor::Job,
+        probe::{self, Finding},
+    },
+    publisher::Publisher,
+    store::{StoreError, redb::Store},
+};
+
+/// So many events wait for the owner; whoever brings more waits with them.
+const INBOX: usize = 1024;
+/// So many events are applied in one go.
+const BATCH: usize = 256;
+/// So many events a watcher may lag behind before it misses some.
+const NEWS: usize = 1024;
+
+/// How to reach the controller. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    events: mpsc::Sender<Event>,
+    news: broadcast::Sender<Arc<v1::Event>>,
+    publisher: Arc<Publisher>,
+    store: Arc<Store>,
+}
+
+/// The running owner.
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// How a change is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    pub expected_revision: Option<u64>,
+    pub dry_run: bool,
+    pub comment: String,
+    pub file_digest: Option<u64>,
+}
+
+struct Owner {
+    controller: Controller,
+    inbox: mpsc::Receiver<Event>,
+    news: broadcast::Sender<Arc<v1::Event>>,
+    publisher: Arc<Publisher>,
+    store: Arc<Store>,
+    probes: JoinSet<Event>,
+    writes: JoinSet<Event>,
+}
+
+/// Starts the owner; `first` is published already when this returns.
+pub fn spawn(controller: Controller, first: Sealed, store: Store) -> (Handle, Running) {
+    let (events, inbox) = mpsc::channel(INBOX);
+    let (stop, stopped) = oneshot::channel();
+    let handle = Handle {
+        events,
+        news: broadcast::Sender::new(NEWS),
+        publisher: Arc::new(Publisher::new(first)),
+        store: Arc::new(store),
+    };
+    let owner = Owner {
+        controller,
+        inbox,
+        news: handle.news.clone(),
+        publisher: Arc::clone(&handle.publisher),
+        store: Arc::clone(&handle.store),
+        probes: JoinSet::new(),
+        writes: JoinSet::new(),
+    };
+    (handle, Running { stop, task: tokio::spawn(owner.run(stopped)) })
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Asks for a change and waits until it is in force.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub async fn mutate(&self, change: Change, terms: Terms) -> Result<Applied, Refused> {
+        let Terms { expected_revision, dry_run, comment, file_digest } = terms;
+        let (reply, answer) = oneshot::channel();
+        let mutation = Mutation { change, expected_revision, dry_run, comment, file_digest, reply };
+        self.send(Event::Mutate(mutation)).await?;
+        answer.await.unwrap_or(Err(Refused::Ending))
+    }
+
+    /// Reads the state.
+    ///
+    /// # Errors
+    /// If the controller is ending.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Controller) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Look(Box::new(move |controller| {
+            // Who asked may have left.
+            let _ = reply.send(look(controller));
+        })))
+        .await?;
+        answer.await.map_err(|_| Refused::Ending)
+    }
+
+    /// # Errors
+    /// If the controller is ending.
+    pub async fn send(&self, event: Event) -> Result<(), Refused> {
+        self.events.send(event).await.map_err(|_| Refused::Ending)
+    }
+
+    /// Reads the store, off the runtime's threads.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        blocking(&self.store, read).await
+    }
+
+    /// What happens from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<v1::Event>> {
+        self.news.subscribe()
+    }
+
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Ends the owner once what it is writing is written.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+
+    /// Completes only if the owner fails.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}
+
+// === impl Owner ===
+
+impl Owner {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        let mut events = Vec::with_capacity(BATCH);
+        loop {
+            let due = self.controller.next_due();
+            tokio::select! {
+                _ = &mut stopped => break,
+                _ = self.inbox.recv_many(&mut events, BATCH) => {}
+                Some(done) = self.writes.join_next() => events.extend(done),
+                Some(done) = self.probes.join_next() => events.extend(done),
+                () = sleep_until(due) => {}
+            }
+            // Outcomes that came together are published together.
+            while let Some(done) = self.probes.try_join_next() {
+                events.extend(done);
+            }
+            self.turn(events.drain(..));
+        }
+        self.inbox.close();
+        while let Some(done) = self.writes.join_next().await {
+            self.turn(done);
+        }
+    }
+
+    fn turn(&mut self, events: impl IntoIterator<Item = Event>) {
+        let moment = Moment { now: clock::now(), wall: clock::wall() };
+        for effect in self.controller.apply(events, moment) {
+            self.perform(effect);
+        }
+    }
+
+    /// Whoever is told something may have left; that is no error.
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Commit { revision, file_digest } => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move {
+                    let started = clock::now();
+                    let write = move |store: &Store| store.commit(revision.as_deref(), file_digest);
+                    let result = blocking(&store, write).await;
+                    if let Err(error) = &result {
+                        tracing::error!(%error, "a change could not be stored");
+                    }
+                    Event::Committed { result, took: clock::now() - started }
+                });
+            }
+            Effect::CommitHealth(health) => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move {
+                    let write = move |store: &Store| store.commit_health(&health);
+                    // The next flip brings the next attempt.
+                    if let Err(error) = blocking(&store, write).await {
+                        tracing::warn!(%error, "health could not be stored");
+                    }
+                    Event::HealthCommitted
+                });
+            }
+            Effect::Probe(job) => {
+                self.probes.spawn(run_probe(job));
+            }
+            Effect::Publish(sealed) => self.publisher.publish(sealed),
+            Effect::Announce(event) => {
+                log(&event);
+                let _ = self.news.send(Arc::new(event));
+            }
+            Effect::Answer(reply, result) => {
+                let _ = reply.send(result);
+            }
+            Effect::End(end, why) => {
+                let _ = end.send(why);
+            }
+        }
+    }
+}
+
+/// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
+async fn run_probe(Job { id, address, check }: Job) -> Event {
+    let finding = AssertUnwindSafe(probe::probe(address, &check)).catch_unwind().await;
+    let finding = finding.unwrap_or_else(|_| Finding {
+        outcome: Outcome::Fail,
+        detail: "the probe itself failed".into(),
+        took: Duration::ZERO,
+    });
+    Event::Probed { id, finding }
+}
+
+async fn blocking<T: Send + 'static>(
+    store: &Arc<Store>,
+    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let store = Arc::clone(store);
+    tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or(Err(StoreError::CutOff))
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log(event: &v1::Event) {
+    use v1::event::Event;
+    match &event.event {
+        Some(Event::Revision(v1::Revision { revision, comment, changes, .. })) => {
+            tracing::info!(revision, comment, changes = changes.len(), "change accepted");
+        }
+        Some(Event::Health(change)) => {
+            let v1::HealthChanged { backend_set, backend, why, .. } = change;
+            let health = change.health().as_str_name();
+            tracing::info!(backend_set, backend, health, why, "health decided");
+        }
+        Some(Event::Proxy(v1::ProxyChanged { proxy_id, what, epoch, version, reason, .. })) => {
+            match what.as_str() {
+                "rejected" => tracing::warn!(proxy_id, epoch, version, reason, "proxy {what}"),
+                "applied" => tracing::debug!(proxy_id, epoch, version, "proxy {what}"),
+                _ => tracing::info!(proxy_id, epoch, version, "proxy {what}"),
+            }
+        }
+        Some(Event::Missed(_)) | None => {}
+    }
+}

@@ -1,0 +1,346 @@
+//! The store in one redb file, or in memory for a controller without a data directory.
+//!
+//! Values are the API's own messages, so that what is stored follows the same rules of
+//! compatibility. What a revision says about itself and its whole state are apart, so that
+//! reading the history does not read every state that ever was.
+
+use std::{
+    fs::{self, File},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use ::redb::{
+    Builder, Database, DatabaseError, Error, ReadTransaction, ReadableDatabase, ReadableTable,
+    TableDefinition, WriteTransaction, backends::InMemoryBackend,
+};
+use lb_proto::v1;
+use prost::Message;
+
+use super::{HISTORY, Revision, StoreError, Stored};
+
+const FILE: &str = "control.redb";
+/// redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// How the tables below are laid out; another number is another program's file.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
+const SPECS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("specs");
+const HEALTH: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("health");
+
+const META_FORMAT: &str = "format";
+const META_EPOCH: &str = "epoch";
+const META_FILE_DIGEST: &str = "file_digest";
+
+/// Calls block: on the disk, and on a write that is under way. Reads never wait for writes.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// # Errors
+    /// If the directory or the file in it cannot be made or read, or if another process has it.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let unusable = |source| StoreError::Directory { path: directory.into(), source };
+        fs::create_dir_all(directory).map_err(unusable)?;
+        let path = directory.join(FILE);
+        let opened = Builder::new().set_cache_size(CACHE_BYTES).create(&path);
+        // A new file is only as safe as its directory's entry for it.
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
+        match opened {
+            Ok(database) => Self::new(database, path),
+            Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse { path }),
+            Err(error) => Err(StoreError::Open { path, source: Box::new(error.into()) }),
+        }
+    }
+
+    /// # Errors
+    /// If there is not the memory for it.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let path = PathBuf::from("(memory)");
+        match Builder::new().create_with_backend(InMemoryBackend::new()) {
+            Ok(database) => Self::new(database, path),
+            Err(error) => Err(StoreError::Open { path, source: Box::new(error.into()) }),
+        }
+    }
+
+    fn new(database: Database, path: PathBuf) -> Result<Self, StoreError> {
+        let store = Self { database, path };
+        let format = store.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            let format = meta.get(META_FORMAT)?.map(|format| format.value());
+            if format.is_none() {
+                meta.insert(META_FORMAT, FORMAT)?;
+            }
+            transaction.open_table(REVISIONS)?;
+            transaction.open_table(SPECS)?;
+            transaction.open_table(HEALTH)?;
+            Ok(format.unwrap_or(FORMAT))
+        })?;
+        if format != FORMAT {
+            let why = format!("it is {format}, and this version knows {FORMAT}");
+            return Err(store.unreadable("the format".into(), &why));
+        }
+        Ok(store)
+    }
+
+    /// Begins a controller's life: counts the epoch up, to at least `epoch`, and reads the rest.
+    ///
+    /// # Errors
+    /// If the disk fails, or what is on it does not decode.
+    pub fn begin(&self, epoch: u64) -> Result<Stored, StoreError> {
+        let epoch = self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            let last = meta.get(META_EPOCH)?.map_or(0, |last| last.value());
+            let epoch = epoch.max(last + 1);
+            meta.insert(META_EPOCH, epoch)?;
+            Ok(epoch)
+        })?;
+        let (file_digest, revision, health) = self.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            let digest = meta.get(META_FILE_DIGEST)?.map(|digest| digest.value());
+            let last = transaction.open_table(REVISIONS)?.last()?.map(|(last, _)| last.value());
+            let mut health = Vec::new();
+            for entry in transaction.open_table(HEALTH)?.iter()? {
+                health.push(entry?.1.value().to_vec());
+            }
+            Ok((digest, last.unwrap_or(0), health))
+        })?;
+        let health = health
+            .iter()
+            .map(|bytes| self.decode(bytes, || "a backend's health".into()))
+            .collect::<Result<_, _>>()?;
+        let spec = if revision == 0 { v1::Spec::default() } else { self.spec(revision)? };
+        Ok(Stored { epoch, revision, spec, file_digest, health })
+    }
+
+    /// Writes a revision, or that a configuration file was applied, or both at once.
+    ///
+    /// # Errors
+    /// If the disk fails; nothing is written then.
+    pub fn commit(
+        &self,
+        revision: Option<&Revision>,
+        file_digest: Option<u64>,
+    ) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            if let Some(Revision { about, spec }) = revision {
+                let mut revisions = transaction.open_table(REVISIONS)?;
+                let mut specs = transaction.open_table(SPECS)?;
+                revisions.insert(about.revision, about.encode_to_vec().as_slice())?;
+                specs.insert(about.revision, spec.encode_to_vec().as_slice())?;
+                if let Some(old) = about.revision.checked_sub(HISTORY) {
+                    revisions.remove(old)?;
+                    specs.remove(old)?;
+                }
+            }
+            if let Some(digest) = file_digest {
+                transaction.open_table(META)?.insert(META_FILE_DIGEST, digest)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Replaces what was decided about all backends.
+    ///
+    /// # Errors
+    /// If the disk fails; nothing is written then.
+    pub fn commit_health(&self, health: &[v1::BackendStatus]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(HEALTH)?;
+            table.retain(|_, _| false)?;
+            for status in health {
+                let key = (status.backend_set.as_str(), status.backend.as_str());
+                table.insert(key, status.encode_to_vec().as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The whole state as it was at a revision.
+    ///
+    /// # Errors
+    /// If it is not among those that are kept, or if the disk fails.
+    pub fn spec(&self, number: u64) -> Result<v1::Spec, StoreError> {
+        let (bytes, kept) = self.read(|transaction| {
+            let specs = transaction.open_table(SPECS)?;
+            let bytes = specs.get(number)?.map(|bytes| bytes.value().to_vec());
+            Ok((bytes, range(&specs)?))
+        })?;
+        match bytes {
+            Some(bytes) => self.decode(&bytes, || format!("revision {number}")),
+            None => Err(StoreError::NoSuchRevision { number, kept }),
+        }
+    }
+
+    /// At most `limit` revisions, newest first, all of them before `before`.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn history(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<v1::Revision>, StoreError> {
+        let entries = self.read(|transaction| {
+            let revisions = transaction.open_table(REVISIONS)?;
+            let mut entries = Vec::new();
+            for entry in revisions.range(..before.unwrap_or(u64::MAX))?.rev().take(limit) {
+                let (number, bytes) = entry?;
+                entries.push((number.value(), bytes.value().to_vec()));
+            }
+            Ok(entries)
+        })?;
+        entries
+            .iter()
+            .map(|(number, bytes)| self.decode(bytes, || format!("revision {number}")))
+            .collect()
+    }
+
+    /// Something that is stored does not mean anything.
+    pub fn unreadable(&self, what: String, why: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Unreadable { path: self.path.clone(), what, why: why.to_string() }
+    }
+
+    fn decode<M: Message + Default>(
+        &self,
+        bytes: &[u8],
+        what: impl FnOnce() -> String,
+    ) -> Result<M, StoreError> {
+        M::decode(bytes).map_err(|error| self.unreadable(what(), &error))
+    }
+
+    /// One transaction. redb's default durability is what is wanted: on disk when it returns.
+    fn write<T>(
+        &self,
+        f: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let run = || {
+            let transaction = self.database.begin_write()?;
+            let value = f(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|source| self.failed(source))
+    }
+
+    fn read<T>(
+        &self,
+        f: impl FnOnce(&ReadTransaction) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let run = || f(&self.database.begin_read()?);
+        run().map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: Error) -> StoreError {
+        StoreError::Failed { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+fn range(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<Option<RangeInclusive<u64>>, Error> {
+    let first = table.first()?.map(|(number, _)| number.value());
+    let last = table.last()?.map(|(number, _)| number.value());
+    Ok(first.zip(last).map(|(first, last)| first..=last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(number: u64) -> Revision {
+        let about =
+            v1::Revision { revision: number, comment: format!("no. {number}"), ..<_>::default() };
+        let set = v1::BackendSet { name: format!("set-{number}"), ..<_>::default() };
+        Revision { about, spec: v1::Spec { backend_sets: vec![set], ..<_>::default() } }
+    }
+
+    fn numbers(history: &[v1::Revision]) -> Vec<u64> {
+        history.iter().map(|revision| revision.revision).collect()
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let health = v1::BackendStatus {
+            backend_set: "app".into(),
+            backend: "1.1.1.1:1".into(),
+            health: v1::Health::Unhealthy.into(),
+            ..<_>::default()
+        };
+        let store = Store::open(directory.path()).expect("opens");
+        assert_eq!(store.begin(1).expect("begins"), Stored { epoch: 1, ..<_>::default() });
+        store.commit(Some(&revision(1)), Some(77)).expect("commits");
+        store.commit(Some(&revision(2)), None).expect("commits");
+        store.commit_health(&[v1::BackendStatus::default(), health.clone()]).expect("commits");
+        store.commit_health(std::slice::from_ref(&health)).expect("replaces");
+        drop(store);
+
+        let store = Store::open(directory.path()).expect("opens again");
+        let stored = store.begin(1).expect("begins");
+        let expected = Stored {
+            epoch: 2,
+            revision: 2,
+            spec: revision(2).spec,
+            file_digest: Some(77),
+            health: vec![health],
+        };
+        assert_eq!(stored, expected);
+        assert_eq!(store.spec(1).expect("is kept"), revision(1).spec);
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_is_in_its_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _first = Store::open(directory.path()).expect("opens");
+        let error = Store::open(directory.path()).expect_err("it is in use");
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains("control.redb"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_is_refused_by_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(FILE), "not a database, only some text").expect("writes");
+        let error = Store::open(directory.path()).expect_err("it is no database");
+        assert!(error.to_string().contains("control.redb"), "{error}");
+    }
+
+    #[test]
+    fn history_is_newest_first_and_in_pages() {
+        let store = Store::in_memory().expect("opens");
+        for number in 1..=5 {
+            store.commit(Some(&revision(number)), None).expect("commits");
+        }
+        let page = |before, limit| numbers(&store.history(before, limit).expect("reads"));
+        assert_eq!(page(None, 2), [5, 4]);
+        assert_eq!(page(Some(4), 2), [3, 2]);
+        assert_eq!(page(Some(2), 9), [1]);
+        assert_eq!(page(Some(1), 9), [0; 0]);
+    }
+
+    #[test]
+    fn the_oldest_revision_goes_when_there_are_too_many() {
+        let store = Store::in_memory().expect("opens");
+        for number in 1..=HISTORY + 1 {
+            store.commit(Some(&revision(number)), None).expect("commits");
+        }
+        let error = store.spec(1).expect_err("it is gone");
+        assert_eq!(error.to_string(), "there is no revision 1; there are 2 to 1001");
+        assert_eq!(store.spec(2).expect("is kept"), revision(2).spec);
+    }
+
+    #[test]
+    fn an_empty_store_says_that_it_has_no_revisions() {
+        let store = Store::in_memory().expect("opens");
+        let error = store.spec(7).expect_err("there is none");
+        assert_eq!(error.to_string(), "there is no revision 7; there are none yet");
+    }
+}
