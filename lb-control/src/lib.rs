@@ -155,12 +155,14 @@ struct Started {
 /// Opens the store and publishes what it says.
 async fn start(data_dir: Option<PathBuf>) -> Result<Started, RunError> {
     let opened = tokio::task::spawn_blocking(move || {
-        let (store, epoch) = match data_dir {
-            Some(directory) => (Store::open(&directory)?, 1),
-            // Proxies refuse older epochs, so even without a memory each start needs a later one.
-            None => (Store::in_memory()?, clock::wall().as_millis()),
+        let store = match data_dir {
+            Some(directory) => Store::open(&directory)?,
+            None => Store::in_memory()?,
         };
-        let stored = store.begin(u64::try_from(epoch).unwrap_or(u64::MAX))?;
+        // Proxies refuse older epochs. A new store begins at the time of day, so that it is later
+        // than any store that was lost, and the fleet follows it.
+        let first = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
+        let stored = store.begin(first)?;
         Ok::<_, StoreError>((store, stored))
     });
     let (store, stored) = opened.await.unwrap_or(Err(StoreError::CutOff))?;

@@ -90,15 +90,14 @@ impl Store {
         Ok(store)
     }
 
-    /// Begins a controller's life: counts the epoch up, to at least `epoch`, and reads the rest.
+    /// Begins a controller's life: counts the epoch up, or begins at `first`, and reads the rest.
     ///
     /// # Errors
     /// If the disk fails, or what is on it does not decode.
-    pub fn begin(&self, epoch: u64) -> Result<Stored, StoreError> {
+    pub fn begin(&self, first: u64) -> Result<Stored, StoreError> {
         let epoch = self.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
-            let last = meta.get(META_EPOCH)?.map_or(0, |last| last.value());
-            let epoch = epoch.max(last + 1);
+            let epoch = meta.get(META_EPOCH)?.map_or(first, |last| last.value() + 1);
             meta.insert(META_EPOCH, epoch)?;
             Ok(epoch)
         })?;

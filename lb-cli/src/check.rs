@@ -1,0 +1,110 @@
+//! `lb check`: is a file right, and if not, where and why.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use lb_proto::{
+    file::{self, FileErrors},
+    v1,
+};
+
+/// Say whether a file is right, or everything that is wrong with it
+///
+/// Each problem is one line, FILE:LINE:COLUMN: FIELD: what is wrong and what would be valid. Nothing
+/// is started or changed.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct Args {
+    /// A TOML file; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  the file is right
+  1  it is not, or cannot be read
+  2  wrong usage
+
+Examples:
+  lb check lb.toml
+  render-config | lb check -";
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{}: cannot be read: {source}", file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("{}", located(file, errors))]
+    Wrong { file: PathBuf, errors: FileErrors },
+}
+
+pub fn main(args: &Args) -> ExitCode {
+    match read(&args.file) {
+        Ok(spec) => {
+            crate::print(&format!("{}: ok: {}\n", args.file.display(), summary(&spec)));
+            ExitCode::SUCCESS
+        }
+        Err(refused) => {
+            crate::print(&format!("{refused}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads a spec and looks at all of it.
+///
+/// # Errors
+/// Everything that is wrong, one problem a line.
+pub fn read(file: &Path) -> Result<v1::Spec, Refused> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = text.map_err(|source| Refused::Unreadable { file: file.into(), source })?;
+    file::parse(&text).map_err(|errors| Refused::Wrong { file: file.into(), errors })
+}
+
+fn located(file: &Path, errors: &FileErrors) -> String {
+    let line = |error: &file::FileError| {
+        let file::FileError { line, column, field, message } = error;
+        let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
+        format!("{}:{line}:{column}: {field}{message}", file.display())
+    };
+    errors.0.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// `2 listeners, 3 routes, 1 backend set with 3 backends`
+fn summary(spec: &v1::Spec) -> String {
+    let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let backends = spec.backend_sets.iter().map(|set| set.backends.len()).sum();
+    format!(
+        "{}, {}, {} with {}",
+        count(spec.listeners.len(), "listener"),
+        count(spec.routes.len(), "route"),
+        count(spec.backend_sets.len(), "backend set"),
+        count(backends, "backend"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_in_english() {
+        let spec = file::parse(
+            "[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n\
+             [[backend_sets]]\nname = \"a\"\nbackends = [{ address = \"127.0.0.1:1\" }]\n\
+             [[backend_sets]]\nname = \"b\"\nbackends = [{ address = \"127.0.0.1:2\" }]\n",
+        );
+        let spec = spec.expect("it is valid");
+        assert_eq!(summary(&spec), "1 listener, 0 routes, 2 backend sets with 2 backends");
+    }
+}
