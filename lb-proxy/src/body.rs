@@ -257,6 +257,8 @@ impl Body for BackendBody {
             frame = Pin::new(&mut this.incoming).poll_frame(cx);
         }
         match &frame {
+            // Nobody asks for more after the trailers.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => this.end(cx),
             Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.end(cx),
             Poll::Ready(None) => this.end(cx),
             Poll::Ready(Some(Err(_))) => {

@@ -139,7 +139,9 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
 
 #[test]
 fn a_path_prefix_of_a_slash_is_any_path() {
-    let wire = v1::RouteMatch { path_prefix: "/".into(), ..v1::RouteMatch::default() };
-    let parsed = route_match(Some(&wire), "", &mut Problems::default());
-    assert_eq!(parsed, Some(RouteMatch::default()));
+    let text =
+        "routes = [{ name = 'r', answer = { status = 200 }, match = { path_prefix = '/' } }]";
+    let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+    let parsed = route(&spec.routes[0], "", &mut Problems::default()).expect("it is valid");
+    assert_eq!(parsed.matches, lb_common::spec::RouteMatch::default());
 }

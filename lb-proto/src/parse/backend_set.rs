@@ -1,0 +1,248 @@
+//! Backend sets, their backends, and how those are picked, probed and kept out.
+
+use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
+
+use http::{HeaderName, uri::PathAndQuery};
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    spec::{
+        Backend, BackendSet, BackendState, Balance, Hash, HashAlgorithm, HashFunction, HashKey,
+        HealthCheck, OutlierEjection, PoolLimits, Probe,
+    },
+};
+
+use super::{at::At, element};
+use crate::{defaults, error::Problems, v1};
+
+pub fn backend_set(
+    wire: &v1::BackendSet,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<BackendSet> {
+    let mut at = At { path, problems };
+    let name = at.name("name", &wire.name, BackendSetName::new);
+    let connect_timeout =
+        at.duration("connect_timeout", wire.connect_timeout, defaults::CONNECT_TIMEOUT);
+    let balance = balance(wire, path, problems);
+    let health_check = match &wire.health_check {
+        Some(check) => health_check(check, &format!("{path}.health_check"), problems).map(Some),
+        None => Some(None),
+    };
+    let mut backends = Some(Vec::with_capacity(wire.backends.len()));
+    let mut names = BTreeSet::new();
+    for (i, wire) in wire.backends.iter().enumerate() {
+        let path = element(&format!("{path}.backends"), name_of(wire), i);
+        let parsed = backend(wire, &path, problems);
+        if let Some(backend) = &parsed
+            && !names.insert(backend.name.clone())
+        {
+            problems.add(&path, "is there twice; each backend of a set needs a name of its own");
+        }
+        backends = backends.zip(parsed).map(|(mut backends, backend)| {
+            backends.push(backend);
+            backends
+        });
+    }
+    let outlier_path = format!("{path}.outlier_ejection");
+    let outlier_ejection =
+        outlier_ejection(wire.outlier_ejection.as_ref(), &outlier_path, problems);
+    let pool = pool(wire.pool.as_ref(), &format!("{path}.pool"), problems);
+    Some(BackendSet {
+        name: name?,
+        balance: balance?,
+        health_check: health_check?,
+        backends: backends?,
+        outlier_ejection: outlier_ejection?,
+        connect_timeout: connect_timeout?,
+        pool: pool?,
+    })
+}
+
+pub fn backend(wire: &v1::Backend, path: &str, problems: &mut Problems) -> Option<Backend> {
+    let mut at = At { path, problems };
+    let address = at.address("address", &wire.address);
+    let name = at.name("name", name_of(wire), BackendName::new);
+    let weight = at.weight("weight", wire.weight);
+    let state = match wire.state.as_str() {
+        "" | "active" => Some(BackendState::Active),
+        "draining" => Some(BackendState::Draining),
+        "disabled" => Some(BackendState::Disabled),
+        other => at.one_of("state", other, "active, draining, disabled"),
+    };
+    Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+}
+
+/// What a backend is called: its address, unless it was given a name.
+pub fn name_of(wire: &v1::Backend) -> &str {
+    if wire.name.is_empty() { &wire.address } else { &wire.name }
+}
+
+fn balance(wire: &v1::BackendSet, path: &str, problems: &mut Problems) -> Option<Balance> {
+    let mut at = At { path, problems };
+    if wire.hash.is_some() && wire.balance != "consistent_hash" {
+        at.problem("hash", "is only for balance \"consistent_hash\"");
+        return None;
+    }
+    match wire.balance.as_str() {
+        "" | "round_robin" => Some(Balance::RoundRobin),
+        "least_connections" => Some(Balance::LeastConnections),
+        "random" => Some(Balance::Random),
+        "consistent_hash" => {
+            let unset = v1::Hash::default();
+            let path = format!("{path}.hash");
+            let wire = wire.hash.as_ref().unwrap_or(&unset);
+            hash(wire, At { path: &path, problems }).map(Balance::ConsistentHash)
+        }
+        other => {
+            at.one_of("balance", other, "round_robin, least_connections, consistent_hash, random")
+        }
+    }
+}
+
+fn hash(wire: &v1::Hash, mut at: At<'_>) -> Option<Hash> {
+    let key = match (wire.key.as_str(), wire.key.split_once(':')) {
+        ("" | "client_address", _) => Some(HashKey::ClientAddress),
+        ("path", _) => Some(HashKey::Path),
+        (_, Some(("header", name))) if HeaderName::from_str(name).is_ok() => {
+            HeaderName::from_str(name).ok().map(HashKey::Header)
+        }
+        (_, Some(("cookie", name))) if !name.is_empty() => Some(HashKey::Cookie(name.into())),
+        (other, _) => at.one_of("key", other, "client_address, path, header:NAME, cookie:NAME"),
+    };
+    let algorithm = match wire.algorithm.as_str() {
+        "" | "maglev" => Some(HashAlgorithm::Maglev),
+        "rendezvous" => Some(HashAlgorithm::Rendezvous),
+        other => at.one_of("algorithm", other, "maglev, rendezvous"),
+    };
+    let function = match wire.function.as_str() {
+        "" | "xxh3" => Some(HashFunction::Xxh3),
+        "crc32" => Some(HashFunction::Crc32),
+        other => at.one_of("function", other, "xxh3, crc32"),
+    };
+    Some(Hash { key: key?, algorithm: algorithm?, function: function? })
+}
+
+fn health_check(
+    wire: &v1::HealthCheck,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<HealthCheck> {
+    let mut at = At { path, problems };
+    let is_http = !wire.tcp && wire.grpc.is_none();
+    if !wire.http.is_empty() && !is_http || wire.tcp && wire.grpc.is_some() {
+        at.problems.add(path, "takes only one of http, tcp, grpc");
+        return None;
+    }
+    if !(is_http || wire.statuses.is_empty() && wire.headers.is_empty()) {
+        at.problems.add(path, "takes statuses and headers only with http");
+    }
+    let host = match wire.host.as_str() {
+        "" => Some(None),
+        host => match http::uri::Authority::from_str(host) {
+            Ok(authority) => Some(Some(authority.as_str().to_owned())),
+            Err(_) => at.invalid("host", host, "a host, with or without a port"),
+        },
+    };
+    let probe = if wire.tcp {
+        Some(Probe::Tcp)
+    } else if let Some(service) = &wire.grpc {
+        host.map(|host| Probe::Grpc { service: service.clone(), host })
+    } else {
+        http_probe(wire, host, &mut at)
+    };
+    let interval = at.duration("interval", wire.interval, defaults::HEALTH_INTERVAL);
+    let timeout = at.duration("timeout", wire.timeout, defaults::HEALTH_TIMEOUT);
+    let healthy_after = at.count("healthy_after", wire.healthy_after, defaults::HEALTHY_AFTER);
+    let unhealthy_after =
+        at.count("unhealthy_after", wire.unhealthy_after, defaults::UNHEALTHY_AFTER);
+    Some(HealthCheck {
+        probe: probe?,
+        interval: interval?,
+        timeout: timeout?,
+        healthy_after: healthy_after?,
+        unhealthy_after: unhealthy_after?,
+        prove_first: wire.prove_first,
+    })
+}
+
+fn http_probe(
+    wire: &v1::HealthCheck,
+    host: Option<Option<String>>,
+    at: &mut At<'_>,
+) -> Option<Probe> {
+    let path = match wire.http.as_str() {
+        "" => Some(defaults::HEALTH_PATH.into()),
+        path if path.starts_with('/') && PathAndQuery::from_str(path).is_ok() => Some(path.into()),
+        path => at.invalid("http", path, "a path, \"/health\""),
+    };
+    let statuses = if wire.statuses.is_empty() {
+        Some(vec![200..=299])
+    } else {
+        let parsed: Vec<_> = wire
+            .statuses
+            .iter()
+            .enumerate()
+            .map(|(i, text)| match status_range(text) {
+                Some(range) => Some(range),
+                None => at.one_of(&format!("statuses[{i}]"), text, "\"204\", \"200-299\", \"2xx\""),
+            })
+            .collect();
+        parsed.into_iter().collect()
+    };
+    let headers = at.headers("headers", &wire.headers);
+    Some(Probe::Http { path: path?, statuses: statuses?, host: host?, headers: headers? })
+}
+
+fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
+    if let Some(class) = text.strip_suffix("xx") {
+        let first = class.parse::<u16>().ok().filter(|class| (1..=5).contains(class))? * 100;
+        return Some(first..=first + 99);
+    }
+    match text.split_once('-') {
+        Some((first, last)) => {
+            let range = status(first)?..=status(last)?;
+            (!range.is_empty()).then_some(range)
+        }
+        None => status(text).map(|status| status..=status),
+    }
+}
+
+/// The outer `Option` says whether it is valid, the inner one whether there is any.
+#[expect(clippy::option_option, reason = "both questions are asked")]
+fn outlier_ejection(
+    wire: Option<&v1::OutlierEjection>,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Option<OutlierEjection>> {
+    let unset = v1::OutlierEjection::default();
+    let wire = wire.unwrap_or(&unset);
+    let mut at = At { path, problems };
+    let failures = wire.consecutive_failures.unwrap_or(defaults::EJECT_AFTER);
+    let consecutive_failures = NonZeroU32::new(failures);
+    if consecutive_failures.is_none() {
+        at.problem("consecutive_failures", "0 would eject at once; valid is 1 or more");
+    }
+    let base_time = at.duration("base_time", wire.base_time, defaults::EJECT_BASE_TIME);
+    let max_time = at.duration("max_time", wire.max_time, defaults::EJECT_MAX_TIME);
+    let max_percent = wire.max_percent.unwrap_or(defaults::EJECT_MAX_PERCENT);
+    if max_percent > 100 {
+        at.problem("max_percent", &format!("{max_percent} is not a share; valid is 0 to 100"));
+    }
+    let parsed = OutlierEjection {
+        consecutive_failures: consecutive_failures?,
+        base_time: base_time?,
+        max_time: max_time?,
+        max_percent,
+    };
+    Some((!wire.disabled).then_some(parsed))
+}
+
+fn pool(wire: Option<&v1::Pool>, path: &str, problems: &mut Problems) -> Option<PoolLimits> {
+    let unset = v1::Pool::default();
+    let wire = wire.unwrap_or(&unset);
+    let mut at = At { path, problems };
+    let idle_timeout = at.duration("idle_timeout", wire.idle_timeout, defaults::POOL_IDLE_TIMEOUT);
+    let max_idle = usize::try_from(wire.max_idle.unwrap_or(defaults::POOL_MAX_IDLE));
+    Some(PoolLimits { max_idle: max_idle.unwrap_or(usize::MAX), idle_timeout: idle_timeout? })
+}

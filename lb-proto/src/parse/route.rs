@@ -1,0 +1,239 @@
+//! Routes: which requests, and what to do with them.
+
+use std::{collections::BTreeSet, str::FromStr, time::Duration};
+
+use http::Method;
+use lb_common::{
+    id::{BackendSetName, ListenerName, RouteName},
+    spec::{
+        Action, Answer, HostMatch, PathMatch, Redirect, RetryOn, RetryPolicy, Route, RouteMatch,
+        Scheme, WeightedBackendSet,
+    },
+};
+
+use super::at::At;
+use crate::{defaults, error::Problems, v1};
+
+const MAX_RETRY_BODY: u64 = 16 * 1024 * 1024;
+
+pub fn route(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Route> {
+    let mut at = At { path, problems };
+    let name = at.name("name", &wire.name, RouteName::new);
+    let listeners: Vec<_> = wire
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(i, listener)| at.name(&format!("listeners[{i}]"), listener, ListenerName::new))
+        .collect();
+    let timeout = at.duration("timeout", wire.timeout, defaults::ROUTE_TIMEOUT);
+    let matches = route_match(wire.r#match.as_ref(), &format!("{path}.match"), problems);
+    let action = action(wire, path, problems);
+    let retry = retry(wire.retry.as_ref(), &format!("{path}.retry"), problems);
+    Some(Route {
+        name: name?,
+        listeners: listeners.into_iter().collect::<Option<BTreeSet<_>>>()?,
+        matches: matches?,
+        action: action?,
+        timeout: timeout?,
+        retry: retry?,
+    })
+}
+
+fn route_match(
+    wire: Option<&v1::RouteMatch>,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<RouteMatch> {
+    let Some(wire) = wire else { return Some(RouteMatch::default()) };
+    let mut at = At { path, problems };
+    let host = match wire.host.to_ascii_lowercase() {
+        host if host.is_empty() => Some(HostMatch::Any),
+        host => match host.strip_prefix('*') {
+            Some(rest) if rest.len() > 1 && rest.starts_with('.') && is_host(&rest[1..]) => {
+                Some(HostMatch::Wildcard(rest.into()))
+            }
+            None if is_host(&host) => Some(HostMatch::Exact(host)),
+            _ => at.invalid(
+                "host",
+                &wire.host,
+                "a host without a port, \"example.com\", or \"*.example.com\"",
+            ),
+        },
+    };
+    let path_match = match (wire.path.as_str(), wire.path_prefix.as_str()) {
+        ("", "") => Some(PathMatch::Any),
+        (exact, "") => at.path("path", exact).map(PathMatch::Exact),
+        ("", "/") => Some(PathMatch::Any),
+        ("", prefix) => at.path("path_prefix", prefix).map(PathMatch::Prefix),
+        (_, prefix) => at.invalid("path_prefix", prefix, "nothing where path is given"),
+    };
+    let method = match wire.method.as_str() {
+        "" => Some(None),
+        method => match Method::from_bytes(method.as_bytes()) {
+            Ok(parsed) => Some(Some(parsed)),
+            Err(_) => at.invalid("method", method, "a method like GET"),
+        },
+    };
+    let headers: Vec<_> = wire
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let (name, value) = at.header("headers", name, value)?;
+            Some((name, (value != "*").then_some(value)))
+        })
+        .collect();
+    Some(RouteMatch {
+        host: host?,
+        path: path_match?,
+        method: method?,
+        headers: headers.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn action(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Action> {
+    let mut at = At { path, problems };
+    let given = [
+        !wire.backend_set.is_empty(),
+        !wire.forward.is_empty(),
+        wire.redirect.is_some(),
+        wire.answer.is_some(),
+    ];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        at.problems.add(path, "needs exactly one of backend_set, forward, redirect, answer");
+        return None;
+    }
+    if let Some(redirect) = &wire.redirect {
+        let path = format!("{path}.redirect");
+        return parse_redirect(redirect, At { path: &path, problems }).map(Action::Redirect);
+    }
+    if let Some(answer) = &wire.answer {
+        let path = format!("{path}.answer");
+        return parse_answer(answer, At { path: &path, problems }).map(Action::Answer);
+    }
+    if wire.forward.is_empty() {
+        let backend_set = at.name("backend_set", &wire.backend_set, BackendSetName::new)?;
+        return Some(Action::Forward(vec![WeightedBackendSet { backend_set, weight: 1 }]));
+    }
+    let parsed: Vec<_> = wire
+        .forward
+        .iter()
+        .enumerate()
+        .map(|(i, wire)| {
+            let path = format!("{path}.forward[{i}]");
+            let mut at = At { path: &path, problems: &mut *at.problems };
+            let backend_set = at.name("backend_set", &wire.backend_set, BackendSetName::new);
+            let weight = at.weight("weight", wire.weight);
+            Some(WeightedBackendSet { backend_set: backend_set?, weight: weight? })
+        })
+        .collect();
+    let sets = parsed.into_iter().collect::<Option<Vec<_>>>()?;
+    if sets.iter().all(|set| set.weight == 0) {
+        at.problem("forward", "has only weights of 0; give one of them a weight above 0");
+        return None;
+    }
+    Some(Action::Forward(sets))
+}
+
+fn parse_redirect(wire: &v1::Redirect, mut at: At<'_>) -> Option<Redirect> {
+    let status = match wire.status {
+        0 => at.status("status", defaults::REDIRECT_STATUS),
+        301 | 302 | 303 | 307 | 308 => at.status("status", wire.status),
+        other => at.one_of("status", &other.to_string(), "301, 302, 303, 307, 308"),
+    };
+    let scheme = match wire.scheme.as_str() {
+        "" => Some(None),
+        "http" => Some(Some(Scheme::Http)),
+        "https" => Some(Some(Scheme::Https)),
+        other => at.one_of("scheme", other, "http, https"),
+    };
+    let host = match wire.host.as_str() {
+        "" => Some(None),
+        host => match http::uri::Authority::from_str(host) {
+            Ok(authority) => Some(Some(authority.as_str().into())),
+            Err(_) => at.invalid("host", host, "a host, with or without a port"),
+        },
+    };
+    let path = match wire.path.as_str() {
+        "" => Some(None),
+        path => at.path("path", path).map(Some),
+    };
+    if wire.scheme.is_empty() && wire.host.is_empty() && wire.path.is_empty() {
+        at.problems.add(at.path, "leads to where it came from; give a scheme, host or path");
+        return None;
+    }
+    Some(Redirect { status: status?, scheme: scheme?, host: host?, path: path? })
+}
+
+fn parse_answer(wire: &v1::Answer, mut at: At<'_>) -> Option<Answer> {
+    let status = at.status("status", wire.status);
+    let headers = at.headers("headers", &wire.headers);
+    Some(Answer { status: status?, body: wire.body.clone(), headers: headers? })
+}
+
+fn retry(wire: Option<&v1::Retry>, path: &str, problems: &mut Problems) -> Option<RetryPolicy> {
+    let unset = v1::Retry::default();
+    let wire = wire.unwrap_or(&unset);
+    let mut at = At { path, problems };
+    let attempts = at.count("attempts", wire.attempts, defaults::RETRY_ATTEMPTS);
+    let on = retry_on(&wire.on, &mut at);
+    let per_try_timeout = match wire.per_try_timeout {
+        None => Some(None),
+        given => at.duration("per_try_timeout", given, Duration::ZERO).map(Some),
+    };
+    let backoff = at.duration("backoff", wire.backoff, defaults::RETRY_BACKOFF);
+    let budget_percent = wire.budget_percent.unwrap_or(defaults::RETRY_BUDGET_PERCENT);
+    if budget_percent > 100 {
+        at.problem(
+            "budget_percent",
+            &format!("{budget_percent} is not a share; valid is 0 to 100"),
+        );
+    }
+    let max_body_bytes = wire.max_body_bytes.unwrap_or(defaults::RETRY_MAX_BODY_BYTES);
+    if max_body_bytes > MAX_RETRY_BODY {
+        at.problem(
+            "max_body_bytes",
+            &format!("{max_body_bytes} is too much to keep; valid is up to {MAX_RETRY_BODY}"),
+        );
+    }
+    Some(RetryPolicy {
+        attempts: attempts?,
+        on: on?,
+        per_try_timeout: per_try_timeout?,
+        backoff: backoff?,
+        budget_percent,
+        max_body_bytes,
+    })
+}
+
+fn retry_on(conditions: &[String], at: &mut At<'_>) -> Option<RetryOn> {
+    if conditions.is_empty() {
+        return Some(RetryOn { connect_failure: true, ..RetryOn::default() });
+    }
+    let mut on = RetryOn::default();
+    for (i, condition) in conditions.iter().enumerate() {
+        match condition.as_str() {
+            "connect-failure" => on.connect_failure = true,
+            "reset" => on.reset = true,
+            "timeout" => on.timeout = true,
+            "gateway-error" => on.gateway_error = true,
+            "5xx" => on.any_5xx = true,
+            other => match other.parse::<u16>() {
+                Ok(status @ 400..=599) => {
+                    on.statuses.insert(status);
+                }
+                _ => {
+                    let valid = "connect-failure, reset, timeout, gateway-error, 5xx, \
+                                 a status from 400 to 599";
+                    return at.one_of(&format!("on[{i}]"), other, valid);
+                }
+            },
+        }
+    }
+    Some(on)
+}
+
+fn is_host(host: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'[' | b']');
+    let v6 = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty() && (v6 || host.bytes().all(fits))
+}
