@@ -43,6 +43,8 @@ pub enum ConfigError {
 pub struct ConfigFile {
     path: PathBuf,
     handle: Handle,
+    /// What was applied, or refused for what it says.
+    dealt_with: Option<Seen>,
 }
 
 /// Read, and not looked into yet.
@@ -61,44 +63,53 @@ struct Located<'a>(&'a Path, &'a FileErrors);
 
 impl ConfigFile {
     pub fn new(path: PathBuf, handle: Handle) -> Self {
-        Self { path, handle }
+        Self { path, handle, dealt_with: None }
     }
 
     /// Applies the file, unless it is the one that was applied last, before a restart maybe.
     ///
     /// # Errors
     /// If it cannot be read, is wrong, or cannot be stored.
-    pub async fn apply_if_new(&self) -> Result<(), ConfigError> {
-        let content = self.read().await?;
-        let applied = self.handle.look(|controller| controller.file_digest()).await;
-        if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
-            return Ok(());
+    pub async fn apply_if_new(&mut self) -> Result<(), ConfigError> {
+        let read = self.read().await;
+        if let Ok(content) = &read {
+            let applied = self.handle.look(|controller| controller.file_digest()).await;
+            if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
+                self.dealt_with = Some(Ok(content.digest));
+                return Ok(());
+            }
         }
-        self.apply(content).await
+        self.deal_with(read).await
     }
 
     /// Applies the file whenever it changes and on SIGHUP, for ever.
-    pub async fn follow(self, mut hangup: Signal) {
-        // What there is now was dealt with at the start.
-        let mut dealt_with = seen(&self.read().await);
-        let mut before = dealt_with;
+    pub async fn follow(mut self, mut hangup: Signal) {
+        let mut before = self.dealt_with;
         loop {
             let asked = asked_or_due(&mut hangup).await;
-            let content = self.read().await;
-            let now = seen(&content);
+            let read = self.read().await;
+            let now = Some(seen(&read));
             let settled = now == std::mem::replace(&mut before, now);
-            if !asked && (!settled || now == dealt_with) {
+            if !asked && (!settled || now == self.dealt_with) {
                 continue;
             }
-            dealt_with = now;
-            let result = match content {
-                Ok(content) => self.apply(content).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
+            if let Err(error) = self.deal_with(read).await {
                 tracing::error!("the configuration file changes nothing: {error}");
             }
         }
+    }
+
+    async fn deal_with(&mut self, read: Result<Content, ConfigError>) -> Result<(), ConfigError> {
+        let seen = seen(&read);
+        let result = match read {
+            Ok(content) => self.apply(content).await,
+            Err(error) => Err(error),
+        };
+        // That the store is busy is no fault of the file's: it is tried again. One that fails needs
+        // a restart, at which the file is new.
+        let passing = matches!(&result, Err(ConfigError::Refused { source: Refused::Busy, .. }));
+        self.dealt_with = (!passing).then_some(seen);
+        result
     }
 
     async fn read(&self) -> Result<Content, ConfigError> {

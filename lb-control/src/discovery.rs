@@ -166,12 +166,12 @@ impl Connection {
         match message.message {
             Some(Message::Applied(applied)) => {
                 let snapshot = snapshot_of(applied.snapshot)?;
-                self.session.applied(snapshot);
+                self.session.applied(snapshot, clock::now());
                 self.say(ProxyEvent::Applied(snapshot)).await
             }
             Some(Message::Rejected(rejected)) => {
                 let snapshot = snapshot_of(rejected.snapshot)?;
-                self.session.rejected(snapshot);
+                self.session.rejected(snapshot, clock::now());
                 let v1::Rejected { resource, reason, .. } = rejected;
                 let reason = if resource.is_empty() || reason.starts_with(&resource) {
                     reason

@@ -116,7 +116,7 @@ pub async fn run(settings: Settings, listeners: Listeners, drain: Drain) -> Resu
     };
     let Started { handle: started, mut running, is_new } = start(settings.data_dir).await?;
     if let Some((path, hangup)) = follow {
-        let file = ConfigFile::new(path, started.clone());
+        let mut file = ConfigFile::new(path, started.clone());
         match file.apply_if_new().await {
             Ok(()) => {}
             Err(error) if is_new => {

@@ -2,7 +2,8 @@
 //!
 //! Pure. The next update waits for the answer to the last one, so a proxy that is slow skips
 //! versions, and a delta always starts from what the proxy said it runs. A proxy that never answers
-//! gets full snapshots, seldom.
+//! gets full snapshots, seldom, and so does one that refuses: what it lacked, a port maybe, may be
+//! there later.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,16 @@ use lb_common::snapshot::SnapshotId;
 
 /// How long an answer is waited for.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a snapshot that was refused is not offered again.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Session {
     running: Option<SnapshotId>,
     /// Sent and not answered yet.
     offered: Option<Offered>,
-    /// Refused; not to be offered again.
-    refused: Option<SnapshotId>,
+    /// Refused; not to be offered again before that time.
+    refused: Option<(SnapshotId, Instant)>,
     /// The last answer was not what a delta could start from.
     full_next: bool,
 }
@@ -48,8 +51,14 @@ impl Session {
     }
 
     pub fn next(&self, current: SnapshotId, now: Instant) -> Next {
-        if self.running == Some(current) || self.refused == Some(current) {
+        if self.running == Some(current) {
             return Next::Nothing;
+        }
+        if let Some((refused, until)) = self.refused
+            && refused == current
+            && now < until
+        {
+            return Next::WaitUntil(until);
         }
         match &self.offered {
             Some(offered) if offered.id == current => Next::Nothing,
@@ -65,20 +74,20 @@ impl Session {
         self.offered = Some(Offered { id, full, at: now });
     }
 
-    pub fn applied(&mut self, id: SnapshotId) {
+    pub fn applied(&mut self, id: SnapshotId, now: Instant) {
         self.running = Some(id);
         if let Some(offered) = self.answered(id) {
             self.full_next = offered.id != id;
-            // It made something else of it; again would not help.
-            self.refused = self.full_next.then_some(offered.id);
+            // If it made something else of it, again would hardly help.
+            self.refused = self.full_next.then_some((offered.id, now + REFUSED_PAUSE));
         }
     }
 
-    /// A delta that was rejected is worth the whole snapshot, a whole snapshot only the next one.
-    pub fn rejected(&mut self, id: SnapshotId) {
+    /// A delta that was rejected is worth the whole snapshot at once, a whole snapshot the next one.
+    pub fn rejected(&mut self, id: SnapshotId, now: Instant) {
         if let Some(offered) = self.answered(id) {
             self.full_next = true;
-            self.refused = offered.full.then_some(offered.id);
+            self.refused = offered.full.then_some((offered.id, now + REFUSED_PAUSE));
         }
     }
 
@@ -130,7 +139,7 @@ mod tests {
         let mut f = Fixture::new(None);
         f.send(7, true);
         assert_eq!(f.next(7), Next::Nothing, "it is on its way");
-        f.session.applied(id(7));
+        f.session.applied(id(7), f.now);
         assert_eq!((f.next(7), f.next(8)), (Next::Nothing, from(7)));
     }
 
@@ -140,7 +149,7 @@ mod tests {
         f.send(2, false);
         let deadline = Next::WaitUntil(f.now + ANSWER_TIMEOUT);
         assert_eq!((f.next(3), f.next(4)), (deadline, deadline));
-        f.session.applied(id(2));
+        f.session.applied(id(2), f.now);
         assert_eq!(f.next(5), from(2));
     }
 
@@ -159,18 +168,20 @@ mod tests {
     fn a_rejected_delta_is_followed_by_the_whole_snapshot_at_once() {
         let mut f = Fixture::new(Some(1));
         f.send(2, false);
-        f.session.rejected(id(2));
+        f.session.rejected(id(2), f.now);
         assert_eq!(f.next(2), FULL);
     }
 
     #[test]
-    fn a_rejected_snapshot_is_followed_only_by_another_version_and_whole() {
+    fn a_rejected_snapshot_is_followed_by_another_version_or_after_a_pause_and_whole() {
         let mut f = Fixture::new(Some(1));
         f.send(2, true);
-        f.session.rejected(id(2));
-        assert_eq!((f.next(2), f.next(3)), (Next::Nothing, FULL));
+        f.session.rejected(id(2), f.now);
+        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), FULL));
+        f.now += REFUSED_PAUSE;
+        assert_eq!(f.next(2), FULL);
         f.send(3, true);
-        f.session.applied(id(3));
+        f.session.applied(id(3), f.now);
         assert_eq!(f.next(4), from(3));
     }
 
@@ -178,15 +189,15 @@ mod tests {
     fn a_proxy_that_makes_something_else_of_a_snapshot_is_not_sent_it_again() {
         let mut f = Fixture::new(None);
         f.send(2, true);
-        f.session.applied(SnapshotId { digest: Digest(666), ..id(2) });
-        assert_eq!((f.next(2), f.next(3)), (Next::Nothing, FULL));
+        f.session.applied(SnapshotId { digest: Digest(666), ..id(2) }, f.now);
+        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), FULL));
     }
 
     #[test]
     fn an_answer_to_something_older_changes_nothing() {
         let mut f = Fixture::new(None);
         f.send(3, true);
-        f.session.rejected(id(2));
+        f.session.rejected(id(2), f.now);
         assert_eq!(f.next(3), Next::Nothing);
     }
 }

@@ -5,7 +5,7 @@
 //!   refusal names the field, the value and what would be valid.
 //! - [`encode`]: domain to wire, leaving out what is a default.
 //! - [`update`]: snapshots and deltas as proxies get them, and their digest.
-//! - [`file`]: the TOML spelling of the same spec, with line numbers in its errors.
+//! - [`mod@file`]: the TOML spelling of the same spec, with line numbers in its errors.
 //!
 //! # Invariant
 //!

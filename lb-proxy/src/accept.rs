@@ -20,7 +20,7 @@ use lb_common::spec;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::{sync::oneshot, task::spawn_local, time};
 
-use crate::worker::Worker;
+use crate::{table, worker::Worker};
 
 /// How long connections that are being made get to complete, once no new ones begin.
 pub const LINGER: Duration = Duration::from_millis(50);
@@ -56,58 +56,69 @@ pub fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<TcpListener>>
 /// Accepts in a task of its own until told to stop.
 pub fn start(worker: &Rc<Worker>, listener: Arc<spec::Listener>, socket: TcpListener) -> Stop {
     let (stop, stopped) = oneshot::channel();
-    let worker = Rc::clone(worker);
+    let acceptor = Acceptor {
+        worker: Rc::clone(worker),
+        // The table is there before its listeners are opened.
+        compiled: worker.table().listeners.get(&listener.name).cloned(),
+        listener,
+    };
     spawn_local(async move {
-        if let Err(error) = accept(&worker, &listener, socket, stopped).await {
-            tracing::error!(listener = %listener.name, %error, "cannot accept");
+        if let Err(error) = acceptor.run(socket, stopped).await {
+            tracing::error!(listener = %acceptor.listener.name, %error, "cannot accept");
         }
     });
     Stop(stop)
 }
 
-async fn accept(
-    worker: &Rc<Worker>,
-    listener: &Arc<spec::Listener>,
-    socket: TcpListener,
-    mut stopped: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            accepted = socket.accept() => take(worker, listener, accepted).await,
-        }
-    }
-    SockRef::from(&socket).attach_filter(&DROP_SYNS)?;
-    let linger = async {
-        loop {
-            take(worker, listener, socket.accept().await).await;
-        }
-    };
-    // Never completes by itself; what the queue still has then is taken without waiting.
-    let _ = time::timeout(LINGER, linger).await;
-    while let Ok(Ok(accepted)) = time::timeout(Duration::ZERO, socket.accept()).await {
-        take(worker, listener, Ok(accepted)).await;
-    }
-    Ok(())
+struct Acceptor {
+    worker: Rc<Worker>,
+    listener: Arc<spec::Listener>,
+    /// For connections that are accepted when the listener is gone from the table.
+    compiled: Option<Arc<table::Listener>>,
 }
 
-async fn take(
-    worker: &Rc<Worker>,
-    listener: &Arc<spec::Listener>,
-    accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>,
-) {
-    match accepted {
-        Ok((stream, _)) => worker.serve(listener, stream),
-        Err(error) => {
-            worker.metrics().accept_errors.increment();
-            // A client that is gone already is no reason to rest; a full table of descriptors is.
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-            ) {
-                tracing::warn!(listener = %listener.name, %error, "accepting rests");
-                time::sleep(REST).await;
+impl Acceptor {
+    async fn run(&self, socket: TcpListener, mut stopped: oneshot::Receiver<()>) -> io::Result<()> {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                accepted = socket.accept() => self.take(accepted).await,
+            }
+        }
+        SockRef::from(&socket).attach_filter(&DROP_SYNS)?;
+        let linger = async {
+            loop {
+                self.take(socket.accept().await).await;
+            }
+        };
+        // Never completes by itself; what the queue still has then is taken without waiting.
+        let _ = time::timeout(LINGER, linger).await;
+        while let Ok(Ok(accepted)) = time::timeout(Duration::ZERO, socket.accept()).await {
+            self.take(Ok(accepted)).await;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, _)) => {
+                let table = self.worker.table();
+                let current = table.listeners.get(&self.listener.name);
+                if let Some(compiled) = current.or(self.compiled.as_ref()) {
+                    self.worker.serve(&self.listener, Arc::clone(compiled), stream);
+                }
+            }
+            Err(error) => {
+                self.worker.metrics().accept_errors.increment();
+                // A client that is gone already is no reason to rest; a full table of descriptors is.
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
+                    tracing::warn!(listener = %self.listener.name, %error, "accepting rests");
+                    time::sleep(REST).await;
+                }
             }
         }
     }

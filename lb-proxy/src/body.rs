@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ struct Reading {
     kept: u64,
     limit: u64,
     trailers: Option<HeaderMap>,
+    /// The client has sent nothing that was not read yet.
+    waiting: bool,
     end: End,
 }
 
@@ -84,6 +86,7 @@ impl Source {
             kept: 0,
             limit,
             trailers: None,
+            waiting: false,
             end: End::NotYet,
         })))
     }
@@ -97,6 +100,11 @@ impl Source {
     /// Whether all of it was read.
     pub fn is_complete(&self) -> bool {
         self.0.borrow().end == End::Complete
+    }
+
+    /// Whether all that the client has sent so far was read, and more is to come.
+    pub fn is_waiting(&self) -> bool {
+        self.0.borrow().waiting
     }
 
     /// Whether the client broke off.
@@ -120,7 +128,9 @@ impl Reading {
                 self.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))),
             );
         }
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.waiting = frame.is_pending();
+        let frame = ready!(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(bytes) = frame.data_ref() {

@@ -35,6 +35,8 @@ pub struct Client {
     /// When it last became idle, and what it had sent by then.
     idle_since: Cell<Millis>,
     idle_read: Cell<u64>,
+    /// When the next request's head was seen to have begun.
+    begun_at: Cell<Option<Millis>>,
     end: Cell<End>,
     waker: RefCell<Option<Waker>>,
 }
@@ -78,6 +80,7 @@ impl Client {
             busy: Cell::new(false),
             idle_since: Cell::new(now),
             idle_read: Cell::new(0),
+            begun_at: Cell::new(None),
             end: Cell::default(),
             waker: RefCell::default(),
         }
@@ -87,10 +90,6 @@ impl Client {
     pub fn busy(self: &Rc<Self>, clock: &Rc<Cell<Millis>>) -> Busy {
         self.busy.set(true);
         Busy(Rc::clone(self), Rc::clone(clock))
-    }
-
-    pub fn is_busy(&self) -> bool {
-        self.busy.get()
     }
 
     /// Ends the connection; never takes back an earlier and harder end.
@@ -118,11 +117,13 @@ impl Client {
         if self.busy.get() {
             return;
         }
-        let silent = now.saturating_sub(self.idle_since.get());
-        let has_begun = self.meter.read.get() != self.idle_read.get();
-        if has_begun && silent >= self.header_timeout {
-            self.end(End::AtOnce);
-        } else if !has_begun && silent >= self.idle_timeout {
+        if self.meter.read.get() != self.idle_read.get() {
+            let begun_at = self.begun_at.get().unwrap_or(now);
+            self.begun_at.set(Some(begun_at));
+            if now.saturating_sub(begun_at) >= self.header_timeout {
+                self.end(End::AtOnce);
+            }
+        } else if now.saturating_sub(self.idle_since.get()) >= self.idle_timeout {
             self.end(End::Gracefully);
         }
     }
@@ -146,5 +147,57 @@ impl Drop for Busy {
         client.busy.set(false);
         client.idle_since.set(clock.get());
         client.idle_read.set(client.meter.read.get());
+        client.begun_at.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn client() -> Client {
+        let text = "[[listeners]]
+            name = 'web'
+            address = '127.0.0.1:1'
+            idle_timeout = '60s'
+            header_timeout = '10s'";
+        let state = fixture::desired(text);
+        let compiled = Arc::new(table::Listener::Http(Box::default()));
+        Client::new(([127, 0, 0, 1], 1).into(), &state.listeners["web"], compiled, 0)
+    }
+
+    /// How the connection is to end after a sweep at that second.
+    fn sweep(client: &Client, seconds: u64) -> End {
+        client.end_if_silent(seconds * 1_000);
+        client.end.get()
+    }
+
+    #[test]
+    fn a_silent_client_may_idle_and_then_ends_gracefully() {
+        let client = client();
+        assert_eq!(sweep(&client, 59), End::NotYet);
+        assert_eq!(sweep(&client, 60), End::Gracefully);
+    }
+
+    #[test]
+    fn the_time_for_a_head_counts_from_its_beginning_however_long_the_client_idled() {
+        let client = client();
+        client.meter.read.set(10);
+        assert_eq!(sweep(&client, 30), End::NotYet);
+        assert_eq!(sweep(&client, 39), End::NotYet);
+        assert_eq!(sweep(&client, 40), End::AtOnce);
+    }
+
+    #[test]
+    fn a_busy_client_is_left_alone_and_begins_anew_after() {
+        let client = Rc::new(client());
+        let clock = Rc::new(Cell::new(100_000));
+        client.meter.read.set(10);
+        let busy = client.busy(&clock);
+        assert_eq!(sweep(&client, 99), End::NotYet);
+        drop(busy);
+        assert_eq!(sweep(&client, 159), End::NotYet);
+        assert_eq!(sweep(&client, 160), End::Gracefully);
     }
 }

@@ -37,16 +37,15 @@ pub enum AttemptError {
     #[error("could not connect: {0}")]
     Connect(io::Error),
     #[error("closed before the response")]
-    Closed {
-        /// The connection came out of the pool, so the backend may have closed it while it idled.
-        reused: bool,
-    },
+    Closed,
     #[error("no response within {0:?}")]
     Timeout(Duration),
-    #[error("the response is not HTTP: {0}")]
-    Malformed(hyper::Error),
+    #[error("the response is malformed: {0}")]
+    Malformed(String),
     #[error("the client's body ended early")]
     ClientGone,
+    #[error("the client's body did not come in time")]
+    ClientSlow,
 }
 
 // === impl ProxyError ===
@@ -92,10 +91,9 @@ impl AttemptError {
             Self::Refused | Self::ConnectTimeout(_) | Self::Connect(_) => {
                 Some(Outcome::ConnectFailed)
             }
-            Self::Closed { reused } => Some(Outcome::Reset { reused: *reused }),
-            Self::Malformed(_) => Some(Outcome::Reset { reused: false }),
+            Self::Closed | Self::Malformed(_) => Some(Outcome::Reset),
             Self::Timeout(_) => Some(Outcome::PerTryTimeout),
-            Self::ClientGone => None,
+            Self::ClientGone | Self::ClientSlow => None,
         }
     }
 
@@ -103,20 +101,20 @@ impl AttemptError {
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::Refused | Self::ConnectTimeout(_) | Self::Connect(_) => Some(Failure::Connect),
-            // Closing an idle connection is anybody's right.
-            Self::Closed { reused: true } | Self::ClientGone => None,
-            Self::Closed { reused: false } | Self::Malformed(_) => Some(Failure::Reset),
+            Self::Closed | Self::Malformed(_) => Some(Failure::Reset),
             Self::Timeout(_) => Some(Failure::Timeout),
+            Self::ClientGone | Self::ClientSlow => None,
         }
     }
 
     fn status(&self) -> StatusCode {
         match self {
             Self::ConnectTimeout(_) | Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Refused | Self::Connect(_) | Self::Closed { .. } | Self::Malformed(_) => {
+            Self::Refused | Self::Connect(_) | Self::Closed | Self::Malformed(_) => {
                 StatusCode::BAD_GATEWAY
             }
             Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::ClientSlow => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -125,10 +123,10 @@ impl AttemptError {
             Self::Refused => "connection_refused",
             Self::ConnectTimeout(_) => "connection_timeout",
             Self::Connect(_) => "destination_ip_unroutable",
-            Self::Closed { .. } => "connection_terminated",
+            Self::Closed => "connection_terminated",
             Self::Timeout(_) => "http_response_timeout",
             Self::Malformed(_) => "http_protocol_error",
-            Self::ClientGone => "http_request_error",
+            Self::ClientGone | Self::ClientSlow => "http_request_error",
         }
     }
 }
@@ -151,7 +149,8 @@ mod tests {
             (ProxyError::MethodRefused(Method::CONNECT),                    405, "http_request_denied"),
             (attempt(AttemptError::Refused),                                502, "connection_refused"),
             (attempt(AttemptError::ConnectTimeout(Duration::from_secs(1))), 504, "connection_timeout"),
-            (attempt(AttemptError::Closed { reused: false }),               502, "connection_terminated"),
+            (attempt(AttemptError::Closed),                                 502, "connection_terminated"),
+            (attempt(AttemptError::ClientSlow),                             408, "http_request_error"),
             (attempt(AttemptError::Timeout(Duration::from_secs(1))),        504, "http_response_timeout"),
         ];
         for (error, status, kind) in cases {

@@ -39,10 +39,27 @@ pub fn admit<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
     if host.is_some_and(|host| !is_host(host.as_bytes())) {
         return Err(ProxyError::BadRequest("the host header is not a host"));
     }
+    if request.headers().contains_key(TRANSFER_ENCODING) && !is_just_chunked(request.headers()) {
+        return Err(ProxyError::BadRequest("a transfer coding besides chunked"));
+    }
     if request.uri().authority().is_some() {
         absolute_to_origin(request)?;
     }
     Ok(())
+}
+
+/// Refuses a response whose end a client might see elsewhere than we do.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn admit_response(headers: &HeaderMap) -> Result<(), String> {
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err("both content-length and transfer-encoding".into());
+    }
+    if is_just_chunked(headers) { Ok(()) } else { Err("a transfer coding besides chunked".into()) }
 }
 
 /// Prepares a request's head for a backend. `client` is the address it came from.
@@ -136,11 +153,11 @@ fn absolute_to_origin<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
     }
     let host = HeaderValue::from_str(authority)
         .map_err(|_| ProxyError::BadRequest("the target's host is not a host"))?;
-    if request
-        .headers()
-        .get(HOST)
-        .is_some_and(|given| !given.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
-    {
+    let without_default = |host: &[u8]| host.strip_suffix(b":80").unwrap_or(host).to_owned();
+    let wanted = without_default(authority.as_bytes());
+    let differs =
+        |given: &HeaderValue| !without_default(given.as_bytes()).eq_ignore_ascii_case(&wanted);
+    if request.headers().get(HOST).is_some_and(differs) {
         return Err(ProxyError::BadRequest("the target's host is not the one in the host header"));
     }
     let path = uri.path_and_query().cloned();
@@ -148,6 +165,13 @@ fn absolute_to_origin<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
     *request.uri_mut() = Uri::from(path);
     request.headers_mut().insert(HOST, host);
     Ok(())
+}
+
+fn is_just_chunked(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = values.next().map(HeaderValue::as_bytes);
+    first.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && values.next().is_none()
 }
 
 fn is_host(host: &[u8]) -> bool {
@@ -241,7 +265,10 @@ mod tests {
             ("GET",     "/a",             vec![("host", "a")],                 Ok(("/a", Some("a")))),
             ("GET",     "http://b:1/a?q", vec![("host", "b:1")],               Ok(("/a?q", Some("b:1")))),
             ("GET",     "http://b",       vec![("host", "B")],                 Ok(("/", Some("b")))),
+            ("GET",     "http://b:80/",   vec![("host", "b")],                 Ok(("/", Some("b:80")))),
             ("GET",     "http://b/",      vec![("host", "a")],                 Err(400)),
+            ("PUT",     "/a",  vec![("host", "a"), ("transfer-encoding", "gzip, chunked")], Err(400)),
+            ("PUT",     "/a",  vec![("host", "a"), ("transfer-encoding", "chunked")], Ok(("/a", Some("a")))),
             ("GET",     "http://u@b/",    vec![("host", "u@b")],               Err(400)),
             ("GET",     "ftp://b/",       vec![("host", "b")],                 Err(400)),
             ("GET",     "/a",             vec![],                              Err(400)),

@@ -68,7 +68,11 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = match bufs {
+            // A plain write is the cheaper system call, and most messages are one buffer.
+            [only] => Pin::new(&mut self.stream).poll_write(cx, only),
+            bufs => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
         self.wrote(&result);
         result
     }

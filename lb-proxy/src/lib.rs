@@ -39,6 +39,7 @@ use crate::{
 
 pub mod accept;
 pub mod admin;
+pub mod attempt;
 pub mod backend;
 pub mod backend_set;
 pub mod balance;
@@ -56,6 +57,7 @@ pub mod io_meter;
 pub mod metrics;
 pub mod outlier;
 pub mod proxy;
+pub mod reply;
 pub mod retry;
 pub mod route;
 pub mod server;

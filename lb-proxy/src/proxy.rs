@@ -13,6 +13,7 @@
 //! - At most one attempt of a request is in flight, and a guard accounts for it until its body ends.
 
 use std::{
+    mem,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,35 +21,34 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, HOST, LOCATION},
-    request::Parts,
+    HeaderValue, Request, Response, Version,
+    header::{CONNECTION, EXPECT, HOST},
 };
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use lb_common::{
-    clock,
-    spec::{Redirect, Scheme},
-};
+use lb_common::clock;
 
 use crate::{
-    backend::InFlight,
+    attempt::{Attempt, Deadlines, Received},
     backend_set::{BackendSet, Pick},
     balance::{PickContext, hash},
-    body::{BackendBody, RequestBody, ResponseBody, Source},
+    body::{BackendBody, ResponseBody, Source},
     client::Client,
     error::{AttemptError, ProxyError},
     hash_key::hash_of,
-    headers, interim,
-    outlier::Failure,
+    headers, reply,
     retry::{self, Decision, Outcome},
     route::Subject,
     table::{Listener, Route, Target},
-    upstream::{Connection, Exchange, ExchangeError},
     worker::Worker,
 };
 
 /// Attempts remembered for not being picked again; beyond it, the oldest are forgotten.
 const REMEMBERED: usize = 8;
+
+/// What is read of a body that is of no use, so that its client gets to read the answer.
+const UNUSED_BYTES: usize = 64 * 1024;
+const UNUSED_TIME: Duration = Duration::from_secs(1);
 
 /// Answers one request. Whatever happens, there is a response.
 pub async fn handle(
@@ -58,23 +58,38 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let started = clock::now();
     let busy = client.busy(&worker.coarse);
-    let mut route = None;
-    let result = match headers::admit(&mut request).and_then(|()| find(&worker, &client, &request))
-    {
-        Ok(found) => follow(&worker, &client, route.insert(found), request, started).await,
+    let route = match headers::admit(&mut request) {
+        Ok(()) => find(&worker, &client, &request),
         Err(error) => Err(error),
     };
-    let mut response = match result {
-        Ok(Reply::Backend(response)) => response.map(|body| ResponseBody::backend(body, busy)),
-        Ok(Reply::Own(response)) => response.map(|body| ResponseBody::full(body, busy)),
-        Err(error) => refuse(&error).map(|body| ResponseBody::full(body, busy)),
+    let mut response = match &route {
+        Ok(route) => match &route.target {
+            Target::Forward(split) => {
+                let set = worker.with_rng(|rng| Arc::clone(split.choose(rng)));
+                match forward(&worker, &client, route, set, request, started).await {
+                    Ok(response) => response.map(|body| ResponseBody::backend(body, busy)),
+                    Err(error) => reply::refuse(&error).map(|body| ResponseBody::full(body, busy)),
+                }
+            }
+            Target::Redirect(to) => {
+                let response = reply::redirect(to, &request);
+                own(response, request).await.map(|body| ResponseBody::full(body, busy))
+            }
+            Target::Answer { answer, body } => {
+                let response = reply::answer(answer, body);
+                own(response, request).await.map(|body| ResponseBody::full(body, busy))
+            }
+        },
+        Err(error) => {
+            own(reply::refuse(error), request).await.map(|body| ResponseBody::full(body, busy))
+        }
     };
     match &route {
-        Some(route) => {
+        Ok(route) => {
             let metrics = route.metrics.of(worker.index);
             metrics.record(response.status(), clock::now() - started);
         }
-        None => worker.metrics().unrouted.increment(),
+        Err(_) => worker.metrics().unrouted.increment(),
     }
     if worker.is_closing(&client) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -82,9 +97,27 @@ pub async fn handle(
     response
 }
 
-enum Reply {
-    Backend(Response<BackendBody>),
-    Own(Response<Bytes>),
+/// An answer that needs nothing of the request's body. A client that is still sending it would be
+/// cut off and might not see the answer, so some of it is read first.
+async fn own(mut response: Response<Bytes>, request: Request<Incoming>) -> Response<Bytes> {
+    if request.body().is_end_stream() {
+        return response;
+    }
+    let expects_a_go_ahead = request.headers().contains_key(EXPECT);
+    let mut body = request.into_body();
+    let read = async {
+        let mut left = UNUSED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+        }
+        Some(())
+    };
+    let is_read = !expects_a_go_ahead
+        && matches!(tokio::time::timeout(UNUSED_TIME, read).await, Ok(Some(())));
+    if !is_read {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn find<B>(
@@ -105,100 +138,76 @@ fn find<B>(
     }
 }
 
-async fn follow(
-    worker: &Rc<Worker>,
-    client: &Client,
-    route: &Arc<Route>,
-    request: Request<Incoming>,
-    started: Instant,
-) -> Result<Reply, ProxyError> {
-    match &route.target {
-        Target::Forward(split) => {
-            let set = worker.with_rng(|rng| Arc::clone(split.choose(rng)));
-            let response = forward(worker, client, route, set, request, started).await?;
-            Ok(Reply::Backend(response))
-        }
-        Target::Redirect(to) => Ok(Reply::Own(redirect(to, &request))),
-        Target::Answer { answer, body } => {
-            let mut response = Response::new(body.clone());
-            *response.status_mut() = answer.status;
-            *response.headers_mut() = Target::answer_headers(answer);
-            Ok(Reply::Own(response))
-        }
-    }
-}
-
 async fn forward(
     worker: &Rc<Worker>,
     client: &Client,
     route: &Arc<Route>,
     mut set: Arc<BackendSet>,
     request: Request<Incoming>,
-    started: Instant,
+    mut now: Instant,
 ) -> Result<Response<BackendBody>, ProxyError> {
     let policy = &route.spec.retry;
-    let deadline = started + route.spec.timeout;
+    let deadline = now + route.spec.timeout;
     let hash = set.hash_key().map_or(0, |(key, function)| {
         hash_of(key, client.peer.ip(), &request, |bytes| hash::hash(function, bytes))
     });
     let (mut head, body) = request.into_parts();
     let source = (!body.is_end_stream()).then(|| Source::new(body, policy.max_body_bytes));
+    let source = source.as_ref();
     headers::to_backend(&mut head.headers, &client.forwarded_for, source.is_some());
-    let client_version = std::mem::replace(&mut head.version, Version::HTTP_11);
-    route.budget.deposit(worker.millis(started));
+    let client_version = mem::replace(&mut head.version, Version::HTTP_11);
+    route.budget.deposit(worker.millis(now));
+    let metrics = route.metrics.of(worker.index);
 
-    let mut head = Some(head);
     let mut tried = Tried::default();
-    let mut now = started;
-    for number in 1..=u8::MAX {
+    let mut number = 1;
+    loop {
         let pick = pick(worker, &set, hash, &mut tried, now)
             .ok_or_else(|| ProxyError::NoBackend(set.spec.name.clone()))?;
-        let source = source.as_ref();
-        let attempt = Attempt { route, source, client_version, started: now, deadline };
-        let last = policy.attempts.get() <= number;
-        let (method, result) = attempt.run(worker, client, &pick, &mut head, last).await;
+        let (head, per_try) = (&head, policy.per_try_timeout);
+        let deadlines = Deadlines { request: deadline, per_try };
+        let attempt =
+            Attempt { worker, client, pick: &pick, head, source, client_version, now, deadlines };
+        let result = attempt.run().await;
 
         let outcome = match &result {
-            Ok((response, _)) => Outcome::Status(response.status().as_u16()),
-            Err(AttemptError::ClientGone) => return deliver(pick, result),
-            Err(_) if deadline <= clock::now() => return deliver(pick, result),
-            Err(error) => match error.outcome() {
-                Some(outcome) => outcome,
-                None => return deliver(pick, result),
-            },
+            Ok((response, _)) => Some(Outcome::Status(response.status().as_u16())),
+            Err(error) => error.outcome(),
         };
-        let seen = retry::Attempt {
-            method: &method,
-            outcome,
-            number,
-            replayable: source.is_none_or(|source| source.is_replayable()),
-        };
+        let Some(outcome) = outcome else { return deliver(pick, result) };
+        let replayable = source.is_none_or(|source| source.is_replayable());
+        let seen = retry::Attempt { method: &head.method, outcome, number, replayable };
         let Decision::Retry { paid } = retry::decide(policy, &seen) else {
             return deliver(pick, result);
         };
-        let metrics = route.metrics.of(worker.index);
+        now = clock::now();
+        let elsewhere =
+            !paid && worker.with_rng(|rng| set.has_other(&tried.context(worker, hash, now, rng)));
+        let wait = worker
+            .with_rng(|rng| retry::wait_before(policy, u32::from(number) - 1, rng, elsewhere));
+        if deadline <= now + wait {
+            return deliver(pick, result);
+        }
         if paid && !route.budget.try_withdraw() {
             metrics.budget_exhausted.increment();
             return deliver(pick, result);
         }
         metrics.retries.increment();
-        if let Ok((response, exchange)) = result {
-            worker.discard(BackendBody::new(response.into_body(), exchange));
+        match result {
+            // A connection that still reads the body would take it from the next attempt.
+            Ok((response, exchange)) if exchange.is_request_complete() => {
+                worker.discard(BackendBody::new(response.into_body(), exchange));
+            }
+            other => drop(other),
         }
-
-        now = clock::now();
-        // The backends may have changed meanwhile; the route and its policy stay.
-        set = worker.table().backend_sets.get(&set.spec.name).cloned().unwrap_or(set);
-        let other = worker.with_rng(|rng| set.has_other(&tried.context(worker, hash, now, rng)));
-        let elsewhere = !paid && other;
-        let wait = worker
-            .with_rng(|rng| retry::wait_before(policy, u32::from(number) - 1, rng, elsewhere));
         if wait > Duration::ZERO {
-            tokio::time::sleep(wait.min(deadline.saturating_duration_since(now))).await;
+            tokio::time::sleep(wait).await;
             now = clock::now();
         }
+        // The backends may have changed meanwhile; the route and its policy stay.
+        set = worker.table().backend_sets.get(&set.spec.name).cloned().unwrap_or(set);
+        number += 1;
     }
-    unreachable!("the policy's attempts end before the numbers do")
 }
 
 /// Prefers a backend that this request has not tried, but rather tries one again than none.
@@ -221,157 +230,16 @@ fn pick(
     Some(pick)
 }
 
-type Received = (Response<Incoming>, Exchange);
-
-struct Attempt<'a> {
-    route: &'a Route,
-    source: Option<&'a Rc<Source>>,
-    client_version: Version,
-    started: Instant,
-    /// Of the request.
-    deadline: Instant,
-}
-
-impl Attempt<'_> {
-    /// Tries one backend, and tells outlier ejection what came of it. Takes the head if this is
-    /// the last attempt, and otherwise leaves it for the next one.
-    async fn run(
-        &self,
-        worker: &Rc<Worker>,
-        client: &Client,
-        pick: &Pick,
-        head: &mut Option<Parts>,
-        last: bool,
-    ) -> (Method, Result<Received, AttemptError>) {
-        let parts = if last { head.take() } else { head.clone() };
-        let parts = parts.expect("only the last attempt takes the head");
-        let method = parts.method.clone();
-        let body = match self.source {
-            Some(source) => RequestBody::Replay { source: Rc::clone(source), next: 0 },
-            None => RequestBody::Empty,
-        };
-        pick.metrics(worker.index).attempts.increment();
-        let mut request = Request::from_parts(parts, body);
-        interim::pass_on(&mut request, self.client_version, &client.interim);
-        let result = self.send(worker, client, pick, request).await;
-        match &result {
-            Ok((response, _)) if response.status().is_server_error() => {
-                worker.record_failure(pick, Failure::Status);
-            }
-            Ok(_) => worker.record_success(pick),
-            Err(error) => {
-                if let Some(failure) = error.failure() {
-                    worker.record_failure(pick, failure);
-                }
-            }
-        }
-        (method, result)
-    }
-
-    async fn send(
-        &self,
-        worker: &Rc<Worker>,
-        client: &Client,
-        pick: &Pick,
-        mut request: Request<RequestBody>,
-    ) -> Result<Received, AttemptError> {
-        let backend = pick.backend();
-        let in_flight = InFlight::start(&backend.live);
-        let per_try = self.route.spec.retry.per_try_timeout;
-        let deadline =
-            per_try.map_or(self.deadline, |limit| self.deadline.min(self.started + limit));
-        let timer = &client.timer;
-        if !request.headers().contains_key(HOST) {
-            // HTTP/1.0 needs none, HTTP/1.1 does.
-            let host = HeaderValue::from_str(&backend.address.to_string());
-            request.headers_mut().insert(HOST, host.expect("an address is a header value"));
-        }
-        // Ends: each round takes one connection out of the pool, and a new one is the last.
-        loop {
-            let mut connection = match worker.pooled(backend, self.started).await {
-                Some(connection) => connection,
-                None => {
-                    pick.metrics(worker.index).connects.increment();
-                    let timeout = pick.set.spec.connect_timeout;
-                    Connection::open(backend.address, timeout, self.started, deadline, timer)
-                        .await?
-                }
-            };
-            match connection.exchange(request, self.started, deadline, timer).await {
-                Ok(response) => {
-                    let (worker, source) = (Rc::clone(worker), self.source.cloned());
-                    let pick = pick.clone();
-                    let mut exchange = Exchange { connection, worker, pick, in_flight, source };
-                    exchange.head_received();
-                    return Ok((response, exchange));
-                }
-                Err(ExchangeError::Unsent(unsent)) if connection.is_reused() => request = *unsent,
-                Err(ExchangeError::Unsent(_)) => {
-                    return Err(AttemptError::Closed { reused: false });
-                }
-                Err(ExchangeError::Failed(_))
-                    if self.source.is_some_and(|source| source.is_failed()) =>
-                {
-                    return Err(AttemptError::ClientGone);
-                }
-                Err(ExchangeError::Failed(error)) => return Err(error),
-            }
-        }
-    }
-}
-
 fn deliver(
     pick: Pick,
     result: Result<Received, AttemptError>,
 ) -> Result<Response<BackendBody>, ProxyError> {
-    let (mut response, exchange) = result
+    let (mut response, mut exchange) = result
         .map_err(|source| ProxyError::Attempt { backend: pick.backend().name.clone(), source })?;
+    exchange.deliver();
     headers::to_client(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     Ok(response.map(|body| BackendBody::new(body, exchange)))
-}
-
-/// An answer of our own, with its reason.
-fn refuse(error: &ProxyError) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(format!("{error}\n")));
-    *response.status_mut() = error.status();
-    let headers = response.headers_mut();
-    headers.insert("proxy-status", error.proxy_status());
-    headers
-        .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-fn redirect<B>(to: &Redirect, request: &Request<B>) -> Response<Bytes> {
-    let scheme = match to.scheme {
-        Some(Scheme::Https) => "https",
-        Some(Scheme::Http) | None => "http",
-    };
-    let given = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = match (&to.host, to.scheme) {
-        (Some(host), _) => host,
-        // Another scheme has another port.
-        (None, Some(_)) => without_port(given),
-        (None, None) => given,
-    };
-    let path = to.path.as_deref().unwrap_or(request.uri().path());
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = to.status;
-    match HeaderValue::from_str(&format!("{scheme}://{host}{path}{query}")) {
-        Ok(location) => {
-            response.headers_mut().insert(LOCATION, location);
-        }
-        Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
-    }
-    response
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
-        _ => host,
-    }
 }
 
 /// The backends that a request has tried.

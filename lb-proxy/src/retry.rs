@@ -22,10 +22,7 @@ pub enum Outcome {
     /// Refused, unreachable or not connected in time: no backend saw anything.
     ConnectFailed,
     /// The connection ended before the response's head, and the request may have been read.
-    Reset {
-        /// The connection had served before, so the backend may have closed it while it was idle.
-        reused: bool,
-    },
+    Reset,
     PerTryTimeout,
     Status(u16),
 }
@@ -43,40 +40,23 @@ pub struct Attempt<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// This is the answer; and if it was worth a retry, why there is none.
-    Deliver(Option<StopReason>),
+    /// This is the answer.
+    Deliver,
     Retry {
         /// Whether the budget is charged.
         paid: bool,
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// Of attempts.
-    Exhausted,
-    NotIdempotent,
-    NotReplayable,
-}
-
 /// What to do after an attempt.
 pub fn decide(policy: &RetryPolicy, seen: &Attempt<'_>) -> Decision {
-    let idempotent = seen.method.is_idempotent();
     let reached_nobody = seen.outcome == Outcome::ConnectFailed;
-    // The backend closed an idle connection just as it was used. That says nothing about its
-    // health, and it would not have happened without the pool: nobody has to ask for this retry.
-    let stale = seen.outcome == Outcome::Reset { reused: true } && idempotent;
-
-    if !stale && !is_condition(policy, seen.outcome) {
-        Decision::Deliver(None)
-    } else if seen.number >= policy.attempts.get() {
-        Decision::Deliver(Some(StopReason::Exhausted))
-    } else if !idempotent && !reached_nobody {
-        Decision::Deliver(Some(StopReason::NotIdempotent))
-    } else if !seen.replayable {
-        Decision::Deliver(Some(StopReason::NotReplayable))
-    } else {
+    let may_repeat = reached_nobody || seen.method.is_idempotent();
+    let is_last = policy.attempts.get() <= seen.number;
+    if is_condition(policy, seen.outcome) && may_repeat && seen.replayable && !is_last {
         Decision::Retry { paid: !reached_nobody }
+    } else {
+        Decision::Deliver
     }
 }
 
@@ -100,7 +80,7 @@ fn is_condition(policy: &RetryPolicy, outcome: Outcome) -> bool {
     let on = &policy.on;
     match outcome {
         Outcome::ConnectFailed => on.connect_failure || on.any_5xx,
-        Outcome::Reset { .. } => on.reset || on.any_5xx,
+        Outcome::Reset => on.reset || on.any_5xx,
         Outcome::PerTryTimeout => on.timeout || on.any_5xx,
         Outcome::Status(status) => {
             on.any_5xx && (500..600).contains(&status)
@@ -116,15 +96,12 @@ mod tests {
 
     use Decision::{Deliver, Retry};
     use Outcome::{ConnectFailed, PerTryTimeout, Reset, Status};
-    use StopReason::{Exhausted, NotIdempotent, NotReplayable};
     use lb_common::spec::RetryOn;
 
     use super::*;
 
     const PAID: Decision = Retry { paid: true };
     const FREE: Decision = Retry { paid: false };
-    const STALE: Outcome = Reset { reused: true };
-    const RESET: Outcome = Reset { reused: false };
 
     fn policy(on: RetryOn) -> RetryPolicy {
         RetryPolicy {
@@ -144,21 +121,19 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             // why                                    method           outcome        number replay expected
-            ("a success is final",                    Method::GET,     Status(200),   1,     true,  Deliver(None)),
-            ("a client error is final",               Method::GET,     Status(404),   1,     true,  Deliver(None)),
-            ("so it is for the last attempt",         Method::GET,     Status(200),   3,     false, Deliver(None)),
+            ("a success is final",                    Method::GET,     Status(200),   1,     true,  Deliver),
+            ("a client error is final",               Method::GET,     Status(404),   1,     true,  Deliver),
+            ("so it is for the last attempt",         Method::GET,     Status(200),   3,     false, Deliver),
             ("503 is worth another backend",          Method::GET,     Status(503),   1,     true,  PAID),
             ("a PUT may be repeated",                 Method::PUT,     Status(500),   2,     true,  PAID),
-            ("a POST may already have had effects",   Method::POST,    Status(503),   1,     true,  Deliver(Some(NotIdempotent))),
-            ("a PATCH may, too",                      Method::PATCH,   PerTryTimeout, 1,     true,  Deliver(Some(NotIdempotent))),
-            ("a CONNECT may, too",                    Method::CONNECT, RESET,         1,     true,  Deliver(Some(NotIdempotent))),
-            ("a POST on a stale connection may, too", Method::POST,    STALE,         1,     true,  Deliver(Some(NotIdempotent))),
+            ("a POST may already have had effects",   Method::POST,    Status(503),   1,     true,  Deliver),
+            ("a PATCH may, too",                      Method::PATCH,   PerTryTimeout, 1,     true,  Deliver),
+            ("a CONNECT may, too",                    Method::CONNECT, Reset,         1,     true,  Deliver),
             ("a failed connect reached nobody",       Method::POST,    ConnectFailed, 1,     true,  FREE),
-            ("the body went before",                  Method::POST,    ConnectFailed, 2,     false, Deliver(Some(NotReplayable))),
-            ("the body outgrew the replay buffer",    Method::PUT,     Status(503),   1,     false, Deliver(Some(NotReplayable))),
-            ("attempts are bounded",                  Method::GET,     Status(503),   3,     true,  Deliver(Some(Exhausted))),
-            ("free ones, too",                        Method::GET,     ConnectFailed, 3,     true,  Deliver(Some(Exhausted))),
-            ("stale ones, too",                       Method::GET,     STALE,         3,     true,  Deliver(Some(Exhausted))),
+            ("the body went before",                  Method::POST,    ConnectFailed, 2,     false, Deliver),
+            ("the body outgrew the replay buffer",    Method::PUT,     Status(503),   1,     false, Deliver),
+            ("attempts are bounded",                  Method::GET,     Status(503),   3,     true,  Deliver),
+            ("free ones, too",                        Method::GET,     ConnectFailed, 3,     true,  Deliver),
         ];
 
         for (why, method, outcome, number, replayable, expected) in cases {
@@ -170,7 +145,7 @@ mod tests {
     #[test]
     fn each_condition_takes_what_it_says_and_no_more() {
         #[rustfmt::skip]
-        let outcomes = [ConnectFailed, RESET, PerTryTimeout, Status(500), Status(502), Status(503), Status(504), Status(505), Status(429), Status(200)];
+        let outcomes = [ConnectFailed, Reset, PerTryTimeout, Status(500), Status(502), Status(503), Status(504), Status(505), Status(429), Status(200)];
         let on = RetryOn::default;
 
         #[rustfmt::skip]
@@ -189,7 +164,7 @@ mod tests {
             let letter = |outcome: &Outcome| {
                 let outcome = *outcome;
                 let seen = Attempt { method: &Method::GET, outcome, number: 1, replayable: true };
-                if decide(&policy, &seen) == Deliver(None) { '-' } else { 'x' }
+                if decide(&policy, &seen) == Deliver { '-' } else { 'x' }
             };
             let actual: String = outcomes.iter().map(letter).collect();
             assert_eq!(actual, expected, "{:?}", policy.on);
@@ -201,7 +176,7 @@ mod tests {
         let policy = policy(RetryOn { reset: true, ..RetryOn::default() });
         let retried = |method: &&str| {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
-            let seen = Attempt { method: &method, outcome: RESET, number: 1, replayable: true };
+            let seen = Attempt { method: &method, outcome: Reset, number: 1, replayable: true };
             decide(&policy, &seen) == PAID
         };
         let methods = [
@@ -210,18 +185,6 @@ mod tests {
         ];
         let retried: Vec<_> = methods.into_iter().filter(retried).collect();
         assert_eq!(retried, ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"]);
-    }
-
-    #[test]
-    fn a_stale_connection_is_retried_without_being_asked_for() {
-        let policy = policy(RetryOn::default());
-        let decide = |method, outcome, replayable| {
-            decide(&policy, &Attempt { method: &method, outcome, number: 1, replayable })
-        };
-        assert_eq!(decide(Method::GET, STALE, true), PAID);
-        assert_eq!(decide(Method::GET, STALE, false), Deliver(Some(NotReplayable)));
-        assert_eq!(decide(Method::POST, STALE, true), Deliver(None));
-        assert_eq!(decide(Method::GET, RESET, true), Deliver(None));
     }
 
     #[test]

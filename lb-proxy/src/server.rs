@@ -94,12 +94,9 @@ impl Server {
 
 impl Install for Server {
     fn install(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), InstallError> {
-        if self.drain.is_draining() {
-            // Workers that drain open nothing more, so half of it would be left undone.
-            let reason = "this proxy is draining".into();
-            return Err(InstallError { resource: String::new(), reason });
-        }
-        let opened = self.bind(snapshot)?;
+        // Workers that drain open nothing more; the last requests still go by the latest health.
+        let draining = self.drain.is_draining();
+        let opened = if draining { Vec::new() } else { self.bind(snapshot)? };
         let former = self.shared.table.load_full();
         let table = RoutingTable::build(snapshot, &former, self.shared.workers, &mut self.rng);
         let now = self.shared.millis(clock::now());
@@ -109,6 +106,9 @@ impl Install for Server {
             }
         }
         self.shared.table.store(Arc::new(table));
+        if draining {
+            return Ok(());
+        }
 
         let wanted = &snapshot.desired.listeners;
         let changed = opened.iter().map(|(open, _)| &open.spec.name);

@@ -6,7 +6,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use lb_common::{
     id::{BackendSetName, ListenerName, RouteName},
     snapshot::Snapshot,
@@ -108,7 +107,7 @@ impl RoutingTable {
         Self { snapshot: Arc::clone(snapshot), listeners, routes, backend_sets }
     }
 
-    /// Whether any of the table's backends has this live part.
+    /// What says which backends there are: [`crate::backend::Live::id`].
     pub fn live_ids(&self) -> impl Iterator<Item = u64> {
         let backends = self.backend_sets.values().flat_map(|set| &set.backends);
         backends.map(|backend| backend.live.id)
@@ -172,18 +171,6 @@ impl Split {
         let total = sets.last().map_or(1, |(sum, _)| *sum);
         let ticket = rng.u64(..total);
         &sets[sets.partition_point(|(sum, _)| *sum <= ticket)].1
-    }
-}
-
-/// The headers of a fixed answer.
-impl Target {
-    pub fn answer_headers(answer: &spec::Answer) -> HeaderMap {
-        let mut headers = answer.headers.clone();
-        if !answer.body.is_empty() && !headers.contains_key(http::header::CONTENT_TYPE) {
-            let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-            headers.insert(http::header::CONTENT_TYPE, text);
-        }
-        headers
     }
 }
 

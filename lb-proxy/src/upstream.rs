@@ -63,8 +63,11 @@ enum Driver {
 /// Why no response's head came.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// The connection was closed before the request was begun; here it is again.
-    Unsent(Box<Request<RequestBody>>),
+    /// The connection was closed before the request was begun.
+    Unsent,
+    /// A connection that had idled was closed before a byte of the response: most likely the
+    /// backend had closed it before it got the request.
+    Stale,
     Failed(AttemptError),
 }
 
@@ -74,7 +77,10 @@ pub struct Exchange {
     pub connection: Connection,
     pub worker: Rc<Worker>,
     pub pick: Pick,
-    pub in_flight: InFlight,
+    /// `None` once the connection has a task, which holds it then.
+    pub in_flight: Option<InFlight>,
+    /// Its status was recorded as a failure already. A success is one only when all of it came.
+    pub is_failure: bool,
     /// The request's body, if it has one.
     pub source: Option<Rc<Source>>,
 }
@@ -108,21 +114,16 @@ impl Connection {
             .max_buf_size(MAX_BUFFER)
             .handshake(io)
             .await
-            .map_err(AttemptError::Malformed)?;
+            .map_err(|error| AttemptError::Malformed(error.to_string()))?;
         Ok(Self { sender, driver: Driver::Inline(Box::new(driver)), meter, reused: false })
     }
 
     /// Moves bytes. Without a task of its own, a connection does nothing in between.
     pub fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Driver::Inline(driver) = &mut self.driver
-            && Pin::new(driver).poll(cx).is_ready()
-        {
-            // What it died of reaches the request through its response.
-            self.driver = Driver::Gone;
-        }
+        drive(&mut self.driver, cx);
     }
 
-    /// Whether it has served a request before.
+    /// Whether it came out of the pool.
     pub fn is_reused(&self) -> bool {
         self.reused
     }
@@ -145,11 +146,7 @@ impl Connection {
         let mut response = pin!(self.sender.try_send_request(request));
         let result = poll_fn(|cx| {
             // The connection first: it reads what the response is made of.
-            if let Driver::Inline(driver) = &mut self.driver
-                && Pin::new(driver).poll(cx).is_ready()
-            {
-                self.driver = Driver::Gone;
-            }
+            drive(&mut self.driver, cx);
             match response.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(Some(result)),
                 Poll::Pending => timer.poll_expired(deadline, cx).map(|()| None),
@@ -163,29 +160,39 @@ impl Connection {
                 return Err(ExchangeError::Failed(AttemptError::Timeout(waited)));
             }
         };
-        let untouched = self.meter.written.get() == written;
-        if let Some(request) = error.take_message()
-            && untouched
-        {
-            return Err(ExchangeError::Unsent(Box::new(request)));
+        if error.take_message().is_some() && self.meter.written.get() == written {
+            return Err(ExchangeError::Unsent);
         }
         let error = error.into_error();
         let silent = self.meter.read.get() == read;
-        Err(ExchangeError::Failed(if error.is_parse() && !silent {
-            AttemptError::Malformed(error)
+        Err(if error.is_parse() && !silent {
+            ExchangeError::Failed(AttemptError::Malformed(error.to_string()))
+        } else if self.reused && silent {
+            ExchangeError::Stale
         } else {
-            AttemptError::Closed { reused: self.reused && silent }
-        }))
+            ExchangeError::Failed(AttemptError::Closed)
+        })
     }
 
-    /// Gives it a task, because its request is still under way while its response is read.
-    fn detach(&mut self) {
+    /// Gives it a task, because its request is still under way while its response is read. The
+    /// attempt is in flight for as long as that is so.
+    fn detach(&mut self, in_flight: Option<InFlight>) {
         if let Driver::Inline(driver) = std::mem::replace(&mut self.driver, Driver::Gone) {
             tokio::task::spawn_local(async move {
+                let _in_flight = in_flight;
                 // What it died of reaches the request through its response.
                 let _ = driver.await;
             });
         }
+    }
+}
+
+fn drive(driver: &mut Driver, cx: &mut Context<'_>) {
+    if let Driver::Inline(connection) = driver
+        && Pin::new(connection).poll(cx).is_ready()
+    {
+        // What it died of reaches the request through its response.
+        *driver = Driver::Gone;
     }
 }
 
@@ -199,15 +206,23 @@ fn connect_error(error: io::Error) -> AttemptError {
 // === impl Exchange ===
 
 impl Exchange {
-    /// To be called when the response's head is there and its body is not.
-    pub fn head_received(&mut self) {
-        if self.source.as_ref().is_some_and(|source| !source.is_complete()) {
-            self.connection.detach();
+    /// Whether the backend had the whole request before it responded.
+    pub fn is_request_complete(&self) -> bool {
+        self.source.as_ref().is_none_or(|source| source.is_complete())
+    }
+
+    /// To be called when this response, whose head is there, is to be the answer.
+    pub fn deliver(&mut self) {
+        if !self.is_request_complete() {
+            self.connection.detach(self.in_flight.take());
         }
     }
 
     /// The response has ended: the connection may serve another request.
     pub fn finish(mut self, cx: &mut Context<'_>) {
+        if !self.is_failure {
+            self.worker.record_success(&self.pick);
+        }
         if self.connection.is_idle(cx) {
             self.connection.reused = true;
             let (limits, now) = (&self.pick.set.spec.pool, self.worker.now());

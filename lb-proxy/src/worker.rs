@@ -240,15 +240,18 @@ impl Worker {
     }
 
     /// Serves one connection in a task of its own.
-    pub fn serve(self: &Rc<Self>, listener: &Arc<spec::Listener>, stream: TcpStream) {
+    pub fn serve(
+        self: &Rc<Self>,
+        listener: &spec::Listener,
+        compiled: Arc<table::Listener>,
+        stream: TcpStream,
+    ) {
         let Ok(peer) = stream.peer_addr() else { return };
         // Small responses must not wait for acknowledgements.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let table = self.table();
-        let Some(compiled) = table.listeners.get(&listener.name) else { return };
-        let client = Client::new(peer, listener, Arc::clone(compiled), self.now());
+        let client = Client::new(peer, listener, compiled, self.now());
         let client = Rc::new(client);
         self.clients.borrow_mut().push(Rc::downgrade(&client));
         self.metrics().connections_accepted.increment();
@@ -326,6 +329,7 @@ async fn serve_http(worker: Rc<Worker>, client: Rc<Client>, stream: TcpStream) {
     let connection = http1::Builder::new()
         .max_headers(MAX_REQUEST_HEADERS)
         .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_BUFFER)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut told = false;

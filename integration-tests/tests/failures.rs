@@ -1,0 +1,363 @@
+//! What clients and backends see when something fails.
+
+use std::{net::SocketAddr, time::Duration};
+
+use integration_tests::{
+    backend::{Backend, Gate, Reply},
+    client::{self, Client, Request, Response},
+    eventually::{eventually, holds},
+    fleet::{Fleet, app},
+    ports::Port,
+};
+use lb_common::clock;
+
+async fn one_proxy(route: &str, set: &str, backends: &[SocketAddr]) -> Fleet {
+    Fleet::start(1, &app(route, set, backends)).await
+}
+
+/// Ejection would take backends out of the picture.
+const NO_EJECTION: &str = "outlier_ejection = { disabled = true }";
+
+#[track_caller]
+fn failed(response: &Response, status: u16, error: &str) {
+    assert_eq!((response.status(), response.proxy_error()), (status, Some(error)), "{response:?}");
+}
+
+#[tokio::test]
+async fn without_a_backend_the_answer_is_503_and_nothing_is_attempted() {
+    let backend = Backend::start(|_| Reply::status(500, "")).await;
+    let check = "health_check = { interval = '50ms', unhealthy_after = 1 }";
+    let fleet = one_proxy("", check, &[backend.address()]).await;
+    let is_unhealthy =
+        |status: &lb_proto::v1::BackendStatus| status.health() == lb_proto::v1::Health::Unhealthy;
+    fleet.backend_is(backend.address(), "unhealthy", is_unhealthy).await;
+    fleet.settled(1).await;
+
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for _ in 0..3 {
+        let started = clock::now();
+        let response = client.get("/").await;
+        println!("503 after {:?}", clock::now() - started);
+        failed(&response, 503, "destination_unavailable");
+    }
+    assert_eq!(backend.count(), 0, "an unhealthy backend is left alone");
+}
+
+#[tokio::test]
+async fn an_empty_backend_set_is_503() {
+    let fleet = one_proxy("", "", &[]).await;
+    let response = client::get(fleet.proxies[0].web(), "/").await;
+    failed(&response, 503, "destination_unavailable");
+}
+
+#[tokio::test]
+async fn refused_is_502() {
+    let nobody = Port::reserve();
+    let fleet = one_proxy("", "", &[nobody.address()]).await;
+    for _ in 0..10 {
+        let response = client::get(fleet.proxies[0].web(), "/").await;
+        failed(&response, 502, "connection_refused");
+    }
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn silent_is_504_at_the_deadline_and_the_backend_is_told() {
+    let backend = Backend::start(|_| Reply::Hang).await;
+    let fleet = one_proxy("timeout = '300ms'", "", &[backend.address()]).await;
+    let started = clock::now();
+    let response = client::get(fleet.proxies[0].web(), "/").await;
+    let took = clock::now() - started;
+    println!("504 after {took:?}");
+    failed(&response, 504, "http_response_timeout");
+    assert!(took >= Duration::from_millis(300), "not before the deadline: {took:?}");
+    eventually("the backend's request is cancelled", async || {
+        holds(backend.abandoned() == 1, || format!("{} wait", backend.waiting()))
+    })
+    .await;
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn backends_that_speak_no_http_are_502() {
+    #[rustfmt::skip]
+    let cases: [(&str, &[u8], &str); 7] = [
+        ("closes",             b"",                                                          "connection_terminated"),
+        ("closes in the head", b"HTTP/1.1 200 OK\r\nContent-",                               "connection_terminated"),
+        ("no HTTP",            b"SSH-2.0-OpenSSH\r\n",                                       "http_protocol_error"),
+        ("a strange status",   b"HTTP/1.1 2000 OK\r\n\r\n",                                  "http_protocol_error"),
+        ("a bad length",       b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",              "http_protocol_error"),
+        ("two lengths",        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "http_protocol_error"),
+        ("a bad header",       b"HTTP/1.1 200 OK\r\na b: c\r\n\r\n",                         "http_protocol_error"),
+    ];
+    let backend = Backend::start(move |seen| {
+        let i: usize = seen.head.target()[1..].parse().expect("the case's number");
+        Reply::RawAndClose(cases[i].1.to_vec())
+    })
+    .await;
+    let fleet = one_proxy("", NO_EJECTION, &[backend.address()]).await;
+    let mut wrong = Vec::new();
+    for (i, (why, _, error)) in cases.iter().enumerate() {
+        let response = client::get(fleet.proxies[0].web(), &format!("/{i}")).await;
+        let got = (response.status(), response.proxy_error());
+        if got != (502, Some(error)) {
+            wrong.push(format!("{why}: expected 502 {error}, got {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
+    let backend = Backend::start(|seen| match seen.head.target() {
+        "/chunked" => Reply::RawAndClose(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
+        ),
+        _ => Reply::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello".to_vec()),
+    })
+    .await;
+    let retry = "retry = { attempts = 3, on = ['5xx', 'reset'] }";
+    let fleet = one_proxy(retry, NO_EJECTION, &[backend.address()]).await;
+    for path in ["/length", "/chunked"] {
+        let mut client = Client::connect(fleet.proxies[0].web()).await;
+        client.send(&Request::get(path)).await;
+        let answer = client.try_response().await;
+        assert!(!matches!(answer, Ok(Some(_))), "{path}: it looks complete: {answer:?}");
+    }
+    assert_eq!(backend.count(), 2, "nothing is repeated once the client has seen a part of it");
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn when_all_fail_backends_see_at_most_a_quarter_more_than_was_asked() {
+    const OFFERED: usize = 1_000;
+    let mut backends = Vec::new();
+    for _ in 0..3 {
+        backends.push(Backend::start(|_| Reply::status(503, "no")).await);
+    }
+    let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
+    let retry = "retry = { attempts = 3, on = ['5xx'], backoff = '1ms' }";
+    let fleet = one_proxy(retry, "", &addresses).await;
+    let web = fleet.proxies[0].web();
+
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        clients.spawn(async move {
+            let mut client = Client::connect(web).await;
+            for _ in 0..OFFERED / 10 {
+                assert_eq!(client.get("/").await.status(), 503);
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.expect("every request is answered");
+    }
+    let attempts: usize = backends.iter().map(Backend::count).sum();
+    println!("{OFFERED} requests made {attempts} attempts");
+    assert!(attempts <= OFFERED * 5 / 4, "{attempts} attempts");
+    assert!(attempts > OFFERED, "retries are on: {attempts} attempts");
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn a_failed_get_is_tried_on_another_backend() {
+    let bad = Backend::start(|seen| match seen.head.target() {
+        "/close" => Reply::Close,
+        "/reset" => Reply::Reset,
+        "/hang" => Reply::Hang,
+        _ => Reply::status(503, "no"),
+    })
+    .await;
+    let good = Backend::named("good").await;
+    let retry = "retry = { attempts = 2, on = ['5xx'], per_try_timeout = '200ms', \
+                 backoff = '1ms', budget_percent = 100 }";
+    let fleet = one_proxy(retry, NO_EJECTION, &[bad.address(), good.address()]).await;
+    for path in ["/503", "/close", "/reset", "/hang"] {
+        let mut client = Client::connect(fleet.proxies[0].web()).await;
+        // In turn: one of each two begins with the bad one.
+        for _ in 0..4 {
+            let response = client.get(path).await;
+            assert_eq!(response.text(), "good", "{path}: {response:?}");
+        }
+    }
+    assert!(bad.count() >= 4, "{}", bad.count());
+    fleet.idle().await;
+}
+
+#[tokio::test]
+async fn a_post_that_reached_a_backend_is_not_sent_again() {
+    let backend = Backend::start(|seen| match seen.head.target() {
+        "/close" => Reply::Close,
+        "/reset" => Reply::Reset,
+        _ => Reply::status(503, ""),
+    })
+    .await;
+    let retry = "retry = { attempts = 3, on = ['5xx', 'connect-failure', 'reset'] }";
+    let fleet = one_proxy(retry, NO_EJECTION, &[backend.address()]).await;
+    for (i, (path, status)) in [("/close", 502), ("/reset", 502), ("/503", 503)].iter().enumerate()
+    {
+        let response = client::request(fleet.proxies[0].web(), &Request::post(path, "x")).await;
+        assert_eq!(response.status(), *status, "{path}");
+        assert_eq!(backend.count(), i + 1, "{path} was sent once");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_reached_nobody_is_sent_again() {
+    let (nobody, good) = (Port::reserve(), Backend::start(Reply::echo).await);
+    let backends = [nobody.address(), good.address()];
+    let fleet = one_proxy("", NO_EJECTION, &backends).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for i in 0..20 {
+        let body = format!("body {i}");
+        let response = client.request(&Request::post("/", body.as_str())).await;
+        assert_eq!(response.text(), body, "{response:?}");
+    }
+    assert_eq!(good.count(), 20);
+}
+
+#[tokio::test]
+async fn a_body_is_sent_again_as_long_as_it_is_short_enough() {
+    let bad = Backend::start(|_| Reply::status(503, "no")).await;
+    let good = Backend::start(Reply::echo).await;
+    let retry = "retry = { attempts = 2, on = ['5xx'], backoff = '1ms', budget_percent = 100, \
+                 max_body_bytes = 1000 }";
+    let backends = [bad.address(), good.address()];
+    let fleet = one_proxy(retry, NO_EJECTION, &backends).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for length in [1, 999, 1000] {
+        for chunked in [false, true] {
+            for _ in 0..2 {
+                let body = "x".repeat(length);
+                let request = match chunked {
+                    false => Request::new("PUT", "/").body(body.as_str()).to_bytes(),
+                    true => format!(
+                        "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                         {length:x}\r\n{body}\r\n0\r\n\r\n"
+                    )
+                    .into_bytes(),
+                };
+                client.send_raw(request).await;
+                let response = client.response().await;
+                assert_eq!(response.text(), body, "{length}, chunked: {chunked}");
+            }
+        }
+    }
+    assert_eq!(good.count(), 12, "each arrived in the end");
+    assert!(bad.count() >= 6, "at least every second one was sent twice: {}", bad.count());
+
+    let long = Request::new("PUT", "/").body("x".repeat(1001));
+    let mut statuses = [client.request(&long).await.status(), client.request(&long).await.status()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503], "what is longer is not sent again");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_closes_as_it_is_used_costs_no_request() {
+    const EACH: usize = 10;
+    // Each connection serves so many requests, and is closed when the next one comes.
+    let backend = Backend::script(|mut wire, _| async move {
+        for _ in 0..EACH {
+            if !matches!(wire.head().await, Ok(Some(_))) {
+                return;
+            }
+            let _ = wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+        let _ = wire.head().await;
+    })
+    .await;
+    let fleet = one_proxy("", NO_EJECTION, &[backend.address()]).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for i in 0..10 * EACH {
+        assert_eq!(client.get("/").await.text(), "ok", "request {i}");
+    }
+    assert_eq!(backend.connections(), 10, "each was used until it closed");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_idled_is_not_used() {
+    let backend = Backend::start(|_| {
+        // Keep-alive is promised, and then it closes.
+        Reply::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    })
+    .await;
+    let fleet = one_proxy("retry = { attempts = 1 }", NO_EJECTION, &[backend.address()]).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for _ in 0..10 {
+        // Nothing may be sent again, so it has to be right the first time.
+        assert_eq!(client.request(&Request::post("/", "x")).await.status(), 200);
+        eventually("the backend has closed", async || {
+            holds(backend.open_connections() == 0, || "it has not".into())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_keeps_failing_is_ejected_and_the_controller_knows() {
+    let bad = Backend::start(|_| Reply::status(500, "no")).await;
+    let good = Backend::named("good").await;
+    let set = "outlier_ejection = { consecutive_failures = 3, base_time = '60s' }";
+    let fleet = one_proxy("", set, &[bad.address(), good.address()]).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    let mut failures = 0;
+    for _ in 0..20 {
+        failures += usize::from(client.get("/").await.status() == 500);
+    }
+    assert_eq!((failures, bad.count(), good.count()), (3, 3, 17), "three failures were enough");
+
+    let status = fleet.backend_is(bad.address(), "ejected", |s| !s.ejections.is_empty()).await;
+    assert_eq!(status.ejections.len(), 1);
+    assert_eq!(status.ejections[0].proxy_id, "p1");
+    assert_eq!(status.ejections[0].reason, "5xx");
+    fleet.backend_is(good.address(), "not ejected", |status| status.ejections.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_ejected_backend_comes_back_when_its_time_is_over() {
+    let gate = Gate::closed();
+    let recovered = gate.clone();
+    let flaky = Backend::start(move |_| {
+        if recovered.is_open() { Reply::ok("flaky") } else { Reply::status(500, "no") }
+    })
+    .await;
+    let good = Backend::named("good").await;
+    let set = "outlier_ejection = { consecutive_failures = 2, base_time = '200ms' }";
+    let fleet = one_proxy("", set, &[flaky.address(), good.address()]).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    while flaky.count() < 2 {
+        client.get("/").await;
+    }
+    gate.open();
+    eventually("it is used again", async || {
+        let text = client.get("/").await.text();
+        holds(text == "flaky", || text.clone())
+    })
+    .await;
+    assert_eq!(client.get("/").await.status(), 200);
+    fleet.backend_is(flaky.address(), "back", |status| status.ejections.is_empty()).await;
+}
+
+#[tokio::test]
+async fn at_most_half_of_a_set_is_ejected() {
+    let mut backends = Vec::new();
+    for _ in 0..4 {
+        backends.push(Backend::start(|_| Reply::status(500, "no")).await);
+    }
+    let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
+    let set = "outlier_ejection = { consecutive_failures = 2, base_time = '60s' }";
+    let fleet = one_proxy("", set, &addresses).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for _ in 0..100 {
+        assert_eq!(client.get("/").await.status(), 500, "backends answer, not the proxy");
+    }
+    let ejected = eventually("the controller knows", async || {
+        let list = fleet.list_backends().await?;
+        let ejected = list.iter().filter(|status| !status.ejections.is_empty()).count();
+        holds(ejected >= 2, || format!("{list:?}"))?;
+        Ok::<_, String>(ejected)
+    })
+    .await;
+    assert_eq!(ejected, 2);
+}
