@@ -130,6 +130,26 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
 }
 
 #[tokio::test]
+async fn what_follows_an_answer_is_not_the_next_one() {
+    let backend = Backend::start(|_| {
+        Reply::Raw(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue\
+              HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse"
+                .to_vec(),
+        )
+    })
+    .await;
+    let fleet = one_proxy("", NO_EJECTION, &[backend.address()]).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for i in 1..=10 {
+        assert_eq!(client.get("/").await.text(), "true");
+        assert_eq!(backend.count(), i, "every answer is to its own request");
+    }
+    assert_eq!(backend.connections(), 10, "such a connection is not used again");
+    fleet.idle().await;
+}
+
+#[tokio::test]
 async fn when_all_fail_backends_see_at_most_a_quarter_more_than_was_asked() {
     const OFFERED: usize = 1_000;
     let mut backends = Vec::new();

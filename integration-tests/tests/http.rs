@@ -13,7 +13,7 @@ use integration_tests::{
     client::{self, Client, Request},
     eventually::{PATIENCE, eventually, holds, within},
     fleet::{Fleet, app},
-    wire::{Framing, Wire},
+    wire::{Framing, Head, Wire},
 };
 use tokio::sync::mpsc;
 
@@ -214,7 +214,7 @@ async fn answers_without_a_body_leave_the_connection_in_order() {
 }
 
 #[tokio::test]
-async fn interim_answers_do_not_hide_the_final_one() {
+async fn interim_answers_pass_through() {
     let (fleet, backend) = proxied(|_| {
         Reply::Raw(
             b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
@@ -223,12 +223,19 @@ async fn interim_answers_do_not_hide_the_final_one() {
         )
     })
     .await;
-    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    let web = fleet.proxies[0].web();
+    let mut client = Client::connect(web).await;
     for _ in 0..3 {
         let response = client.get("/").await;
         assert_eq!((response.status(), response.text().as_str()), (200, "final"));
+        let statuses: Vec<_> = response.informational.iter().map(Head::status).collect();
+        assert_eq!(statuses, [102, 103]);
+        assert_eq!(response.informational[1].fields.get("link"), Some("</a>"));
     }
     assert_eq!(backend.connections(), 1);
+
+    let old = client::raw(web, "GET / HTTP/1.0\r\n\r\n").await;
+    assert_eq!((old.status(), old.informational.len()), (200, 0), "HTTP/1.0 has none: {old:?}");
 }
 
 #[tokio::test]

@@ -2,13 +2,16 @@
 
 use serde_json::{Deserializer, Map, Value};
 
-/// What differs each time: times, and how far a fleet has come since it started.
-const VOLATILE: [&str; 10] = [
+/// What differs each time: times, how far a fleet has come since it started, and how a single
+/// probe went, which on a busy machine may be too late.
+const VOLATILE: [&str; 12] = [
     "time",
     "since",
     "connectedSince",
     "appliedAt",
     "took",
+    "passed",
+    "detail",
     "elapsed",
     "waitingFor",
     "hash",
