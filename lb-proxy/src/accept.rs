@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::spec;
+use lb_common::id::ListenerName;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::{sync::oneshot, task::spawn_local, time};
 
@@ -54,27 +54,24 @@ pub fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<TcpListener>>
 }
 
 /// Accepts in a task of its own until told to stop.
-pub fn start(worker: &Rc<Worker>, listener: Arc<spec::Listener>, socket: TcpListener) -> Stop {
+pub fn start(worker: &Rc<Worker>, name: &ListenerName, socket: TcpListener) -> Option<Stop> {
     let (stop, stopped) = oneshot::channel();
-    let acceptor = Acceptor {
-        worker: Rc::clone(worker),
-        // The table is there before its listeners are opened.
-        compiled: worker.table().listeners.get(&listener.name).cloned(),
-        listener,
-    };
+    // Tables come before their listeners, so it is there unless it is gone again.
+    let at_first = Arc::clone(worker.table().listeners.get(name)?);
+    let acceptor = Acceptor { worker: Rc::clone(worker), name: name.clone(), at_first };
     spawn_local(async move {
         if let Err(error) = acceptor.run(socket, stopped).await {
-            tracing::error!(listener = %acceptor.listener.name, %error, "cannot accept");
+            tracing::error!(listener = %acceptor.name, %error, "cannot accept");
         }
     });
-    Stop(stop)
+    Some(Stop(stop))
 }
 
 struct Acceptor {
     worker: Rc<Worker>,
-    listener: Arc<spec::Listener>,
+    name: ListenerName,
     /// For connections that are accepted when the listener is gone from the table.
-    compiled: Option<Arc<table::Listener>>,
+    at_first: Arc<table::Listener>,
 }
 
 impl Acceptor {
@@ -104,10 +101,8 @@ impl Acceptor {
         match accepted {
             Ok((stream, _)) => {
                 let table = self.worker.table();
-                let current = table.listeners.get(&self.listener.name);
-                if let Some(compiled) = current.or(self.compiled.as_ref()) {
-                    self.worker.serve(&self.listener, Arc::clone(compiled), stream);
-                }
+                let listener = table.listeners.get(&self.name).unwrap_or(&self.at_first);
+                self.worker.serve(Arc::clone(listener), stream);
             }
             Err(error) => {
                 self.worker.metrics().accept_errors.increment();
@@ -116,7 +111,7 @@ impl Acceptor {
                     error.kind(),
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) {
-                    tracing::warn!(listener = %self.listener.name, %error, "accepting rests");
+                    tracing::warn!(listener = %self.name, %error, "accepting rests");
                     time::sleep(REST).await;
                 }
             }

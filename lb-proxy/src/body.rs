@@ -69,6 +69,8 @@ enum Kind {
 pub struct BackendBody {
     incoming: Incoming,
     exchange: Option<Exchange>,
+    /// Where it broke off; to be told when what came before is on its way.
+    broke_off: Option<hyper::Error>,
 }
 
 // === impl Source ===
@@ -235,7 +237,7 @@ impl Body for ResponseBody {
 
 impl BackendBody {
     pub fn new(incoming: Incoming, exchange: Exchange) -> Self {
-        let mut body = Self { incoming, exchange: Some(exchange) };
+        let mut body = Self { incoming, exchange: Some(exchange), broke_off: None };
         if body.incoming.is_end_stream() {
             body.end(&mut Context::from_waker(std::task::Waker::noop()));
         }
@@ -258,6 +260,9 @@ impl Body for BackendBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
+        if let Some(error) = this.broke_off.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
         if frame.is_pending()
             && let Some(exchange) = &mut this.exchange
@@ -266,15 +271,20 @@ impl Body for BackendBody {
             exchange.connection.drive(cx);
             frame = Pin::new(&mut this.incoming).poll_frame(cx);
         }
-        match &frame {
+        match frame {
             // Nobody asks for more after the trailers.
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => this.end(cx),
+            Poll::Ready(Some(Ok(ref frame))) if frame.is_trailers() => this.end(cx),
             Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.end(cx),
             Poll::Ready(None) => this.end(cx),
-            Poll::Ready(Some(Err(_))) => {
+            Poll::Ready(Some(Err(error))) => {
                 if let Some(exchange) = this.exchange.take() {
                     exchange.broke_off();
                 }
+                // hyper drops what it has not written when it sees an error, and writes it when it
+                // has to wait.
+                this.broke_off = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }

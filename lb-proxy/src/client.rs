@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use lb_common::{id::ListenerName, spec};
+use lb_common::id::ListenerName;
 
 use crate::{backend::Millis, interim::Interim, io_meter::Meter, table, timer::LazyTimer};
 
@@ -58,25 +58,20 @@ pub struct Busy(Rc<Client>, Rc<Cell<Millis>>);
 // === impl Client ===
 
 impl Client {
-    pub fn new(
-        peer: SocketAddr,
-        listener: &spec::Listener,
-        table: Arc<table::Listener>,
-        now: Millis,
-    ) -> Self {
+    pub fn new(peer: SocketAddr, listener: Arc<table::Listener>, now: Millis) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let forwarded_for = HeaderValue::from_str(&peer.ip().to_canonical().to_string())
             .expect("an IP address is a header value");
         Self {
             peer,
             forwarded_for,
-            listener: listener.name.clone(),
+            listener: listener.spec.name.clone(),
             meter: Rc::default(),
             interim: Arc::default(),
             timer: LazyTimer::default(),
-            last_known: RefCell::new(table),
-            idle_timeout: millis(listener.idle_timeout),
-            header_timeout: millis(listener.header_timeout),
+            idle_timeout: millis(listener.spec.idle_timeout),
+            header_timeout: millis(listener.spec.header_timeout),
+            last_known: RefCell::new(listener),
             busy: Cell::new(false),
             idle_since: Cell::new(now),
             idle_read: Cell::new(0),
@@ -163,8 +158,9 @@ mod tests {
             idle_timeout = '60s'
             header_timeout = '10s'";
         let state = fixture::desired(text);
-        let compiled = Arc::new(table::Listener::Http(Box::default()));
-        Client::new(([127, 0, 0, 1], 1).into(), &state.listeners["web"], compiled, 0)
+        let spec = Arc::clone(&state.listeners["web"]);
+        let listener = table::Listener { spec, service: table::Service::Http(Box::default()) };
+        Client::new(([127, 0, 0, 1], 1).into(), Arc::new(listener), 0)
     }
 
     /// How the connection is to end after a sweep at that second.

@@ -68,10 +68,11 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = match bufs {
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        let result = match (filled.next(), filled.next()) {
             // A plain write is the cheaper system call, and most messages are one buffer.
-            [only] => Pin::new(&mut self.stream).poll_write(cx, only),
-            bufs => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            (Some(only), None) => Pin::new(&mut self.stream).poll_write(cx, only),
+            _ => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
         };
         self.wrote(&result);
         result

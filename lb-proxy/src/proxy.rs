@@ -39,7 +39,7 @@ use crate::{
     headers, reply,
     retry::{self, Decision, Outcome},
     route::Subject,
-    table::{Listener, Route, Target},
+    table::{Route, Service, Target},
     worker::Worker,
 };
 
@@ -132,9 +132,9 @@ fn find<B>(
         method: request.method(),
         headers: request.headers(),
     };
-    match &*worker.listener_of(client) {
-        Listener::Http(routes) => routes.find(&subject).cloned().ok_or(ProxyError::NoRoute),
-        Listener::Tcp(_) => Err(ProxyError::NoRoute),
+    match &worker.listener_of(client).service {
+        Service::Http(routes) => routes.find(&subject).cloned().ok_or(ProxyError::NoRoute),
+        Service::Tcp(_) => Err(ProxyError::NoRoute),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use lb_common::{clock, drain::Drain, id::ListenerName, snapshot::Snapshot, spec};
+use lb_common::{clock, drain::Drain, id::ListenerName, snapshot::Snapshot};
 use lb_proto::v1;
 use tokio::sync::mpsc;
 
@@ -41,11 +41,17 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Open {
-    spec: Arc<spec::Listener>,
     /// As asked for.
     wanted: SocketAddr,
     /// As it came out.
     address: SocketAddr,
+}
+
+/// To be accepted on once the table is swapped.
+struct Opened {
+    listener: ListenerName,
+    open: Open,
+    sockets: Vec<TcpListener>,
 }
 
 impl Server {
@@ -60,26 +66,23 @@ impl Server {
         Self { shared, workers, overrides, open: BTreeMap::new(), bound, rng, drain }
     }
 
-    /// Sockets for what is new or changed. Nothing accepts on them yet.
-    fn bind(&self, snapshot: &Snapshot) -> Result<Vec<(Open, Vec<TcpListener>)>, InstallError> {
+    /// Sockets for what is new or is to be elsewhere. Nothing accepts on them yet.
+    fn bind(&self, snapshot: &Snapshot) -> Result<Vec<Opened>, InstallError> {
         let mut opened = Vec::new();
         for (name, spec) in &snapshot.desired.listeners {
             let wanted = *self.overrides.get(name).unwrap_or(&spec.address);
-            let before = self.open.get(name);
-            if before.is_some_and(|open| open.spec == *spec && open.wanted == wanted) {
+            // All else that a listener says is read from the table at each connection.
+            if self.open.get(name).is_some_and(|open| open.wanted == wanted) {
                 continue;
             }
-            // A listener that only changed otherwise keeps the port that it was given.
-            let kept = before.filter(|open| open.wanted == wanted).map(|open| open.address);
-            let address = kept.unwrap_or(wanted);
-            let sockets = accept::bind(address, self.workers.len());
+            let sockets = accept::bind(wanted, self.workers.len());
             let sockets = sockets.map_err(|error| InstallError {
                 resource: format!("listeners[{name}]"),
-                reason: format!("cannot listen on {address}: {error}"),
+                reason: format!("cannot listen on {wanted}: {error}"),
             })?;
             let address = sockets.first().and_then(|socket| socket.local_addr().ok());
-            let address = address.unwrap_or(wanted);
-            opened.push((Open { spec: Arc::clone(spec), wanted, address }, sockets));
+            let open = Open { wanted, address: address.unwrap_or(wanted) };
+            opened.push(Opened { listener: name.clone(), open, sockets });
         }
         Ok(opened)
     }
@@ -111,20 +114,20 @@ impl Install for Server {
         }
 
         let wanted = &snapshot.desired.listeners;
-        let changed = opened.iter().map(|(open, _)| &open.spec.name);
+        let changed = opened.iter().map(|opened| &opened.listener);
         let gone = self.open.keys().filter(|name| !wanted.contains_key(*name));
         for name in changed.chain(gone).filter(|name| self.open.contains_key(*name)) {
             self.tell_all(|| Command::Close(name.clone()));
         }
         self.open.retain(|name, _| wanted.contains_key(name));
-        for (open, sockets) in opened {
-            tracing::info!(listener = %open.spec.name, address = %open.address, "listening");
+        for Opened { listener, open, sockets } in opened {
+            tracing::info!(%listener, address = %open.address, "listening");
             for (worker, socket) in self.workers.iter().zip(sockets) {
-                let listener = Arc::clone(&open.spec);
+                let listener = listener.clone();
                 // As in `tell_all`.
                 let _ = worker.send(Command::Open { listener, socket });
             }
-            self.open.insert(open.spec.name.clone(), open);
+            self.open.insert(listener, open);
         }
         let bound = self.open.iter().map(|(name, open)| (name.clone(), open.address)).collect();
         *self.bound.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = bound;

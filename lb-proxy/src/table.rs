@@ -27,9 +27,15 @@ pub struct RoutingTable {
     pub backend_sets: HashMap<BackendSetName, Arc<BackendSet>>,
 }
 
+#[derive(Debug)]
+pub struct Listener {
+    pub spec: Arc<spec::Listener>,
+    pub service: Service,
+}
+
 /// What is done with what a listener accepts.
 #[derive(Debug)]
-pub enum Listener {
+pub enum Service {
     Http(Box<Routes<Arc<Route>>>),
     Tcp(BackendSetName),
 }
@@ -89,8 +95,8 @@ impl RoutingTable {
             })
             .collect();
         let listeners = desired.listeners.values().map(|listener| {
-            let compiled = match &listener.protocol {
-                Protocol::Tcp { backend_set } => Listener::Tcp(backend_set.clone()),
+            let service = match &listener.protocol {
+                Protocol::Tcp { backend_set } => Service::Tcp(backend_set.clone()),
                 Protocol::Http => {
                     let serves = |route: &&Arc<Route>| {
                         let listeners = &route.spec.listeners;
@@ -98,10 +104,10 @@ impl RoutingTable {
                     };
                     let routes = routes.values().filter(serves);
                     let found = |route: &Arc<Route>| (Arc::clone(&route.spec), Arc::clone(route));
-                    Listener::Http(Box::new(Routes::new(routes.map(found))))
+                    Service::Http(Box::new(Routes::new(routes.map(found))))
                 }
             };
-            (listener.name.clone(), Arc::new(compiled))
+            (listener.name.clone(), Arc::new(Listener { spec: Arc::clone(listener), service }))
         });
         let listeners = listeners.collect();
         Self { snapshot: Arc::clone(snapshot), listeners, routes, backend_sets }

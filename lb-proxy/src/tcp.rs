@@ -13,7 +13,7 @@ use crate::{
     hash_key::hash_of,
     io_meter::Metered,
     outlier::Failure,
-    table,
+    table::Service,
     worker::Worker,
 };
 
@@ -42,9 +42,9 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: TcpStream) {
 async fn connect(worker: &Rc<Worker>, client: &Client) -> Option<(Pick, TcpStream)> {
     let mut tried = Vec::with_capacity(ATTEMPTS);
     for _ in 0..ATTEMPTS {
-        let set = match &*worker.listener_of(client) {
-            table::Listener::Tcp(set) => Arc::clone(worker.table().backend_sets.get(set)?),
-            table::Listener::Http(_) => return None,
+        let set = match &worker.listener_of(client).service {
+            Service::Tcp(set) => Arc::clone(worker.table().backend_sets.get(set)?),
+            Service::Http(_) => return None,
         };
         let hash = set.hash_key().map_or(0, |(_, function)| {
             let nothing = http::Request::new(());

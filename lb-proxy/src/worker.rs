@@ -19,11 +19,7 @@ use arc_swap::{ArcSwap, Cache};
 use http_body_util::BodyExt;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use lb_common::{
-    clock,
-    id::ListenerName,
-    spec::{self, Protocol},
-};
+use lb_common::{clock, id::ListenerName};
 use tokio::{net::TcpStream, sync::mpsc, task::spawn_local};
 
 use crate::{
@@ -37,7 +33,7 @@ use crate::{
     metrics::{Sharded, WorkerMetrics},
     outlier::Failure,
     proxy,
-    table::{self, RoutingTable},
+    table::{self, RoutingTable, Service},
     tcp,
     upstream::{Connection, Pool},
 };
@@ -67,7 +63,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub enum Command {
     Open {
-        listener: Arc<spec::Listener>,
+        listener: ListenerName,
         socket: std::net::TcpListener,
     },
     Close(ListenerName),
@@ -136,8 +132,9 @@ pub async fn run(
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Open { listener, socket }) => {
-                    let name = listener.name.clone();
-                    listeners.push((name, accept::start(&worker, listener, socket)));
+                    if let Some(stop) = accept::start(&worker, &listener, socket) {
+                        listeners.push((listener, stop));
+                    }
                 }
                 Some(Command::Close(name)) => listeners.retain(|(other, _)| *other != name),
                 Some(Command::Drain { deadline }) => {
@@ -240,37 +237,28 @@ impl Worker {
     }
 
     /// Serves one connection in a task of its own.
-    pub fn serve(
-        self: &Rc<Self>,
-        listener: &spec::Listener,
-        compiled: Arc<table::Listener>,
-        stream: TcpStream,
-    ) {
+    pub fn serve(self: &Rc<Self>, listener: Arc<table::Listener>, stream: TcpStream) {
         let Ok(peer) = stream.peer_addr() else { return };
         // Small responses must not wait for acknowledgements.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let client = Client::new(peer, listener, compiled, self.now());
-        let client = Rc::new(client);
+        let is_http = matches!(listener.service, Service::Http(_));
+        let client = Rc::new(Client::new(peer, listener, self.now()));
         self.clients.borrow_mut().push(Rc::downgrade(&client));
         self.metrics().connections_accepted.increment();
         let guard = Connected::new(self);
-        match listener.protocol {
-            Protocol::Http => {
-                let worker = Rc::clone(self);
-                spawn_local(async move {
-                    let _guard = guard;
-                    serve_http(worker, client, stream).await;
-                });
-            }
-            Protocol::Tcp { .. } => {
-                let worker = Rc::clone(self);
-                spawn_local(async move {
-                    let _guard = guard;
-                    tcp::serve(worker, client, stream).await;
-                });
-            }
+        let worker = Rc::clone(self);
+        if is_http {
+            spawn_local(async move {
+                let _guard = guard;
+                serve_http(worker, client, stream).await;
+            });
+        } else {
+            spawn_local(async move {
+                let _guard = guard;
+                tcp::serve(worker, client, stream).await;
+            });
         }
     }
 
@@ -280,9 +268,9 @@ impl Worker {
         self.clients.borrow_mut().retain(|client| {
             let client = client.upgrade();
             if let Some(client) = &client {
-                match &**client.last_known.borrow() {
-                    table::Listener::Http(_) => client.end_if_silent(now),
-                    table::Listener::Tcp(_) => client.end_if_still(now),
+                match &client.last_known.borrow().service {
+                    Service::Http(_) => client.end_if_silent(now),
+                    Service::Tcp(_) => client.end_if_still(now),
                 }
             }
             client.is_some()
