@@ -60,6 +60,7 @@ async fn a_client_whose_body_does_not_come_is_told_408_and_no_backend_is_blamed(
     client.send_raw("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").await;
     let response = client.response().await;
     assert_eq!((response.status(), response.proxy_error()), (408, Some("http_request_error")));
+    assert_eq!(response.header("connection"), Some("close"));
     let metrics = fleet.proxies[0].metrics().await;
     assert_eq!(metrics.sum("lb_proxy_attempt_timeouts_total", &[]), 0.0);
     fleet.idle().await;

@@ -46,6 +46,8 @@ use crate::{
 /// Attempts remembered for not being picked again; beyond it, the oldest are forgotten.
 const REMEMBERED: usize = 8;
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 /// What is read of a body that is of no use, so that its client gets to read the answer.
 const UNUSED_BYTES: usize = 64 * 1024;
 const UNUSED_TIME: Duration = Duration::from_secs(1);
@@ -66,9 +68,17 @@ pub async fn handle(
         Ok(route) => match &route.target {
             Target::Forward(split) => {
                 let set = worker.with_rng(|rng| Arc::clone(split.choose(rng)));
+                let has_body = !request.body().is_end_stream();
                 match forward(&worker, &client, route, set, request, started).await {
                     Ok(response) => response.map(|body| ResponseBody::backend(body, busy)),
-                    Err(error) => reply::refuse(&error).map(|body| ResponseBody::full(body, busy)),
+                    Err(error) => {
+                        let mut response = reply::refuse(&error);
+                        if has_body {
+                            // Nobody reads the rest of it, so the connection is of no more use.
+                            response.headers_mut().insert(CONNECTION, CLOSE);
+                        }
+                        response.map(|body| ResponseBody::full(body, busy))
+                    }
                 }
             }
             Target::Redirect(to) => {
@@ -92,7 +102,7 @@ pub async fn handle(
         Err(_) => worker.metrics().unrouted.increment(),
     }
     if worker.is_closing(&client) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, CLOSE);
     }
     response
 }
@@ -115,7 +125,7 @@ async fn own(mut response: Response<Bytes>, request: Request<Incoming>) -> Respo
     let is_read = !expects_a_go_ahead
         && matches!(tokio::time::timeout(UNUSED_TIME, read).await, Ok(Some(())));
     if !is_read {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, CLOSE);
     }
     response
 }
