@@ -17,7 +17,9 @@
 //! - A request reads one table; the table has one writer.
 //! - Workers share nothing but the table, the backends' atomics and the counters. A request never
 //!   changes threads, and the control thread never touches one.
-//! - Imports point one way: `server → worker → proxy → {table, balance, retry, upstream}`.
+//! - `table`, `route`, `balance`, `retry` and `outlier` know nothing of workers, requests under way
+//!   or sockets. `worker`, `proxy`, `attempt` and `upstream` know each other: a request reaches its
+//!   worker's pool and random source by it.
 
 use std::{
     io,

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
                 ended = &mut run => Ok(code(ended?)),
                 stop = signals.next() => {
                     tracing::warn!(?stop, "asked to stop again, and stops at once");
-                    // Not by returning: the workers' threads would be waited for.
+                    // Not by returning: what runs on the runtime would be dropped in order first.
                     std::process::exit(stop.exit_code().into())
                 }
             }
