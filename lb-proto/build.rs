@@ -2,7 +2,11 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const PROTOS: [&str; 3] = ["lb/v1/types.proto", "lb/v1/discovery.proto", "lb/v1/fleet.proto"];
+use prost_types::{FileDescriptorProto, field_descriptor_proto::Type};
+use tonic_prost_build::Builder;
+
+const PROTOS: [&str; 4] =
+    ["lb/v1/types.proto", "lb/v1/discovery.proto", "lb/v1/explain.proto", "lb/v1/fleet.proto"];
 
 /// The messages that a TOML file is made of.
 const SPEC_MESSAGES: [&str; 14] = [
@@ -36,6 +40,11 @@ const SPEC_DURATIONS: [&str; 11] = [
     "Pool.idle_timeout",
 ];
 
+/// The files whose messages are what the controller answers.
+const ANSWERS: [&str; 2] = ["lb/v1/explain.proto", "lb/v1/fleet.proto"];
+
+const SKIP_DEFAULT: &str = "#[serde(skip_serializing_if = \"crate::json::is_default\")]";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
@@ -52,14 +61,44 @@ fn main() -> Result<(), Box<dyn Error>> {
                 format!(".lb.v1.{message}"),
                 "#[derive(serde::Deserialize, serde::Serialize)]",
             )
-            .type_attribute(format!(".lb.v1.{message}"), "#[serde(default, deny_unknown_fields)]");
+            .type_attribute(format!(".lb.v1.{message}"), "#[serde(default, deny_unknown_fields)]")
+            .field_attribute(format!(".lb.v1.{message}"), SKIP_DEFAULT);
     }
     for field in SPEC_DURATIONS {
         builder = builder
             .field_attribute(format!(".lb.v1.{field}"), "#[serde(with = \"crate::duration\")]");
     }
+    builder = answers_as_json(builder, &descriptors.file);
     builder.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// What the controller answers, in JSON for scripts and for the dashboard, with the names of the
+/// protos.
+fn answers_as_json(mut builder: Builder, files: &[FileDescriptorProto]) -> Builder {
+    let answers = files.iter().filter(|file| ANSWERS.contains(&file.name()));
+    for message in answers.flat_map(|file| &file.message_type) {
+        let path = format!(".lb.v1.{}", message.name());
+        builder = builder
+            .type_attribute(&path, "#[derive(serde::Serialize)]")
+            .enum_attribute(&path, "#[serde(rename_all = \"snake_case\")]");
+        for field in &message.field {
+            let with = match field.type_name() {
+                ".google.protobuf.Timestamp" => "crate::json::timestamp",
+                ".google.protobuf.Duration" => "crate::duration::serialize",
+                ".lb.v1.Health" => "crate::json::health",
+                ".lb.v1.Change.Kind" => "crate::json::kind",
+                _ => continue,
+            };
+            let path = format!("{path}.{}", field.name());
+            builder =
+                builder.field_attribute(&path, format!("#[serde(serialize_with = \"{with}\")]"));
+            if field.r#type() == Type::Message {
+                builder = builder.field_attribute(path, SKIP_DEFAULT);
+            }
+        }
+    }
+    builder
 }
 
 fn prost_encode(descriptors: &impl prost::Message) -> Vec<u8> {

@@ -183,7 +183,7 @@ impl Fleet for Service {
             controller.backends(only).map_err(Refused::NotFound)
         });
         let backends = listed.await.and_then(|listed| listed).map_err(status)?;
-        Ok(Response::new(v1::ListBackendsResponse { backends }))
+        Ok(Response::new(v1::ListBackendsResponse { backends, backend_sets: Vec::new() }))
     }
 
     async fn drain_backend(
@@ -214,6 +214,13 @@ impl Fleet for Service {
         let (progress, stream) = mpsc::channel(1);
         tokio::spawn(draining.tell(progress));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

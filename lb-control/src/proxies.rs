@@ -242,6 +242,8 @@ impl Proxy {
             in_sync: connected && running == current,
             applied_at: self.applied_at.map(timestamp),
             rejection: self.rejection.clone(),
+            load: None,
+            connections: 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   refusal names the field, the value and what would be valid.
 //! - [`encode`]: domain to wire, leaving out what is a default.
 //! - [`update`]: snapshots and deltas as proxies get them, and their digest.
+//! - [`json`]: how answers look in JSON. [`latency`]: the buckets in which all processes count it.
 //! - [`mod@file`]: the TOML spelling of the same spec, with line numbers in its errors.
 //!
 //! # Invariant
@@ -15,6 +16,8 @@ pub mod duration;
 pub mod encode;
 pub mod error;
 pub mod file;
+pub mod json;
+pub mod latency;
 pub mod parse;
 pub mod update;
 

@@ -7,15 +7,14 @@ use std::{
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::HOST, request::Parts};
 use hyper::body::Incoming;
+use lb_routing::{backend::InFlight, outlier::Failure};
 
 use crate::{
-    backend::InFlight,
     backend_set::Pick,
     body::{RequestBody, Source},
     client::Client,
     error::AttemptError,
     headers, interim,
-    outlier::Failure,
     upstream::{Connection, Exchange, ExchangeError},
     worker::Worker,
 };

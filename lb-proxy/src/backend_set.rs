@@ -6,13 +6,13 @@ use lb_common::{
     id::BackendName,
     spec::{self, BackendState, Balance, HashFunction, HashKey},
 };
-
-use crate::{
+use lb_routing::{
     backend::{Backend, Live},
     balance::{self, PickContext, Picker},
-    metrics::{BackendMetrics, Sharded},
     outlier::Ejector,
 };
+
+use crate::metrics::{BackendMetrics, Sharded};
 
 /// Belongs to the tables that have it in common; its backends' live parts outlive it.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use std::{
 
 use http::HeaderValue;
 use lb_common::id::ListenerName;
+use lb_routing::backend::Millis;
 
-use crate::{backend::Millis, interim::Interim, io_meter::Meter, table, timer::LazyTimer};
+use crate::{interim::Interim, io_meter::Meter, table, timer::LazyTimer};
 
 #[derive(Debug)]
 pub struct Client {

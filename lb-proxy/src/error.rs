@@ -5,8 +5,9 @@ use std::{io, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode};
 use lb_common::id::{BackendName, BackendSetName};
+use lb_routing::outlier::Failure;
 
-use crate::{outlier::Failure, retry::Outcome};
+use crate::retry::Outcome;
 
 /// Why the proxy answers by itself.
 #[derive(Debug, thiserror::Error)]

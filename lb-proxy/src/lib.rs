@@ -17,8 +17,8 @@
 //! - A request reads one table; the table has one writer.
 //! - Workers share nothing but the table, the backends' atomics and the counters. A request never
 //!   changes threads, and the control thread never touches one.
-//! - `table`, `route`, `balance`, `retry` and `outlier` know nothing of workers, requests under way
-//!   or sockets. `worker`, `proxy`, `attempt` and `upstream` know each other: a request reaches its
+//! - `table` and `retry` know nothing of workers, requests under way or sockets; nor does
+//!   [`lb_routing`], which decides where a request goes. `worker`, `proxy`, `attempt` and `upstream` know each other: a request reaches its
 //!   worker's pool and random source by it.
 
 use std::{
@@ -42,9 +42,7 @@ use crate::{
 pub mod accept;
 pub mod admin;
 pub mod attempt;
-pub mod backend;
 pub mod backend_set;
-pub mod balance;
 pub mod body;
 pub mod client;
 pub mod config;
@@ -52,16 +50,13 @@ pub mod control;
 pub mod error;
 #[cfg(test)]
 mod fixture;
-pub mod hash_key;
 pub mod headers;
 pub mod interim;
 pub mod io_meter;
 pub mod metrics;
-pub mod outlier;
 pub mod proxy;
 pub mod reply;
 pub mod retry;
-pub mod route;
 pub mod server;
 pub mod table;
 pub mod tcp;

@@ -27,18 +27,20 @@ use http::{
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use lb_common::clock;
+use lb_routing::{
+    balance::{PickContext, hash},
+    hash_key::hash_of,
+    route::Subject,
+};
 
 use crate::{
     attempt::{Attempt, Deadlines, Received},
     backend_set::{BackendSet, Pick},
-    balance::{PickContext, hash},
     body::{BackendBody, ResponseBody, Source},
     client::Client,
     error::{AttemptError, ProxyError},
-    hash_key::hash_of,
     headers, reply,
     retry::{self, Decision, Outcome},
-    route::Subject,
     table::{Route, Service, Target},
     worker::Worker,
 };

@@ -12,13 +12,12 @@ use std::{
 
 use lb_common::{clock, drain::Drain, id::ListenerName, snapshot::Snapshot};
 use lb_proto::v1;
+use lb_routing::{backend::Millis, outlier::Ejection};
 use tokio::sync::mpsc;
 
 use crate::{
     accept,
-    backend::Millis,
     control::{Install, InstallError},
-    outlier::Ejection,
     table::RoutingTable,
     worker::{Command, Shared},
 };
@@ -148,6 +147,7 @@ impl Install for Server {
                         backend: backend.name.to_string(),
                         in_flight,
                         ejection: ejection.map(to_wire),
+                        totals: None,
                     });
                 }
             }

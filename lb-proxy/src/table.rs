@@ -11,12 +11,12 @@ use lb_common::{
     snapshot::Snapshot,
     spec::{self, Action, Protocol},
 };
+use lb_routing::route::Routes;
 
 use crate::{
     backend_set::BackendSet,
     metrics::{RouteMetrics, Sharded},
     retry::budget::RetryBudget,
-    route::Routes,
 };
 
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl RoutingTable {
         Self { snapshot: Arc::clone(snapshot), listeners, routes, backend_sets }
     }
 
-    /// What says which backends there are: [`crate::backend::Live::id`].
+    /// What says which backends there are: [`lb_routing::backend::Live::id`].
     pub fn live_ids(&self) -> impl Iterator<Item = u64> {
         let backends = self.backend_sets.values().flat_map(|set| &set.backends);
         backends.map(|backend| backend.live.id)

@@ -3,16 +3,18 @@
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use lb_common::{clock, spec::HashKey};
+use lb_routing::{
+    backend::InFlight,
+    balance::{PickContext, hash},
+    hash_key::hash_of,
+    outlier::Failure,
+};
 use tokio::{io::copy_bidirectional, net::TcpStream, time};
 
 use crate::{
-    backend::InFlight,
     backend_set::Pick,
-    balance::{PickContext, hash},
     client::{Client, End},
-    hash_key::hash_of,
     io_meter::Metered,
-    outlier::Failure,
     table::Service,
     worker::Worker,
 };

@@ -22,15 +22,14 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use lb_routing::{backend::InFlight, outlier::Failure};
 use tokio::net::TcpStream;
 
 use crate::{
-    backend::InFlight,
     backend_set::Pick,
     body::{RequestBody, Source},
     error::AttemptError,
     io_meter::{Meter, Metered},
-    outlier::Failure,
     timer::LazyTimer,
     worker::Worker,
 };

@@ -20,18 +20,20 @@ use http_body_util::BodyExt;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use lb_common::{clock, id::ListenerName};
+use lb_routing::{
+    backend::{Backend, Millis},
+    outlier::Failure,
+};
 use tokio::{net::TcpStream, sync::mpsc, task::spawn_local};
 
 use crate::{
     accept::{self, Stop},
-    backend::{Backend, Millis},
     backend_set::Pick,
     body::BackendBody,
     client::{Client, End},
     interim,
     io_meter::Metered,
     metrics::{Sharded, WorkerMetrics},
-    outlier::Failure,
     proxy,
     table::{self, RoutingTable, Service},
     tcp,

@@ -33,6 +33,7 @@ impl Controller {
             version: version.version,
             hash: digest.to_string(),
             revision: self.revision,
+            load: None,
         }
     }
 

@@ -107,8 +107,14 @@ impl Proxy {
             backend: "one".into(),
             in_flight,
             ejection: None,
+            totals: None,
         };
-        self.say(Message::Report(v1::Report { snapshot, backends: vec![backend] })).await;
+        self.say(Message::Report(v1::Report {
+            snapshot,
+            backends: vec![backend],
+            ..v1::Report::default()
+        }))
+        .await;
     }
 
     /// The next update, or how the stream ended.

@@ -162,7 +162,11 @@ impl<'a, I: Install> Client<'a, I> {
         let (backends, now) = (self.control.install.report(), clock::now());
         if always || reporter.is_due(&backends, now) {
             reporter.reported(&backends, now);
-            outbox.report(v1::Report { backends, snapshot: self.control.running() });
+            outbox.report(v1::Report {
+                backends,
+                snapshot: self.control.running(),
+                ..v1::Report::default()
+            });
         }
     }
 

@@ -97,6 +97,7 @@ mod tests {
                 reason: reason.into(),
                 remaining: Some(prost_types::Duration { seconds, nanos: 0 }),
             }),
+            totals: None,
         }
     }
 
@@ -108,7 +109,7 @@ mod tests {
     fn what_waits_is_replaced_and_never_queued() {
         let applied = |version| v1::Applied { snapshot: id(version) };
         let rejected = |version| v1::Rejected { snapshot: id(version), ..v1::Rejected::default() };
-        let report = |version| v1::Report { snapshot: id(version), backends: Vec::new() };
+        let report = |version| v1::Report { snapshot: id(version), ..v1::Report::default() };
 
         let mut outbox = Outbox::default();
         outbox.answer(Err(rejected(1)));

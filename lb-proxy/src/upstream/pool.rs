@@ -9,7 +9,7 @@ use std::{
 use lb_common::spec::PoolLimits;
 
 use super::Connection;
-use crate::backend::{Live, Millis};
+use lb_routing::backend::{Live, Millis};
 
 #[derive(Debug, Default)]
 pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);

@@ -225,7 +225,12 @@ impl Install for Table {
         }
         let (in_flight, backend) =
             (self.reports.fetch_add(1, Relaxed), "b".repeat(self.report_bytes));
-        vec![v1::BackendReport { backend_set: "app".into(), backend, in_flight, ejection: None }]
+        vec![v1::BackendReport {
+            backend_set: "app".into(),
+            backend,
+            in_flight,
+            ..v1::BackendReport::default()
+        }]
     }
 }
 

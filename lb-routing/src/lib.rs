@@ -1,0 +1,19 @@
+//! Where a request goes: which route takes it, and which backend gets it.
+//!
+//! Pure, and in a crate of its own because two processes must agree about it: proxies decide with
+//! it, and the controller explains with it what they would decide. Nothing here knows a socket, a
+//! worker or a request under way, and nothing reads a clock.
+//!
+//! - [`route`]: which route, the most specific one.
+//! - [`hash_key`]: what of a request consistent hashing goes by.
+//! - [`balance`]: which backend, one file an algorithm.
+//! - [`backend`]: what a pick knows of a backend.
+//! - [`outlier`]: when a proxy keeps a failing backend out by itself.
+
+pub mod backend;
+pub mod balance;
+#[cfg(test)]
+mod fixture;
+pub mod hash_key;
+pub mod outlier;
+pub mod route;
