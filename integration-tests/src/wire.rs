@@ -6,6 +6,7 @@
 use std::{
     fmt,
     io::{self, ErrorKind::InvalidData},
+    net::SocketAddr,
 };
 
 use tokio::{
@@ -57,6 +58,14 @@ impl Wire {
         // Tests send small pieces one by one.
         let _ = stream.set_nodelay(true);
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// Where this end is.
+    ///
+    /// # Panics
+    /// If the socket is broken.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
     }
 
     /// # Errors

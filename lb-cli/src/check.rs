@@ -61,23 +61,41 @@ pub fn main(args: &Args) -> ExitCode {
 /// # Errors
 /// Everything that is wrong, one problem a line.
 pub fn read(file: &Path) -> Result<v1::Spec, Refused> {
+    file::parse(&text(file)?).map_err(|errors| Refused::Wrong { file: file.into(), errors })
+}
+
+/// What is in a file; `-` is standard input.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn text(file: &Path) -> Result<String, Refused> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
     } else {
         fs::read_to_string(file)
     };
-    let text = text.map_err(|source| Refused::Unreadable { file: file.into(), source })?;
-    file::parse(&text).map_err(|errors| Refused::Wrong { file: file.into(), errors })
+    text.map_err(|source| Refused::Unreadable { file: file.into(), source })
 }
 
-fn located(file: &Path, errors: &FileErrors) -> String {
+/// One line a problem, each after its place in the file.
+pub fn located(file: &Path, errors: &FileErrors) -> String {
     let line = |error: &file::FileError| {
         let file::FileError { line, column, field, message } = error;
         let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
         format!("{}:{line}:{column}: {field}{message}", file.display())
     };
     errors.0.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// On standard error, without a prefix: each line begins with its place.
+    pub fn report(&self) -> ExitCode {
+        crate::complain_plainly(&self.to_string());
+        ExitCode::FAILURE
+    }
 }
 
 /// `2 listeners, 3 routes, 1 backend set with 3 backends`

@@ -1,26 +1,22 @@
 //! `lb demo`: three backends, a controller and two proxies, and what to try with them.
 
-use std::{
-    fs, io::IsTerminal as _, net::SocketAddr, num::NonZeroUsize, path::Path, process::ExitCode,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, num::NonZeroUsize, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use lb_common::{
     id::{ListenerName, ProxyId},
-    telemetry::LogFormat,
+    telemetry,
 };
-use lb_proxy::config::Config;
-use tracing_subscriber::EnvFilter;
+use lb_proxy::config::{Config, Traffic};
 
 use crate::{
+    backend,
     flags::{self, ADMIN, GRPC, Management, PROXY_ADMIN},
     local::{EXIT_CODES, Local, OnHangup},
     ports::{self, Reserved},
     serving::{answers_200, eventually, in_sync},
 };
 
-mod backend;
 mod guide;
 
 /// See it work: three backends, a controller and two proxies in one process
@@ -90,12 +86,8 @@ fn after_help() -> String {
 /// # Errors
 /// If it cannot start, or does not serve in time.
 pub fn main(args: Args) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    let settings = telemetry::Settings { default_filter: "warn", ..Default::default() };
+    let _telemetry = telemetry::init(settings)?;
 
     // Removed when this returns; by then nothing runs any more.
     let data = tempfile::Builder::new().prefix("lb-demo-").tempdir()?;
@@ -140,7 +132,7 @@ fn set_up(args: &Args, data: &Path) -> anyhow::Result<(Local, Places, Vec<Reserv
     }
     let file = data.join(FILE);
     fs::write(&file, places.spec()).with_context(|| format!("cannot write {}", file.display()))?;
-    let settings = lb_control::Settings { data_dir: None, config: Some(file) };
+    let settings = lb_control::Settings { config: Some(file), ..Default::default() };
     let local = Local { settings, listeners, proxies, on_hangup: OnHangup::Drain };
     Ok((local, places, reserved))
 }
@@ -161,10 +153,12 @@ impl Proxy {
             admin: self.admin,
             data_dir: data.join(self.id.as_str()),
             zone: String::new(),
-            workers: NonZeroUsize::MIN,
             listen: [(ListenerName::new(LISTENER)?, self.http)].into(),
-            drain_timeout: DRAIN_TIMEOUT,
-            log_format: LogFormat::Text,
+            traffic: Traffic {
+                workers: Some(NonZeroUsize::MIN),
+                drain_timeout: DRAIN_TIMEOUT,
+                ..Traffic::default()
+            },
         })
     }
 }

@@ -1,9 +1,6 @@
 //! Flags that several commands have, and how values are read.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroUsize,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Where controller and proxies are managed. Not given means the default, or a free port if that
 /// one is taken.
@@ -24,8 +21,6 @@ pub const ADMIN: SocketAddr = loopback(7001);
 /// Of the first proxy; the second one's is the port after it.
 pub const PROXY_ADMIN: SocketAddr = loopback(7101);
 
-const MAX_WORKERS: usize = 1024;
-
 pub const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -35,11 +30,4 @@ pub const fn loopback(port: u16) -> SocketAddr {
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     let hint = "give an IP address and a port like 127.0.0.1:7000; port 0 is any free one";
     text.trim().parse().map_err(|_| hint.to_owned())
-}
-
-/// # Errors
-/// What would be valid.
-pub fn workers(text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.trim().parse().ok().filter(|n: &NonZeroUsize| n.get() <= MAX_WORKERS);
-    number.ok_or_else(|| format!("give a number from 1 to {MAX_WORKERS}"))
 }

@@ -2,20 +2,19 @@
 
 use std::{
     net::SocketAddr,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
-    thread,
     time::Duration,
 };
 
 use anyhow::Context;
 use lb_common::{
     id::ProxyId,
-    telemetry::{self, LogFormat},
+    telemetry::{self, otlp::Destination},
 };
+use lb_control::config::DashboardFlags;
 use lb_proto::v1;
-use lb_proxy::config::Config;
+use lb_proxy::config::{Config, Traffic};
 use tempfile::TempDir;
 
 use crate::{
@@ -49,23 +48,11 @@ pub struct Args {
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Threads that carry traffic [default: one for each core]
-    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = flags::workers)]
-    workers: Option<NonZeroUsize>,
+    #[command(flatten)]
+    dashboard: DashboardFlags,
 
-    /// How long requests may take to finish after SIGTERM or SIGINT
-    #[arg(
-        long,
-        env = "LB_DRAIN_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = lb_proto::duration::parse
-    )]
-    drain_timeout: Duration,
-
-    /// How log lines look, text or json; LB_LOG filters them (warn, lb_proxy=debug,info)
-    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    traffic: Traffic,
 }
 
 /// Where it is managed.
@@ -100,7 +87,14 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    telemetry::init(args.log_format);
+    let traces = args.traffic.trace.otlp.clone().map(|endpoint| Destination {
+        endpoint,
+        service: "lb",
+        instance: None,
+    });
+    let settings =
+        telemetry::Settings { format: args.traffic.log_format, traces, ..Default::default() };
+    let _telemetry = telemetry::init(settings)?;
     // What is in a data directory already may be later than the file.
     if !args.data_dir.as_deref().is_some_and(|dir| dir.join(CONTROL).exists()) {
         spec.listeners.iter().try_for_each(can_listen)?;
@@ -142,6 +136,8 @@ fn set_up(args: &Args, data: &Path) -> anyhow::Result<(Local, Places)> {
     let settings = lb_control::Settings {
         data_dir: args.data_dir.as_ref().map(|dir| dir.join(CONTROL)),
         config: Some(args.file.clone()),
+        trace_ratio: args.traffic.trace.ratio(),
+        dashboard_hosts: args.dashboard.dashboard_host.clone(),
     };
     let proxy = Config {
         id: ProxyId::new("local")?,
@@ -149,12 +145,8 @@ fn set_up(args: &Args, data: &Path) -> anyhow::Result<(Local, Places)> {
         admin: places.proxy_admin,
         data_dir: data.join("proxy"),
         zone: String::new(),
-        workers: args
-            .workers
-            .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
         listen: [].into(),
-        drain_timeout: args.drain_timeout,
-        log_format: args.log_format,
+        traffic: args.traffic.clone(),
     };
     let proxies = vec![(proxy, proxy_admin)];
     Ok((Local { settings, listeners, proxies, on_hangup: OnHangup::Reload }, places))

@@ -10,11 +10,13 @@ mod answer;
 mod fleet;
 #[path = "readme/markdown.rs"]
 mod markdown;
+#[path = "readme/ports.rs"]
+mod ports;
 #[path = "readme/reference.rs"]
 mod reference;
 
 use fleet::Fleet;
-use markdown::{blocks_of, section};
+use markdown::blocks_of;
 use reference::Messages;
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
@@ -26,6 +28,15 @@ fn readme() -> String {
 fn state(toml: &str) -> DesiredState {
     let spec = lb_proto::file::parse(toml).unwrap_or_else(|errors| panic!("{errors}\n{toml}"));
     lb_proto::parse::desired_state(&spec).expect("it was just looked at")
+}
+
+/// From a heading to the next one of its level.
+fn section<'a>(markdown: &'a str, heading: &str) -> &'a str {
+    let start = markdown.find(&format!("\n{heading}\n")).expect("the heading is there") + 1;
+    let level = heading.split(' ').next().expect("a heading has a level");
+    let body = &markdown[start + heading.len()..];
+    let end = body.find(&format!("\n{level} ")).unwrap_or(body.len());
+    &body[..end]
 }
 
 #[test]
@@ -110,7 +121,7 @@ async fn its_calls_have_its_answers() {
     let write = std::env::var("LB_README").is_ok_and(|how| how == "write");
     let mut written = Vec::new();
     for block in blocks_of(&readme, "console") {
-        let call = block.call();
+        let [call] = &block.calls()[..] else { panic!("one call a block: {}", block.text) };
         let answer = fleet.answer(&call.command);
         if write {
             written.push((block.range, format!("$ {}\n{answer}", call.command)));

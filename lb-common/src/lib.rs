@@ -1,4 +1,4 @@
-//! Nouns and leaf helpers that every crate of the load balancer shares. No sockets here.
+//! Nouns and leaf helpers that every crate of the load balancer shares. Nothing here opens a socket.
 //!
 //! - [`id`] — names of things, as types.
 //! - [`spec`] — what operators ask for, parsed: every value in it is valid by itself.
@@ -7,13 +7,18 @@
 //! - [`backoff`] and [`retry`] — waiting longer each time, and the small generic retry helper.
 //! - [`clock`] — the only place that reads the time.
 //! - [`drain`] — the signal that ends a process in order.
-//! - [`telemetry`] — logs.
+//! - [`exposition`] — metrics as Prometheus reads them.
+//! - [`inherited`] and [`notify`] — what a service manager hands over, and is told.
+//! - [`telemetry`] — logs and traces.
 
 pub mod backoff;
 pub mod clock;
 pub mod drain;
+pub mod exposition;
 pub mod health;
 pub mod id;
+pub mod inherited;
+pub mod notify;
 pub mod retry;
 pub mod snapshot;
 pub mod spec;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
     num::{NonZeroU8, NonZeroU32},
     ops::RangeInclusive,
@@ -261,6 +262,46 @@ impl BackendState {
     }
 }
 
+impl Balance {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::ConsistentHash(_) => "consistent_hash",
+            Self::Random => "random",
+        }
+    }
+}
+
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientAddress => f.write_str("client_address"),
+            Self::Path => f.write_str("path"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
+}
+
+impl HashAlgorithm {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::Rendezvous => "rendezvous",
+        }
+    }
+}
+
+impl HashFunction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xxh3 => "xxh3",
+            Self::Crc32 => "crc32",
+        }
+    }
+}
+
 impl BackendSet {
     pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.name == *name)
@@ -268,6 +309,11 @@ impl BackendSet {
 }
 
 impl Route {
+    /// Whether requests of that http listener may go here.
+    pub fn serves(&self, listener: &ListenerName) -> bool {
+        self.listeners.is_empty() || self.listeners.contains(listener)
+    }
+
     /// The backend sets that it forwards to; none if it answers by itself.
     pub fn backend_sets(&self) -> &[WeightedBackendSet] {
         match &self.action {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use lb_common::telemetry::LogFormat;
+use lb_common::telemetry::{LogFormat, flags::TraceFlags};
 
 use crate::Settings;
 
@@ -16,17 +16,7 @@ use crate::Settings;
 #[command(
     name = "lb-control",
     version,
-    after_help = "\
-Examples:
-  lb-control --data-dir /var/lib/lb
-  lb-control --data-dir /var/lib/lb --config /etc/lb.toml
-  grpcurl -plaintext 127.0.0.1:7000 lb.v1.Fleet/Get
-
-Signals:
-  SIGTERM, SIGINT   end in order; a second one ends at once, with exit code 143 or 130
-  SIGHUP            read the configuration file again
-
-LB_LOG filters the log: \"warn\", or \"lb_control=debug,info\"."
+    after_help = after_help("lb-control")
 )]
 pub struct Args {
     /// Where operators and proxies connect
@@ -35,7 +25,9 @@ pub struct Args {
     #[arg(long, env = "LB_GRPC", value_name = "ADDR", default_value = "127.0.0.1:7000")]
     pub grpc: SocketAddr,
 
-    /// Where /metrics, /healthz and /readyz are
+    /// Where the dashboard, /metrics, /healthz and /readyz are
+    ///
+    /// They only show things, and to whoever reaches this port.
     #[arg(long, env = "LB_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:7001")]
     pub admin: SocketAddr,
 
@@ -56,13 +48,53 @@ pub struct Args {
     /// How log lines look: text or json
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+
+    #[command(flatten)]
+    pub dashboard: DashboardFlags,
+
+    #[command(flatten)]
+    pub trace: TraceFlags,
+}
+
+/// How the dashboard is reached.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DashboardFlags {
+    /// A public host name under which browsers find the dashboard; several with commas
+    ///
+    /// Addresses, localhost, names of one word and names below .internal, .local, .localhost and
+    /// .home.arpa need not be given. Other names are refused, so that no web site can have a
+    /// browser take it for the dashboard.
+    #[arg(long, env = "LB_DASHBOARD_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub dashboard_host: Vec<String>,
+}
+
+/// What `--help` says at its end; `command` is how the controller is started.
+pub fn after_help(command: &str) -> String {
+    format!(
+        "\
+Examples:
+  {command} --data-dir /var/lib/lb
+  {command} --data-dir /var/lib/lb --config /etc/lb.toml
+  grpcurl -plaintext 127.0.0.1:7000 lb.v1.Fleet/Get
+
+Signals:
+  SIGTERM, SIGINT   end in order; a second one ends at once, with exit code 143 or 130
+  SIGHUP            read the configuration file again
+
+LB_LOG filters the log: \"warn\", or \"lb_control=debug,info\"."
+    )
 }
 
 // === impl Args ===
 
 impl Args {
     pub fn settings(&self) -> Settings {
-        Settings { data_dir: self.data_dir.clone(), config: self.config.clone() }
+        Settings {
+            data_dir: self.data_dir.clone(),
+            config: self.config.clone(),
+            trace_ratio: self.trace.ratio(),
+            dashboard_hosts: self.dashboard.dashboard_host.clone(),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use lb_common::{
     id::ProxyId,
     snapshot::{SnapshotId, UnhealthyBackends, Version},
     spec::DesiredState,
+    telemetry::trace_context::TraceContext,
 };
 use lb_proto::{
     encode,
@@ -45,15 +46,19 @@ use crate::{
         schedule::TargetId,
     },
     metrics::Counters,
-    proxies::{ConnectionId, End, Ended, Hello, Proxies, Report},
+    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
     store::{Revision, StoreError, Stored},
     timestamp,
 };
+
+pub use crate::proxies::Moment;
 
 mod views;
 
 /// So many changes may wait for the one that is being written.
 const MOST_WAITING: usize = 256;
+/// The times of so many publications are kept, to tell how long proxies take for them.
+const MOST_PUBLICATIONS: usize = 64;
 
 /// What happened.
 pub enum Event {
@@ -93,12 +98,16 @@ pub enum Effect {
     Commit {
         revision: Option<Box<Revision>>,
         file_digest: Option<u64>,
+        cause: Option<TraceContext>,
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
     CommitHealth(Vec<v1::BackendStatus>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
-    Publish(Sealed),
+    Publish {
+        sealed: Sealed,
+        cause: Option<TraceContext>,
+    },
     Announce(v1::Event),
     Answer(Reply, Result<Applied, Refused>),
     End(End, Ended),
@@ -112,6 +121,8 @@ pub struct Mutation {
     pub comment: String,
     /// Of the configuration file that it comes from.
     pub file_digest: Option<u64>,
+    /// Where in a trace it was asked for; handed on with what is done because of it.
+    pub cause: Option<TraceContext>,
     pub reply: Reply,
 }
 
@@ -148,19 +159,16 @@ pub enum Refused {
     Ending,
 }
 
-/// Now, in both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    pub now: Instant,
-    pub wall: Duration,
-}
-
 pub struct Controller {
     desired: DesiredState,
     revision: u64,
     file_digest: Option<u64>,
     published: SnapshotId,
     published_unhealthy: UnhealthyBackends,
+    /// When the latest snapshots were published.
+    publications: VecDeque<(SnapshotId, Instant)>,
+    /// Of the latest, as a message.
+    published_bytes: usize,
     writing: Option<Writing>,
     waiting: VecDeque<Mutation>,
     health: Monitor,
@@ -169,6 +177,8 @@ pub struct Controller {
     proxies: Proxies,
     counters: Counters,
     effects: Vec<Effect>,
+    /// Of the latest [`Controller::apply`]; views are as of then.
+    moment: Moment,
 }
 
 /// A change on its way to the store.
@@ -176,6 +186,7 @@ struct Writing {
     /// The next state, unless only the file's digest is new.
     next: Option<(DesiredState, v1::Revision)>,
     file_digest: Option<u64>,
+    cause: Option<TraceContext>,
     reply: Reply,
 }
 
@@ -212,6 +223,8 @@ impl Controller {
             file_digest: stored.file_digest,
             published: sealed.snapshot.id,
             published_unhealthy: unhealthy,
+            publications: [(sealed.snapshot.id, moment.now)].into(),
+            published_bytes: sealed.bytes.len(),
             writing: None,
             waiting: VecDeque::new(),
             health,
@@ -220,6 +233,7 @@ impl Controller {
             proxies: Proxies::default(),
             counters: Counters::default(),
             effects: Vec::new(),
+            moment,
         };
         Ok((controller, sealed))
     }
@@ -231,6 +245,7 @@ impl Controller {
         events: impl IntoIterator<Item = Event>,
         moment: Moment,
     ) -> Vec<Effect> {
+        self.moment = moment;
         for event in events {
             match event {
                 Event::Mutate(mutation) => self.mutate(mutation, moment),
@@ -244,7 +259,7 @@ impl Controller {
         if std::mem::take(&mut self.health_changed) {
             let unhealthy = self.health.unhealthy();
             if unhealthy != self.published_unhealthy {
-                self.publish(unhealthy);
+                self.publish(unhealthy, None);
             }
             self.store_health();
         }
@@ -285,15 +300,15 @@ impl Controller {
                 Applied { revision: self.revision, version: self.published.version, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
         }
-        let Mutation { comment, file_digest, reply, .. } = mutation;
+        let Mutation { comment, file_digest, cause, reply, .. } = mutation;
         let revision = (!is_same).then(|| {
             let time = Some(timestamp(moment.wall));
             let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
             Box::new(Revision { about, spec: encode::spec(&desired) })
         });
         let next = revision.as_ref().map(|revision| (desired, revision.about.clone()));
-        self.effects.push(Effect::Commit { revision, file_digest });
-        self.writing = Some(Writing { next, file_digest, reply });
+        self.effects.push(Effect::Commit { revision, file_digest, cause });
+        self.writing = Some(Writing { next, file_digest, cause, reply });
     }
 
     /// The state that a change leads to, and how it differs.
@@ -315,11 +330,11 @@ impl Controller {
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
         self.counters.commits.observe(took);
-        if let Some(Writing { next, file_digest, reply }) = self.writing.take() {
+        if let Some(Writing { next, file_digest, cause, reply }) = self.writing.take() {
             match result {
                 Ok(()) => {
                     self.file_digest = file_digest.or(self.file_digest);
-                    let applied = self.advance(next, moment);
+                    let applied = self.advance(next, cause, moment);
                     self.answer(reply, Ok(applied));
                 }
                 Err(error) => self.answer(reply, Err(Refused::Store(error))),
@@ -333,7 +348,12 @@ impl Controller {
     }
 
     /// Puts a stored change in force.
-    fn advance(&mut self, next: Option<(DesiredState, v1::Revision)>, moment: Moment) -> Applied {
+    fn advance(
+        &mut self,
+        next: Option<(DesiredState, v1::Revision)>,
+        cause: Option<TraceContext>,
+        moment: Moment,
+    ) -> Applied {
         let mut changes = Vec::new();
         if let Some((desired, about)) = next {
             self.desired = desired;
@@ -341,7 +361,7 @@ impl Controller {
             if self.health.sync(&self.desired, moment.now) {
                 self.store_health();
             }
-            self.publish(self.health.unhealthy());
+            self.publish(self.health.unhealthy(), cause);
             changes.clone_from(&about.changes);
             self.announce(News::Revision(about), moment);
         }
@@ -349,15 +369,24 @@ impl Controller {
     }
 
     /// Publishes what holds now, unless that is what was published last.
-    fn publish(&mut self, unhealthy: UnhealthyBackends) {
+    fn publish(&mut self, unhealthy: UnhealthyBackends, cause: Option<TraceContext>) {
         let Version { epoch, version } = self.published.version;
         let version = Version { epoch, version: version + 1 };
         let sealed = update::seal(version, self.revision, self.desired.clone(), unhealthy.clone());
         if sealed.snapshot.id.digest != self.published.digest {
             self.published = sealed.snapshot.id;
             self.published_unhealthy = unhealthy;
-            self.effects.push(Effect::Publish(sealed));
+            self.published_bytes = sealed.bytes.len();
+            self.publications.truncate(MOST_PUBLICATIONS - 1);
+            self.publications.push_front((self.published, self.moment.now));
+            self.counters.publications += 1;
+            self.effects.push(Effect::Publish { sealed, cause });
         }
+    }
+
+    fn published_at(&self, id: SnapshotId) -> Option<Instant> {
+        let found = self.publications.iter().find(|(published, _)| *published == id);
+        found.map(|(_, at)| *at)
     }
 
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {
@@ -399,15 +428,21 @@ impl Controller {
         let news = match said {
             ProxyEvent::Connected { hello, end } => {
                 let running = hello.running;
-                let ended = self.proxies.connect(id, (connection, end), hello, moment.wall);
+                let ended = self.proxies.connect(id, (connection, end), hello, moment);
                 let refused = matches!(ended, Some((_, Ended::TooMany)));
                 self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
                 (!refused).then(|| news("connected", running, String::new()))
             }
-            ProxyEvent::Applied(snapshot) => self
-                .proxies
-                .applied(id, connection, snapshot, moment.wall)
-                .then(|| news("applied", Some(snapshot), String::new())),
+            ProxyEvent::Applied(snapshot) => {
+                let began = self.proxies.applied(id, connection, snapshot, moment.wall);
+                if let Some(Began::New { connected }) = began
+                    && let Some(published) = self.published_at(snapshot)
+                {
+                    // It cannot have it before it is there.
+                    self.counters.pushes.observe(moment.now - published.max(connected));
+                }
+                began.map(|_| news("applied", Some(snapshot), String::new()))
+            }
             ProxyEvent::Rejected { snapshot, reason } => {
                 self.proxies.rejected(id, connection, &reason).then(|| {
                     self.counters.proxy_rejections += 1;
@@ -415,7 +450,7 @@ impl Controller {
                 })
             }
             ProxyEvent::Reported(report) => {
-                self.proxies.report(id, connection, report);
+                self.proxies.report(id, connection, report, moment.now);
                 None
             }
             ProxyEvent::Disconnected => self

@@ -31,9 +31,11 @@ use v1::{
 use crate::{
     controller::{Event, ProxyEvent},
     fleet::status,
+    load::Counts,
     owner::Handle,
     proxies::{ConnectionId, Ended, Hello, Load, Report},
     session::{Next, Session},
+    trace::Delivery,
 };
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +59,8 @@ struct Connection {
     connection: ConnectionId,
     handle: Handle,
     session: Session,
+    /// The last update that was sent, if it is of a trace and not answered yet.
+    delivery: Option<Delivery>,
 }
 
 pub fn server(handle: Handle, drain: Drain) -> DiscoveryServer<Service> {
@@ -111,6 +115,7 @@ impl Service {
             id,
             connection,
             session: Session::new(hello.running),
+            delivery: None,
             handle: self.handle.clone(),
         };
         let (end, ended) = oneshot::channel();
@@ -133,6 +138,8 @@ impl Connection {
         drain: &mut Drain,
     ) -> Result<(), Status> {
         let mut published = self.handle.publisher().subscribe();
+        // What was published before it came does not wait for it.
+        let before = published.borrow().id();
         loop {
             let current = Arc::clone(&published.borrow_and_update());
             let next = self.session.next(current.id(), clock::now());
@@ -149,6 +156,9 @@ impl Connection {
                         let (update, full) = current.update(base);
                         permit.send(Ok(update));
                         self.session.sent(current.id(), full, clock::now());
+                        self.delivery = current.cause().filter(|_| current.id() != before).map(
+                            |cause| Delivery::begin(cause, &self.id, current.id().version, full),
+                        );
                     }
                 }
                 () = wait(next) => {}
@@ -167,6 +177,9 @@ impl Connection {
             Some(Message::Applied(applied)) => {
                 let snapshot = snapshot_of(applied.snapshot)?;
                 self.session.applied(snapshot, clock::now());
+                if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
+                    delivery.applied();
+                }
                 self.say(ProxyEvent::Applied(snapshot)).await
             }
             Some(Message::Rejected(rejected)) => {
@@ -178,6 +191,9 @@ impl Connection {
                 } else {
                     format!("{resource}: {reason}")
                 };
+                if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
+                    delivery.rejected(&reason);
+                }
                 self.say(ProxyEvent::Rejected { snapshot, reason: cut(reason) }).await
             }
             Some(Message::Report(report)) => {
@@ -236,14 +252,23 @@ fn parse_hello(hello: v1::Hello, address: Option<SocketAddr>) -> Result<(ProxyId
 
 /// What has no valid name is nobody's backend.
 fn parse_report(report: v1::Report) -> Report {
-    let version = report.snapshot.as_ref().map(parse_snapshot_id).unwrap_or_default().version;
-    let backends = report.backends.into_iter().filter_map(|entry| {
-        let set = BackendSetName::new(&entry.backend_set).ok()?;
-        let backend = BackendName::new(&entry.backend).ok()?;
+    let v1::Report { backends, snapshot, totals, connections } = report;
+    let version = snapshot.as_ref().map(parse_snapshot_id).unwrap_or_default().version;
+    let mut report = Report { version, connections, ..Report::default() };
+    let mut counts = totals.map(|own| Counts { own, ..Counts::default() });
+    for entry in backends {
+        let Ok(set) = BackendSetName::new(&entry.backend_set) else { continue };
+        let Ok(backend) = BackendName::new(&entry.backend) else { continue };
+        let key = (set, backend);
+        if let (Some(counts), Some(totals)) = (&mut counts, entry.totals) {
+            counts.backends.insert(key.clone(), totals);
+        }
         let ejection = entry.ejection.map(|ejection| cut(ejection.reason));
-        Some(((set, backend), Load { in_flight: entry.in_flight, ejection }))
-    });
-    Report { version, backends: backends.collect() }
+        if entry.in_flight > 0 || ejection.is_some() {
+            report.backends.insert(key, Load { in_flight: entry.in_flight, ejection });
+        }
+    }
+    Report { counts, ..report }
 }
 
 fn cut(mut text: String) -> String {

@@ -8,6 +8,7 @@ use lb_common::{
     drain::Drain,
     id::{BackendName, BackendSetName},
     snapshot::Version,
+    telemetry::trace_context::TraceContext,
 };
 use lb_proto::{MAX_MESSAGE_BYTES, duration, encode, parse, v1};
 use tokio::sync::mpsc;
@@ -21,9 +22,11 @@ use v1::fleet_server::{Fleet, FleetServer};
 use crate::{
     controller::{Applied, Change, Refused},
     desired::Batch,
+    explain::Explainer,
     owner::{Handle, Terms},
     store::StoreError,
     timestamp,
+    trace::Call,
 };
 
 const DEFAULT_HISTORY: usize = 50;
@@ -42,6 +45,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct Service {
     handle: Handle,
     drain: Drain,
+    explainer: Explainer,
 }
 
 /// A drain that is told to whoever asked for it.
@@ -55,7 +59,7 @@ struct Draining {
 }
 
 pub fn server(handle: Handle, drain: Drain) -> FleetServer<Service> {
-    FleetServer::new(Service { handle, drain })
+    FleetServer::new(Service::new(handle, drain))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -92,15 +96,9 @@ impl Fleet for Service {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let mut request = request.into_inner();
-        let terms = Terms {
-            expected_revision: request.expected_revision,
-            dry_run: request.dry_run,
-            comment: comment(std::mem::take(&mut request.comment), String::new)?,
-            file_digest: None,
-        };
-        let batch = Batch::parse(request).map_err(|problems| status(Refused::Invalid(problems)))?;
-        self.mutate(Change::Batch(batch), terms).await
+        let call = self.begin("Apply", &request);
+        let result = self.apply_batch(request.into_inner(), call.context()).await;
+        call.end(result)
     }
 
     async fn get(
@@ -136,14 +134,9 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let v1::RollbackRequest { revision, expected_revision, dry_run, comment: why } =
-            request.into_inner();
-        let comment = comment(why, || format!("rollback to {revision}"))?;
-        let state = parse::desired_state(&self.spec(revision).await?).map_err(|problems| {
-            Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
-        })?;
-        let terms = Terms { expected_revision, dry_run, comment, file_digest: None };
-        self.mutate(Change::Batch(Batch::replace(state)), terms).await
+        let call = self.begin("Rollback", &request);
+        let result = self.roll_back(request.into_inner(), call.context()).await;
+        call.end(result)
     }
 
     async fn watch(
@@ -180,18 +173,75 @@ impl Fleet for Service {
         let set = request.into_inner().backend_set;
         let listed = self.handle.look(move |controller| {
             let only = Some(set.as_str()).filter(|set| !set.is_empty());
-            controller.backends(only).map_err(Refused::NotFound)
+            controller.list_backends(only).map_err(Refused::NotFound)
         });
-        let backends = listed.await.and_then(|listed| listed).map_err(status)?;
-        Ok(Response::new(v1::ListBackendsResponse { backends, backend_sets: Vec::new() }))
+        listed.await.and_then(|listed| listed).map(Response::new).map_err(status)
     }
 
     async fn drain_backend(
         &self,
         request: Request<v1::DrainBackendRequest>,
     ) -> Result<Response<Self::DrainBackendStream>, Status> {
-        let v1::DrainBackendRequest { backend_set, backend, deadline, comment: why } =
-            request.into_inner();
+        // The call's span ends when the backend gets nothing new; how it empties is told after.
+        let call = self.begin("DrainBackend", &request);
+        let result = self.drain_one(request.into_inner(), call.context()).await;
+        call.end(result)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let explained = self.explainer.explain(&self.handle, request.into_inner()).await;
+        explained.map(Response::new).map_err(status)
+    }
+}
+
+impl Service {
+    pub fn new(handle: Handle, drain: Drain) -> Self {
+        Self { handle, drain, explainer: Explainer::default() }
+    }
+
+    fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Call {
+        Call::begin(self.handle.trace_ratio(), method, request)
+    }
+
+    async fn apply_batch(
+        &self,
+        mut request: v1::ApplyRequest,
+        cause: Option<TraceContext>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let terms = Terms {
+            expected_revision: request.expected_revision,
+            dry_run: request.dry_run,
+            comment: comment(std::mem::take(&mut request.comment), String::new)?,
+            cause,
+            ..Terms::default()
+        };
+        let batch = Batch::parse(request).map_err(|problems| status(Refused::Invalid(problems)))?;
+        self.mutate(Change::Batch(batch), terms).await
+    }
+
+    async fn roll_back(
+        &self,
+        request: v1::RollbackRequest,
+        cause: Option<TraceContext>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let v1::RollbackRequest { revision, expected_revision, dry_run, comment: why } = request;
+        let comment = comment(why, || format!("rollback to {revision}"))?;
+        let state = parse::desired_state(&self.spec(revision).await?).map_err(|problems| {
+            Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
+        })?;
+        let terms = Terms { expected_revision, dry_run, comment, cause, ..Terms::default() };
+        self.mutate(Change::Batch(Batch::replace(state)), terms).await
+    }
+
+    async fn drain_one(
+        &self,
+        request: v1::DrainBackendRequest,
+        cause: Option<TraceContext>,
+    ) -> Result<Response<Streamed<v1::DrainProgress>>, Status> {
+        let v1::DrainBackendRequest { backend_set, backend, deadline, comment: why } = request;
         let comment = comment(why, || format!("drain {backend} of {backend_set}"))?;
         let deadline = drain_deadline(deadline)?;
         let invalid = |field: &str, error| Status::invalid_argument(format!("{field}: {error}"));
@@ -199,7 +249,7 @@ impl Fleet for Service {
             BackendSetName::new(&backend_set).map_err(|error| invalid("backend_set", error))?,
             BackendName::new(&backend).map_err(|error| invalid("backend", error))?,
         );
-        let terms = Terms { comment, ..Terms::default() };
+        let terms = Terms { comment, cause, ..Terms::default() };
         let change = Change::Drain { backend_set, backend };
         let Applied { revision, version, .. } =
             self.handle.mutate(change, terms).await.map_err(status)?;
@@ -216,15 +266,6 @@ impl Fleet for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn explain(
-        &self,
-        _: Request<v1::ExplainRequest>,
-    ) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-}
-
-impl Service {
     async fn mutate(
         &self,
         change: Change,

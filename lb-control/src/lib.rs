@@ -12,8 +12,10 @@
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
 //! - [`publisher`], [`session`], [`proxies`], [`discovery`]: how proxies get it, and what is known of
-//!   them.
-//! - [`fleet`], [`config_file`], [`admin`], [`server`]: the ways in.
+//!   them; [`load`]: what their traffic is like.
+//! - [`explain`]: what proxies would do with a request, by the code that they decide with.
+//! - [`fleet`], [`config_file`], [`admin`], [`server`]: the ways in; [`trace`] follows a change from
+//!   there to the proxies.
 //!
 //! # Invariants
 //!
@@ -28,15 +30,19 @@ pub mod controller;
 pub mod desired;
 pub mod diff;
 pub mod discovery;
+pub mod explain;
 pub mod fleet;
 pub mod health;
+pub mod load;
 pub mod metrics;
 pub mod owner;
+pub mod process;
 pub mod proxies;
 pub mod publisher;
 pub mod server;
 pub mod session;
 pub mod store;
+pub mod trace;
 
 use std::{
     io, net,
@@ -45,7 +51,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{clock, drain::Drain};
+use lb_common::{clock, drain::Drain, telemetry::sampling::Ratio};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -53,12 +59,14 @@ use tokio::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, site::Site},
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
     owner::{Handle, Running},
     store::{StoreError, redb::Store},
 };
+
+pub use process::main;
 
 /// How long calls and streams have to end after the drain started.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +78,10 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// A file that the desired state follows.
     pub config: Option<PathBuf>,
+    /// How many of the calls that come without a trace begin one; `None` if nothing is traced.
+    pub trace_ratio: Option<Ratio>,
+    /// More host names under which browsers find the dashboard.
+    pub dashboard_hosts: Vec<String>,
 }
 
 /// Where it is reached; bound already, so that whoever started it knows the addresses.
@@ -102,11 +114,25 @@ pub enum RunError {
 /// # Errors
 /// If it cannot start, or if a part of it fails for good.
 pub async fn run(settings: Settings, listeners: Listeners, drain: Drain) -> Result<(), RunError> {
+    run_and_tell(settings, listeners, drain, || {}).await
+}
+
+/// As [`run`]; `ready` is called once it knows what the fleet is to run.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_and_tell(
+    settings: Settings,
+    listeners: Listeners,
+    drain: Drain,
+    ready: impl FnOnce(),
+) -> Result<(), RunError> {
     let grpc = listener(listeners.grpc)?;
     let handle = Arc::new(OnceLock::new());
     // Aborted when this returns.
     let mut tasks = JoinSet::new();
-    let admin = Admin { handle: Arc::clone(&handle), drain: drain.clone() };
+    let site = Site::new(settings.dashboard_hosts);
+    let admin = Admin::new(Arc::clone(&handle), drain.clone(), site);
     tasks.spawn(admin.serve(listener(listeners.admin)?));
 
     // Early, because a SIGHUP that nobody waits for ends the process.
@@ -114,7 +140,7 @@ pub async fn run(settings: Settings, listeners: Listeners, drain: Drain) -> Resu
         Some(path) => Some((path, signal(SignalKind::hangup()).map_err(RunError::Signal)?)),
         None => None,
     };
-    let Started { handle: started, mut running, is_new } = start(settings.data_dir).await?;
+    let Started { handle: started, mut running, is_new } = start(settings.data_dir, settings.trace_ratio).await?;
     if let Some((path, hangup)) = follow {
         let mut file = ConfigFile::new(path, started.clone());
         match file.apply_if_new().await {
@@ -128,6 +154,7 @@ pub async fn run(settings: Settings, listeners: Listeners, drain: Drain) -> Resu
         tasks.spawn(file.follow(hangup));
     }
     let _ = handle.set(started.clone());
+    ready();
 
     let mut draining = drain.clone();
     let ending = async move {
@@ -153,7 +180,10 @@ struct Started {
 }
 
 /// Opens the store and publishes what it says.
-async fn start(data_dir: Option<PathBuf>) -> Result<Started, RunError> {
+async fn start(
+    data_dir: Option<PathBuf>,
+    trace_ratio: Option<Ratio>,
+) -> Result<Started, RunError> {
     let opened = tokio::task::spawn_blocking(move || {
         let store = match data_dir {
             Some(directory) => Store::open(&directory)?,
@@ -171,7 +201,7 @@ async fn start(data_dir: Option<PathBuf>) -> Result<Started, RunError> {
     let moment = Moment { now: clock::now(), wall: clock::wall() };
     let (controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
         .map_err(|problems| store.unreadable(format!("revision {revision}"), &problems))?;
-    let (handle, running) = owner::spawn(controller, first, store);
+    let (handle, running) = owner::spawn(controller, first, store, trace_ratio);
     Ok(Started { handle, running, is_new: revision == 0 })
 }
 

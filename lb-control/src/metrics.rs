@@ -1,18 +1,19 @@
-//! Numbers for Prometheus, in its text format.
+//! Numbers for Prometheus. What each of them is for is in `docs/metrics.md`.
 //!
 //! The owner of the state counts, as plain integers, and a page is written from its view when
 //! somebody asks: there is no registry that could disagree with the state.
+//!
+//! Labels are bounded by the desired state and by the number of proxies.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use lb_common::id::BackendSetName;
-use lb_proto::v1;
+use lb_common::{exposition::Page, id::BackendSetName};
+use lb_proto::{
+    latency::{self, BUCKETS},
+    v1,
+};
 
 use crate::health::monitor::Tally;
-
-/// Upper bounds of the buckets, in seconds.
-const COMMIT_BUCKETS: [f64; 11] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// What is counted where it happens.
 #[derive(Debug, Default)]
@@ -20,13 +21,16 @@ pub struct Counters {
     /// Changes that were asked for, by how it ended.
     pub applies: BTreeMap<&'static str, u64>,
     pub commits: Histogram,
+    pub publications: u64,
+    /// From a snapshot's publication to a proxy's word that it runs it.
+    pub pushes: Histogram,
     pub proxy_rejections: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// By the first bucket that it fits in; the last one has no bound.
-    buckets: [u64; COMMIT_BUCKETS.len() + 1],
+    /// As in [`latency`].
+    buckets: [u64; BUCKETS],
     sum: Duration,
 }
 
@@ -37,57 +41,147 @@ pub struct Facts<'a> {
     pub revision: u64,
     pub epoch: u64,
     pub version: u64,
-    pub connected: usize,
-    pub in_sync: usize,
+    pub snapshot_bytes: usize,
     pub waiting_changes: usize,
     pub tallies: &'a BTreeMap<BackendSetName, Tally>,
-    pub backends: BTreeMap<(&'a str, v1::Health), u64>,
+    /// In the order of their names.
+    pub backend_sets: Vec<BackendSet<'a>>,
+    /// All that are known.
+    pub proxies: Vec<Proxy>,
 }
 
-struct Page(String);
+#[derive(Debug)]
+pub struct BackendSet<'a> {
+    pub name: &'a str,
+    /// How many of its backends get traffic.
+    pub usable: usize,
+    pub backends: Vec<Backend<'a>>,
+}
 
-/// The whole page.
-pub fn render(facts: &Facts<'_>) -> String {
-    let mut page = Page(String::with_capacity(4096));
+#[derive(Debug)]
+pub struct Backend<'a> {
+    pub name: &'a str,
+    pub health: v1::Health,
+    /// Nothing speaks against it: it was not found unhealthy, and has proven itself if it must.
+    pub is_healthy: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub id: String,
+    pub is_connected: bool,
+    pub is_in_sync: bool,
+    /// It refused the latest update that it was sent.
+    pub is_rejecting: bool,
+    /// For how long it could have run what is published, and does not.
+    pub lag: Duration,
+}
+
+/// The page, but for what every process has.
+pub fn render(facts: &Facts<'_>) -> Page {
+    let mut page = Page::default();
+    state(facts, &mut page);
+    backends(facts, &mut page);
+    proxies(facts, &mut page);
+    page
+}
+
+fn state(facts: &Facts<'_>, page: &mut Page) {
     let Facts { counters, .. } = facts;
+    #[rustfmt::skip]
     let gauges = [
-        ("revision", "The accepted change that is current.", facts.revision),
-        ("epoch", "Which start of the controller this is.", facts.epoch),
-        ("snapshot_version", "The snapshot that proxies are to run.", facts.version),
-        ("proxies_connected", "Proxies that are connected.", facts.connected as u64),
-        ("proxies_in_sync", "Connected proxies that run what they should.", facts.in_sync as u64),
-        ("changes_waiting", "Changes that wait for the store.", facts.waiting_changes as u64),
+        ("lb_control_revision", "The accepted change that is current.", facts.revision),
+        ("lb_control_epoch", "Which start of the controller this is.", facts.epoch),
+        ("lb_control_snapshot_version", "The snapshot that proxies are to run.", facts.version),
+        ("lb_control_snapshot_bytes", "What that takes as a message.", facts.snapshot_bytes as u64),
+        ("lb_control_changes_waiting", "Changes that wait for the store.", facts.waiting_changes as u64),
     ];
     for (name, help, value) in gauges {
-        page.family(name, "gauge", help);
-        page.sample(name, &[], value);
+        page.gauge(name, help).value(value);
     }
+    const APPLIES: &str = "Changes that were asked for, by how it ended.";
+    let mut applies = page.counter("lb_control_applies_total", APPLIES);
+    for (result, count) in &counters.applies {
+        applies.sample(&[("result", result)], count);
+    }
+    const COMMITS: &str = "How long the store took for a change.";
+    counters.commits.write("lb_control_store_commit_seconds", COMMITS, page);
+    const PUBLICATIONS: &str = "Snapshots that were published.";
+    page.counter("lb_control_publications_total", PUBLICATIONS).value(counters.publications);
+}
 
-    page.family("backends", "gauge", "Backends by their health as decided.");
-    for ((set, health), count) in &facts.backends {
-        let health = health.as_str_name().to_ascii_lowercase();
-        page.sample("backends", &[("backend_set", set), ("health", &health)], *count);
-    }
-    page.family("probes_total", "counter", "Health probes by their result.");
-    for (set, tally) in facts.tallies {
-        for (result, count) in [("pass", tally.passed), ("fail", tally.failed)] {
-            let labels = [("backend_set", set.as_str()), ("result", result)];
-            page.sample("probes_total", &labels, count);
+fn backends(facts: &Facts<'_>, page: &mut Page) {
+    let sets = &facts.backend_sets;
+    let mut by_health = page.gauge("lb_control_backends", "Backends by their health as decided.");
+    for set in sets {
+        for health in [v1::Health::Healthy, v1::Health::Unhealthy, v1::Health::Unknown] {
+            let count = set.backends.iter().filter(|backend| backend.health == health).count();
+            let health = health.as_str_name().to_ascii_lowercase();
+            by_health.sample(&[("backend_set", set.name), ("health", &health)], count);
         }
     }
-    page.family("health_changes_total", "counter", "Decisions that changed a backend's health.");
+    const USABLE: &str = "Backends that get traffic: active, with a weight, and not unhealthy.";
+    let mut usable = page.gauge("lb_control_backends_usable", USABLE);
+    for set in sets {
+        usable.sample(&[("backend_set", set.name)], set.usable);
+    }
+    const HEALTHY: &str = "0 while proxies are told to leave a backend alone for its health.";
+    let mut healthy = page.gauge("lb_control_backend_healthy", HEALTHY);
+    for set in sets {
+        for backend in &set.backends {
+            let labels = [("backend_set", set.name), ("backend", backend.name)];
+            healthy.sample(&labels, u8::from(backend.is_healthy));
+        }
+    }
+    let mut probes = page.counter("lb_control_probes_total", "Health probes by their result.");
     for (set, tally) in facts.tallies {
-        page.sample("health_changes_total", &[("backend_set", set.as_str())], tally.decisions);
+        for (result, count) in [("pass", tally.passed), ("fail", tally.failed)] {
+            probes.sample(&[("backend_set", set.as_str()), ("result", result)], count);
+        }
     }
-    page.family("applies_total", "counter", "Changes that were asked for, by how it ended.");
-    for (result, count) in &counters.applies {
-        page.sample("applies_total", &[("result", result)], *count);
+    let mut took = page.histogram("lb_control_probe_seconds", "How long health probes took.");
+    for (set, tally) in facts.tallies {
+        let Histogram { buckets, sum } = &tally.took;
+        took.buckets(&[("backend_set", set.as_str())], latency::bounds(), buckets, *sum);
     }
-    page.family("proxy_rejections_total", "counter", "Updates that a proxy refused.");
-    page.sample("proxy_rejections_total", &[], counters.proxy_rejections);
-    page.family("store_commit_seconds", "histogram", "How long the store took for a change.");
-    page.histogram("store_commit_seconds", &counters.commits);
-    page.0
+    const CHANGES: &str = "Decisions that changed a backend's health.";
+    let mut changes = page.counter("lb_control_health_changes_total", CHANGES);
+    for (set, tally) in facts.tallies {
+        changes.sample(&[("backend_set", set.as_str())], tally.decisions);
+    }
+}
+
+fn proxies(facts: &Facts<'_>, page: &mut Page) {
+    let Facts { counters, proxies, .. } = facts;
+    let connected = || proxies.iter().filter(|proxy| proxy.is_connected);
+    page.gauge("lb_control_proxies_connected", "Proxies that are connected.")
+        .value(connected().count());
+    page.gauge("lb_control_proxies_in_sync", "Connected proxies that run what they should.")
+        .value(connected().filter(|proxy| proxy.is_in_sync).count());
+    const CONNECTED: &str = "1 while a proxy is connected, 0 once it was.";
+    let mut family = page.gauge("lb_control_proxy_connected", CONNECTED);
+    for proxy in proxies {
+        family.sample(&[("proxy", &proxy.id)], u8::from(proxy.is_connected));
+    }
+    const IN_SYNC: &str = "1 while a connected proxy runs what it should.";
+    let mut family = page.gauge("lb_control_proxy_in_sync", IN_SYNC);
+    for proxy in connected() {
+        family.sample(&[("proxy", &proxy.id)], u8::from(proxy.is_in_sync));
+    }
+    const LAG: &str = "For how long a connected proxy has not run what it should.";
+    let mut family = page.gauge("lb_control_proxy_lag_seconds", LAG);
+    for proxy in connected() {
+        family.sample(&[("proxy", &proxy.id)], proxy.lag.as_secs_f64());
+    }
+    const REJECTING: &str = "1 while a connected proxy refuses the latest update.";
+    let mut family = page.gauge("lb_control_proxy_rejecting", REJECTING);
+    for proxy in connected() {
+        family.sample(&[("proxy", &proxy.id)], u8::from(proxy.is_rejecting));
+    }
+    const REJECTIONS: &str = "Updates that a proxy refused.";
+    page.counter("lb_control_proxy_rejections_total", REJECTIONS).value(counters.proxy_rejections);
+    const PUSHES: &str = "From a snapshot's publication to a proxy's word that it runs it.";
+    counters.pushes.write("lb_control_push_seconds", PUSHES, page);
 }
 
 // === impl Counters, Histogram ===
@@ -100,43 +194,12 @@ impl Counters {
 
 impl Histogram {
     pub fn observe(&mut self, value: Duration) {
-        let fits = COMMIT_BUCKETS.iter().position(|bound| value.as_secs_f64() <= *bound);
-        self.buckets[fits.unwrap_or(COMMIT_BUCKETS.len())] += 1;
+        self.buckets[latency::bucket(value)] += 1;
         self.sum += value;
     }
-}
 
-// === impl Page ===
-
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP lb_control_{name} {help}\n# TYPE lb_control_{name} {kind}"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let labels: Vec<_> =
-            labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-        if labels.is_empty() {
-            self.line(format_args!("lb_control_{name} {value}"));
-        } else {
-            self.line(format_args!("lb_control_{name}{{{}}} {value}", labels.join(",")));
-        }
-    }
-
-    fn histogram(&mut self, name: &str, histogram: &Histogram) {
-        let bounds = COMMIT_BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        let mut total = 0;
-        for (bound, count) in bounds.zip(histogram.buckets) {
-            total += count;
-            self.sample(&format!("{name}_bucket"), &[("le", &bound)], total);
-        }
-        self.line(format_args!("lb_control_{name}_sum {}", histogram.sum.as_secs_f64()));
-        self.sample(&format!("{name}_count"), &[], total);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
-        let _ = writeln!(self.0, "{line}");
+    fn write(&self, name: &str, help: &str, page: &mut Page) {
+        page.histogram(name, help).buckets(&[], latency::bounds(), &self.buckets, self.sum);
     }
 }
 
@@ -146,45 +209,81 @@ mod tests {
 
     #[test]
     fn a_page_has_every_family_with_its_samples() {
-        let mut counters = Counters::default();
+        let mut counters = Counters { publications: 8, ..Counters::default() };
         counters.count_apply("accepted");
         counters.count_apply("accepted");
-        for millis in [1, 3, 9_000] {
+        for millis in [1, 3, 90_000] {
             counters.commits.observe(Duration::from_millis(millis));
         }
         let name = BackendSetName::new("app").expect("a valid name");
-        let tallies = [(name, Tally { passed: 5, failed: 2, decisions: 1 })].into();
+        let mut tally = Tally { passed: 5, failed: 2, decisions: 1, ..Tally::default() };
+        tally.took.observe(Duration::from_millis(30));
+        let tallies = [(name, tally)].into();
+        let backend = |name, health, is_healthy| Backend { name, health, is_healthy };
+        let set = BackendSet {
+            name: "app",
+            usable: 1,
+            backends: vec![
+                backend("one", v1::Health::Unhealthy, false),
+                backend("two", v1::Health::Unknown, true),
+            ],
+        };
+        let proxy = |id: &str, is_connected, is_in_sync, millis| Proxy {
+            id: id.into(),
+            is_connected,
+            is_in_sync,
+            is_rejecting: !is_in_sync,
+            lag: Duration::from_millis(millis),
+        };
         let facts = Facts {
             counters: &counters,
             revision: 4,
             epoch: 2,
             version: 9,
-            connected: 3,
-            in_sync: 1,
+            snapshot_bytes: 77,
             waiting_changes: 0,
             tallies: &tallies,
-            backends: [(("app", v1::Health::Unhealthy), 2)].into(),
+            backend_sets: vec![set],
+            proxies: vec![
+                proxy("p1", true, true, 0),
+                proxy("p2", true, false, 1_500),
+                proxy("p3", false, false, 0),
+            ],
         };
-        let page = render(&facts);
+        let page = render(&facts).into_text();
         for line in [
             "# TYPE lb_control_revision gauge",
             "lb_control_revision 4",
             "lb_control_epoch 2",
             "lb_control_snapshot_version 9",
-            "lb_control_proxies_connected 3",
-            "lb_control_proxies_in_sync 1",
-            "lb_control_backends{backend_set=\"app\",health=\"unhealthy\"} 2",
+            "lb_control_snapshot_bytes 77",
+            "lb_control_publications_total 8",
+            "lb_control_backends{backend_set=\"app\",health=\"unhealthy\"} 1",
+            "lb_control_backends{backend_set=\"app\",health=\"healthy\"} 0",
+            "lb_control_backends_usable{backend_set=\"app\"} 1",
+            "lb_control_backend_healthy{backend_set=\"app\",backend=\"one\"} 0",
+            "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",
+            "lb_control_probe_seconds_sum{backend_set=\"app\"} 0.03",
             "lb_control_health_changes_total{backend_set=\"app\"} 1",
             "lb_control_applies_total{result=\"accepted\"} 2",
             "lb_control_store_commit_seconds_bucket{le=\"0.001\"} 1",
-            "lb_control_store_commit_seconds_bucket{le=\"0.005\"} 2",
-            "lb_control_store_commit_seconds_bucket{le=\"2.5\"} 2",
+            "lb_control_store_commit_seconds_bucket{le=\"0.004\"} 2",
+            "lb_control_store_commit_seconds_bucket{le=\"30\"} 2",
             "lb_control_store_commit_seconds_bucket{le=\"+Inf\"} 3",
-            "lb_control_store_commit_seconds_sum 9.004",
+            "lb_control_store_commit_seconds_sum 90.004",
             "lb_control_store_commit_seconds_count 3",
+            "lb_control_proxies_connected 2",
+            "lb_control_proxies_in_sync 1",
+            "lb_control_proxy_connected{proxy=\"p3\"} 0",
+            "lb_control_proxy_in_sync{proxy=\"p2\"} 0",
+            "lb_control_proxy_lag_seconds{proxy=\"p2\"} 1.5",
+            "lb_control_proxy_rejecting{proxy=\"p2\"} 1",
+            "lb_control_push_seconds_count 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
         }
+        let gone = "lb_control_proxy_in_sync{proxy=\"p3\"}";
+        assert!(!page.contains(gone), "who is not connected is neither in sync nor behind");
     }
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use lb_common::clock;
+use lb_common::{
+    clock,
+    telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
+};
 use lb_proto::{update::Sealed, v1};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -24,6 +27,7 @@ use crate::{
     },
     publisher::Publisher,
     store::{StoreError, redb::Store},
+    trace,
 };
 
 /// So many events wait for the owner; whoever brings more waits with them.
@@ -40,6 +44,7 @@ pub struct Handle {
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
     store: Arc<Store>,
+    trace_ratio: Option<Ratio>,
 }
 
 /// The running owner.
@@ -55,6 +60,8 @@ pub struct Terms {
     pub dry_run: bool,
     pub comment: String,
     pub file_digest: Option<u64>,
+    /// Where in a trace it is asked for.
+    pub cause: Option<TraceContext>,
 }
 
 struct Owner {
@@ -67,8 +74,14 @@ struct Owner {
     writes: JoinSet<Event>,
 }
 
-/// Starts the owner; `first` is published already when this returns.
-pub fn spawn(controller: Controller, first: Sealed, store: Store) -> (Handle, Running) {
+/// Starts the owner; `first` is published already when this returns. `trace_ratio` says how many of
+/// the calls that come without a trace begin one.
+pub fn spawn(
+    controller: Controller,
+    first: Sealed,
+    store: Store,
+    trace_ratio: Option<Ratio>,
+) -> (Handle, Running) {
     let (events, inbox) = mpsc::channel(INBOX);
     let (stop, stopped) = oneshot::channel();
     let handle = Handle {
@@ -76,6 +89,7 @@ pub fn spawn(controller: Controller, first: Sealed, store: Store) -> (Handle, Ru
         news: broadcast::Sender::new(NEWS),
         publisher: Arc::new(Publisher::new(first)),
         store: Arc::new(store),
+        trace_ratio,
     };
     let owner = Owner {
         controller,
@@ -97,9 +111,10 @@ impl Handle {
     /// # Errors
     /// Why it is not.
     pub async fn mutate(&self, change: Change, terms: Terms) -> Result<Applied, Refused> {
-        let Terms { expected_revision, dry_run, comment, file_digest } = terms;
+        let Terms { expected_revision, dry_run, comment, file_digest, cause } = terms;
         let (reply, answer) = oneshot::channel();
-        let mutation = Mutation { change, expected_revision, dry_run, comment, file_digest, reply };
+        let mutation =
+            Mutation { change, expected_revision, dry_run, comment, file_digest, cause, reply };
         self.send(Event::Mutate(mutation)).await?;
         answer.await.unwrap_or(Err(Refused::Ending))
     }
@@ -145,6 +160,10 @@ impl Handle {
 
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
+    }
+
+    pub fn trace_ratio(&self) -> Option<Ratio> {
+        self.trace_ratio
     }
 }
 
@@ -199,15 +218,18 @@ impl Owner {
     /// Whoever is told something may have left; that is no error.
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Commit { revision, file_digest } => {
+            Effect::Commit { revision, file_digest, cause } => {
                 let store = Arc::clone(&self.store);
+                let span = trace::commit(cause);
                 self.writes.spawn(async move {
                     let started = clock::now();
                     let write = move |store: &Store| store.commit(revision.as_deref(), file_digest);
                     let result = blocking(&store, write).await;
                     if let Err(error) = &result {
                         tracing::error!(%error, "a change could not be stored");
+                        trace::failed(&span, error);
                     }
+                    drop(span);
                     Event::Committed { result, took: clock::now() - started }
                 });
             }
@@ -225,7 +247,11 @@ impl Owner {
             Effect::Probe(job) => {
                 self.probes.spawn(run_probe(job));
             }
-            Effect::Publish(sealed) => self.publisher.publish(sealed),
+            Effect::Publish { sealed, cause } => {
+                let snapshot = &sealed.snapshot;
+                let span = trace::publish(cause, snapshot.id, snapshot.revision);
+                self.publisher.publish(sealed, context_of(&span));
+            }
             Effect::Announce(event) => {
                 log(&event);
                 let _ = self.news.send(Arc::new(event));

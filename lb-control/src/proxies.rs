@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -16,15 +16,34 @@ use lb_common::{
 use lb_proto::v1;
 use tokio::sync::oneshot;
 
-use crate::timestamp;
+use crate::{
+    load::{Counted, Counts, Traffic},
+    metrics, timestamp,
+};
 
 /// So many proxies may be connected at a time.
 const MOST_CONNECTED: usize = 10_000;
 /// So many others stay listed.
 const MOST_DISCONNECTED: usize = 1_000;
 
+/// Now, in both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Instant,
+    pub wall: Duration,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(pub u64);
+
+/// What a proxy began to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// Something else than before, on a connection of that time.
+    New { connected: Instant },
+    /// What it ran already.
+    Same,
+}
 
 /// What a proxy says about itself when it connects.
 #[derive(Clone, Debug)]
@@ -53,6 +72,10 @@ pub type End = oneshot::Sender<Ended>;
 pub struct Report {
     pub version: Version,
     pub backends: HashMap<(BackendSetName, BackendName), Load>,
+    /// Client connections.
+    pub connections: u64,
+    /// In some reports only.
+    pub counts: Option<Counts>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,17 +105,19 @@ pub struct Emptying {
 #[derive(Debug, Default)]
 pub struct Proxies {
     by_id: BTreeMap<ProxyId, Proxy>,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
 struct Proxy {
     hello: Hello,
     connection: Option<(ConnectionId, End)>,
-    connected_since: Duration,
+    connected: Moment,
     disconnected_since: Option<Duration>,
     applied_at: Option<Duration>,
     rejection: String,
     report: Report,
+    counted: Counted,
 }
 
 // === impl Proxies ===
@@ -105,7 +130,7 @@ impl Proxies {
         id: &ProxyId,
         connection: (ConnectionId, End),
         hello: Hello,
-        wall: Duration,
+        moment: Moment,
     ) -> Option<(End, Ended)> {
         let old = self.by_id.get_mut(id).and_then(|proxy| proxy.connection.take());
         if old.is_none() && self.connected().count() >= MOST_CONNECTED {
@@ -116,10 +141,11 @@ impl Proxies {
             applied_at: self.by_id.get(id).and_then(|proxy| proxy.applied_at),
             hello,
             connection: Some(connection),
-            connected_since: wall,
+            connected: moment,
             disconnected_since: None,
             rejection: String::new(),
             report: Report::default(),
+            counted: Counted::default(),
         };
         self.by_id.insert(id.clone(), proxy);
         old.map(|(_, end)| (end, Ended::Replaced { by }))
@@ -131,6 +157,7 @@ impl Proxies {
         proxy.connection = None;
         proxy.disconnected_since = Some(wall);
         proxy.report = Report::default();
+        proxy.counted = Counted::default();
         let gone = self.by_id.iter().filter_map(|(id, p)| Some((p.disconnected_since?, id)));
         if gone.clone().count() > MOST_DISCONNECTED
             && let Some(oldest) = gone.min().map(|(_, id)| id.clone())
@@ -140,19 +167,22 @@ impl Proxies {
         true
     }
 
-    /// Returns whether this is news.
+    /// Returns what that changed; nothing, if this is not the proxy's connection.
     pub fn applied(
         &mut self,
         id: &ProxyId,
         connection: ConnectionId,
         snapshot: SnapshotId,
         wall: Duration,
-    ) -> bool {
-        let Some(proxy) = self.current(id, connection) else { return false };
-        proxy.hello.running = Some(snapshot);
+    ) -> Option<Began> {
+        let proxy = self.current(id, connection)?;
+        let before = proxy.hello.running.replace(snapshot);
         proxy.applied_at = Some(wall);
         proxy.rejection.clear();
-        true
+        Some(match before == Some(snapshot) {
+            true => Began::Same,
+            false => Began::New { connected: proxy.connected.now },
+        })
     }
 
     /// Returns whether this is news.
@@ -162,21 +192,69 @@ impl Proxies {
         true
     }
 
-    pub fn report(&mut self, id: &ProxyId, connection: ConnectionId, report: Report) {
-        if let Some(proxy) = self.current(id, connection) {
-            proxy.report = report;
+    pub fn report(
+        &mut self,
+        id: &ProxyId,
+        connection: ConnectionId,
+        mut report: Report,
+        now: Instant,
+    ) {
+        let Some(proxy) = current(&mut self.by_id, id, connection) else { return };
+        if let Some(counts) = report.counts.take() {
+            self.traffic.report(&mut proxy.counted, counts, now);
         }
+        proxy.report = report;
     }
 
     /// All that are known, and whether each runs `current`.
-    pub fn list(&self, current: SnapshotId) -> Vec<v1::Proxy> {
-        self.by_id.iter().map(|(id, proxy)| proxy.describe(id, current)).collect()
+    pub fn list(&self, current: SnapshotId, now: Instant) -> Vec<v1::Proxy> {
+        let describe = |(id, proxy): (&ProxyId, &Proxy)| v1::Proxy {
+            load: proxy.connection.as_ref().map(|_| v1::Load {
+                in_flight: proxy.in_flight(),
+                ..self.traffic.proxy(&proxy.counted, now)
+            }),
+            ..proxy.describe(id, current)
+        };
+        self.by_id.iter().map(describe).collect()
     }
 
-    /// How many are connected, and how many of them run `current`.
-    pub fn count(&self, current: SnapshotId) -> (usize, usize) {
-        let in_sync = self.connected().filter(|(_, proxy)| proxy.hello.running == Some(current));
-        (self.connected().count(), in_sync.count())
+    /// The traffic of all connected proxies together.
+    pub fn fleet_load(&self, now: Instant) -> v1::Load {
+        let in_flight = self.connected().map(|(_, proxy)| proxy.in_flight());
+        let in_flight = in_flight.fold(0, u64::saturating_add);
+        v1::Load { in_flight, ..self.traffic.fleet(now) }
+    }
+
+    /// The rates and latencies of some backends together; see [`Proxies::load`] for the rest.
+    pub fn rates<'a>(
+        &self,
+        backends: impl IntoIterator<Item = &'a (BackendSetName, BackendName)>,
+        now: Instant,
+    ) -> v1::Load {
+        self.traffic.backends(backends, now)
+    }
+
+    /// All that are known, as metrics have them; `current` was published at that time.
+    pub fn metrics(
+        &self,
+        (current, published): (SnapshotId, Instant),
+        now: Instant,
+    ) -> Vec<metrics::Proxy> {
+        let describe = |(id, proxy): (&ProxyId, &Proxy)| {
+            let is_in_sync = proxy.hello.running == Some(current);
+            let since = published.max(proxy.connected.now);
+            metrics::Proxy {
+                id: id.to_string(),
+                is_connected: proxy.connection.is_some(),
+                is_in_sync,
+                is_rejecting: !proxy.rejection.is_empty(),
+                lag: match is_in_sync {
+                    true => Duration::ZERO,
+                    false => now.saturating_duration_since(since),
+                },
+            }
+        };
+        self.by_id.iter().map(describe).collect()
     }
 
     /// What is reported about all backends that are not idle, over the whole fleet.
@@ -216,15 +294,29 @@ impl Proxies {
     }
 
     fn current(&mut self, id: &ProxyId, connection: ConnectionId) -> Option<&mut Proxy> {
-        let proxy = self.by_id.get_mut(id)?;
-        let is_current = proxy.connection.as_ref().is_some_and(|(own, _)| *own == connection);
-        is_current.then_some(proxy)
+        current(&mut self.by_id, id, connection)
     }
+}
+
+/// The proxy, if this is its connection.
+fn current<'a>(
+    by_id: &'a mut BTreeMap<ProxyId, Proxy>,
+    id: &ProxyId,
+    connection: ConnectionId,
+) -> Option<&'a mut Proxy> {
+    let proxy = by_id.get_mut(id)?;
+    let is_current = proxy.connection.as_ref().is_some_and(|(own, _)| *own == connection);
+    is_current.then_some(proxy)
 }
 
 // === impl Proxy ===
 
 impl Proxy {
+    fn in_flight(&self) -> u64 {
+        let loads = self.report.backends.values();
+        loads.map(|load| load.in_flight).fold(0, u64::saturating_add)
+    }
+
     fn describe(&self, id: &ProxyId, current: SnapshotId) -> v1::Proxy {
         let connected = self.connection.is_some();
         let running = self.hello.running.unwrap_or_default();
@@ -234,7 +326,7 @@ impl Proxy {
             address: self.hello.address.map(|address| address.to_string()).unwrap_or_default(),
             build: self.hello.build.clone(),
             connected,
-            connected_since: Some(timestamp(self.connected_since)),
+            connected_since: Some(timestamp(self.connected.wall)),
             disconnected_since: self.disconnected_since.map(timestamp),
             epoch: running.version.epoch,
             version: running.version.version,
@@ -243,132 +335,10 @@ impl Proxy {
             applied_at: self.applied_at.map(timestamp),
             rejection: self.rejection.clone(),
             load: None,
-            connections: 0,
+            connections: self.report.connections,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use lb_common::snapshot::Digest;
-
-    use super::*;
-
-    const WALL: Duration = Duration::from_secs(1_700_000_000);
-
-    fn proxy(id: impl std::fmt::Display) -> ProxyId {
-        ProxyId::new(&id.to_string()).expect("a valid id")
-    }
-
-    fn snapshot(version: u64) -> SnapshotId {
-        SnapshotId { version: Version { epoch: 1, version }, digest: Digest(version) }
-    }
-
-    fn backend() -> (BackendSetName, BackendName) {
-        let name = "one";
-        (
-            BackendSetName::new("app").expect("a valid name"),
-            BackendName::new(name).expect("a valid name"),
-        )
-    }
-
-    fn report(version: u64, in_flight: u64) -> Report {
-        let load = Load { in_flight, ejection: (in_flight == 0).then(|| "5xx".into()) };
-        Report { version: snapshot(version).version, backends: [(backend(), load)].into() }
-    }
-
-    fn connect(proxies: &mut Proxies, id: &str, connection: u64) -> Option<Ended> {
-        let hello = Hello { zone: "z".into(), build: "b".into(), address: None, running: None };
-        let (end, _) = oneshot::channel();
-        let ended = proxies.connect(&proxy(id), (ConnectionId(connection), end), hello, WALL);
-        ended.map(|(_, why)| why)
-    }
-
-    fn lists(proxies: &Proxies) -> Vec<(String, bool, bool)> {
-        let listed = proxies.list(snapshot(2)).into_iter();
-        listed.map(|proxy| (proxy.id, proxy.connected, proxy.in_sync)).collect()
-    }
-
-    #[test]
-    fn the_newer_of_two_connections_counts_and_the_older_is_ended() {
-        let mut proxies = Proxies::default();
-        assert_eq!(connect(&mut proxies, "p", 1), None);
-        assert_eq!(connect(&mut proxies, "p", 2), Some(Ended::Replaced { by: None }));
-        assert!(!proxies.applied(&proxy("p"), ConnectionId(1), snapshot(2), WALL));
-        assert!(!proxies.disconnect(&proxy("p"), ConnectionId(1), WALL));
-        assert_eq!(lists(&proxies), [("p".into(), true, false)]);
-        assert!(proxies.applied(&proxy("p"), ConnectionId(2), snapshot(2), WALL));
-        assert_eq!(lists(&proxies), [("p".into(), true, true)]);
-    }
-
-    #[test]
-    fn a_rejection_is_remembered_until_something_is_applied() {
-        let mut proxies = Proxies::default();
-        connect(&mut proxies, "p", 1);
-        proxies.rejected(&proxy("p"), ConnectionId(1), "too odd");
-        assert_eq!(proxies.list(snapshot(2))[0].rejection, "too odd");
-        proxies.applied(&proxy("p"), ConnectionId(1), snapshot(2), WALL);
-        assert_eq!(proxies.list(snapshot(2))[0].rejection, "");
-    }
-
-    #[test]
-    fn load_is_of_connected_proxies_as_they_last_reported() {
-        let mut proxies = Proxies::default();
-        for (id, connection) in [("a", 1), ("b", 2), ("c", 3)] {
-            connect(&mut proxies, id, connection);
-            proxies.report(&proxy(id), ConnectionId(connection), report(1, 100));
-            proxies.report(&proxy(id), ConnectionId(connection), report(1, connection - 1));
-        }
-        proxies.disconnect(&proxy("c"), ConnectionId(3), WALL);
-        let ejections = vec![v1::LocalEjection { proxy_id: "a".into(), reason: "5xx".into() }];
-        let expected = FleetLoad { in_flight: 1, ejections };
-        assert_eq!(proxies.load()[&backend()], expected);
-    }
-
-    #[test]
-    fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
-        let mut proxies = Proxies::default();
-        let since = snapshot(2).version;
-        let seen = |proxies: &Proxies| {
-            let Emptying { in_flight, waiting_for, empty } = proxies.emptying(&backend(), since);
-            (in_flight, waiting_for.join(" "), empty)
-        };
-        assert_eq!(seen(&proxies), (0, String::new(), true), "nobody is there");
-        connect(&mut proxies, "a", 1);
-        connect(&mut proxies, "b", 2);
-        let (a, b) = (proxy("a"), proxy("b"));
-        proxies.report(&a, ConnectionId(1), report(1, 3));
-        assert_eq!(seen(&proxies), (3, "a b".into(), false));
-        proxies.applied(&a, ConnectionId(1), snapshot(2), WALL);
-        proxies.applied(&b, ConnectionId(2), snapshot(3), WALL);
-        proxies.report(&a, ConnectionId(1), report(1, 0));
-        proxies.report(&b, ConnectionId(2), report(3, 0));
-        assert_eq!(seen(&proxies), (0, String::new(), false), "a's count is from before");
-        proxies.report(&a, ConnectionId(1), report(2, 1));
-        assert_eq!(seen(&proxies), (1, String::new(), false));
-        proxies.report(&a, ConnectionId(1), report(2, 0));
-        assert_eq!(seen(&proxies), (0, String::new(), true));
-    }
-
-    #[test]
-    fn the_oldest_of_too_many_disconnected_proxies_is_forgotten() {
-        let mut proxies = Proxies::default();
-        for i in 0..=MOST_DISCONNECTED as u64 {
-            connect(&mut proxies, &i.to_string(), i);
-            let wall = WALL + Duration::from_secs(i);
-            assert!(proxies.disconnect(&proxy(i), ConnectionId(i), wall));
-        }
-        assert_eq!(proxies.by_id.len(), MOST_DISCONNECTED);
-        assert!(!proxies.by_id.contains_key("0"));
-    }
-
-    #[test]
-    fn too_many_connections_are_refused() {
-        let mut proxies = Proxies::default();
-        for i in 0..MOST_CONNECTED as u64 {
-            assert_eq!(connect(&mut proxies, &i.to_string(), i), None);
-        }
-        assert_eq!(connect(&mut proxies, "more", 0), Some(Ended::TooMany));
-        assert_eq!(connect(&mut proxies, "7", 0), Some(Ended::Replaced { by: None }));
-    }
-}
+mod tests;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use lb_common::snapshot::{Snapshot, SnapshotId};
+use lb_common::{
+    snapshot::{Snapshot, SnapshotId},
+    telemetry::trace_context::TraceContext,
+};
 use lb_proto::{
     update::{self, Sealed},
     v1,
@@ -31,6 +34,8 @@ pub struct Publisher {
 pub struct Published {
     snapshot: Arc<Snapshot>,
     bytes: Bytes,
+    /// Where in a trace it was published.
+    cause: Option<TraceContext>,
     /// Oldest first.
     bases: VecDeque<Base>,
 }
@@ -49,17 +54,23 @@ impl Publisher {
         let published = Published {
             snapshot: Arc::new(first.snapshot),
             bytes: first.bytes,
+            cause: None,
             bases: VecDeque::new(),
         };
         Self { current: watch::Sender::new(Arc::new(published)) }
     }
 
-    pub fn publish(&self, next: Sealed) {
-        self.current.send_modify(|current| *current = Arc::new(current.followed_by(next)));
+    pub fn publish(&self, next: Sealed, cause: Option<TraceContext>) {
+        self.current.send_modify(|current| *current = Arc::new(current.followed_by(next, cause)));
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
         self.current.subscribe()
+    }
+
+    /// What proxies are to run now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.borrow().snapshot)
     }
 }
 
@@ -68,6 +79,10 @@ impl Publisher {
 impl Published {
     pub fn id(&self) -> SnapshotId {
         self.snapshot.id
+    }
+
+    pub fn cause(&self) -> Option<TraceContext> {
+        self.cause
     }
 
     /// What leads here: from `base` if that is a snapshot that was published, and if it takes less
@@ -87,12 +102,13 @@ impl Published {
         (update, full)
     }
 
-    fn followed_by(&self, next: Sealed) -> Self {
+    fn followed_by(&self, next: Sealed, cause: Option<TraceContext>) -> Self {
         let earlier = self.bases.iter().map(|base| &base.snapshot).chain([&self.snapshot]);
         let surplus = (self.bases.len() + 1).saturating_sub(MOST_BASES);
         Self {
             snapshot: Arc::new(next.snapshot),
             bytes: next.bytes,
+            cause,
             bases: earlier.skip(surplus).map(Base::new).collect(),
         }
     }
@@ -128,7 +144,7 @@ mod tests {
     fn publisher(versions: u64) -> (Publisher, Vec<Snapshot>) {
         let publisher = Publisher::new(sealed(1));
         for version in 2..=versions {
-            publisher.publish(sealed(version));
+            publisher.publish(sealed(version), None);
         }
         (publisher, (1..=versions).map(|version| sealed(version).snapshot).collect())
     }
@@ -180,8 +196,8 @@ mod tests {
         let (publisher, _) = publisher(1);
         let mut subscriber = publisher.subscribe();
         subscriber.mark_unchanged();
-        publisher.publish(sealed(2));
-        publisher.publish(sealed(3));
+        publisher.publish(sealed(2), None);
+        publisher.publish(sealed(3), None);
         assert!(subscriber.has_changed().expect("is published to"));
         assert_eq!(subscriber.borrow_and_update().id().version.version, 3);
         assert!(!subscriber.has_changed().expect("is published to"));

@@ -16,6 +16,7 @@ fn start(directory: &Path) -> Control {
     Control::start(Settings {
         data_dir: Some(directory.join("data")),
         config: Some(directory.join("lb.toml")),
+        ..Settings::default()
     })
 }
 

@@ -173,17 +173,15 @@ fn hash(hash: &Hash) -> v1::Hash {
     v1::Hash {
         key: match &hash.key {
             HashKey::ClientAddress => String::new(),
-            HashKey::Path => "path".into(),
-            HashKey::Header(name) => format!("header:{name}"),
-            HashKey::Cookie(name) => format!("cookie:{name}"),
+            key => key.to_string(),
         },
         algorithm: match hash.algorithm {
             HashAlgorithm::Maglev => String::new(),
-            HashAlgorithm::Rendezvous => "rendezvous".into(),
+            algorithm => algorithm.as_str().into(),
         },
         function: match hash.function {
             HashFunction::Xxh3 => String::new(),
-            HashFunction::Crc32 => "crc32".into(),
+            function => function.as_str().into(),
         },
     }
 }

@@ -1,10 +1,35 @@
 //! The TOML spelling of a spec, with the line of everything that is wrong.
+//!
+//! A file is the whole desired state, unless it says `partial = true`: then it is some parts of it,
+//! and means nothing for the others. Only [`Document`] knows partial files; whoever takes a file for
+//! the whole state reads it with [`parse`], which refuses them.
+//!
+//! # Invariants
+//!
+//! - `parse(to_toml(x)) == x` for every valid spec: what is not given is not spelled out, and what
+//!   is given stays, even where it is a default.
 
 use std::fmt;
 
+use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use crate::{error::Problem, parse, v1};
+use crate::{
+    error::{Problem, Problems},
+    parse, v1,
+};
+
+mod write;
+
+pub use write::to_toml;
+
+/// A file that may be about some parts only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Document {
+    pub spec: v1::Spec,
+    /// What is not in the spec is not meant.
+    pub partial: bool,
+}
 
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,25 +47,41 @@ pub struct FileError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct FileErrors(pub Vec<FileError>);
 
+/// As it stands in a file; serde knows no unknown fields together with flattened ones.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Fields {
+    listeners: Vec<v1::Listener>,
+    routes: Vec<v1::Route>,
+    backend_sets: Vec<v1::BackendSet>,
+    partial: bool,
+}
+
 /// Reads a spec and looks at all of it.
 ///
 /// # Errors
 /// Everything that is wrong, or the first thing that is no TOML or no known field.
 pub fn parse(text: &str) -> Result<v1::Spec, FileErrors> {
-    let spec: v1::Spec = toml::from_str(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start);
-        let message = error.message().trim_end().replace('\n', "; ");
-        FileErrors(vec![at_offset(text, offset, String::new(), message)])
-    })?;
+    let spec: v1::Spec = read(text)?;
     match parse::desired_state(&spec) {
         Ok(_) => Ok(spec),
-        Err(problems) => Err(FileErrors(locate(text, problems.0))),
+        Err(problems) => Err(locate(text, problems)),
     }
 }
 
-fn locate(text: &str, problems: Vec<Problem>) -> Vec<FileError> {
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, FileErrors> {
+    toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let message = error.message().trim_end().replace('\n', "; ");
+        FileErrors(vec![at_offset(text, offset, String::new(), message)])
+    })
+}
+
+/// Finds the places of problems that are told by their fields.
+pub fn locate(text: &str, problems: Problems) -> FileErrors {
     let root = DeTable::parse(text).ok();
     let mut errors: Vec<_> = problems
+        .0
         .into_iter()
         .map(|Problem { field, message }| {
             let offset = root.as_ref().map_or(0, |root| offset_of(root.get_ref(), &field));
@@ -48,7 +89,7 @@ fn locate(text: &str, problems: Vec<Problem>) -> Vec<FileError> {
         })
         .collect();
     errors.sort_by_key(|error| (error.line, error.column));
-    errors
+    FileErrors(errors)
 }
 
 /// Where the field stands, or the innermost part of its path that does stand somewhere.
@@ -98,6 +139,35 @@ fn at_offset(text: &str, offset: usize, field: String, message: String) -> FileE
     let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
     FileError { line, column, field, message }
 }
+
+// === impl Document ===
+
+impl Document {
+    /// Reads a file that may be about some parts only: it says so itself, or `partial` does. The
+    /// references of parts may lead to what is not in the file.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn parse(text: &str, partial: bool) -> Result<Self, FileErrors> {
+        let Fields { listeners, routes, backend_sets, partial: says_partial } = read(text)?;
+        let spec = v1::Spec { listeners, routes, backend_sets };
+        let partial = partial || says_partial;
+        let mut problems = Problems::default();
+        let state = parse::spec_parts(&spec, &mut problems);
+        if !partial && problems.0.is_empty() {
+            parse::check(&state, &mut problems);
+        }
+        problems.or(Self { spec, partial }).map_err(|problems| locate(text, problems))
+    }
+
+    /// What [`Document::parse`] reads back.
+    pub fn to_toml(&self) -> String {
+        let partial = if self.partial { "partial = true\n\n" } else { "" };
+        format!("{partial}{}", to_toml(&self.spec))
+    }
+}
+
+// === impl FileErrors ===
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,5 +248,28 @@ mod tests {
             "line 3, column 1: routes[a].backend_set: no backend set is called \"app\"; there are \
              api",
         );
+    }
+
+    #[test]
+    fn a_part_may_refer_to_what_is_elsewhere_and_is_never_taken_for_the_whole() {
+        let text = "partial = true\n[[routes]]\nname = \"a\"\nbackend_set = \"app\"\n";
+        let document = Document::parse(text, false).expect("it is right");
+        assert!(document.partial);
+        assert_eq!(document.spec.routes[0].backend_set, "app");
+        assert_eq!(Document::parse(&document.to_toml(), false), Ok(document.clone()));
+        let error = parse(text).expect_err("it is not the whole").to_string();
+        assert!(error.starts_with("line 1, column 1: unknown field `partial`"), "{error}");
+
+        let whole = text.replace("true", "false");
+        let error = Document::parse(&whole, false).expect_err("app is nowhere").to_string();
+        assert!(error.contains("no backend set is called \"app\""), "{error}");
+        assert_eq!(Document::parse(&whole, true), Ok(document));
+    }
+
+    #[test]
+    fn the_parts_of_a_partial_file_are_looked_at() {
+        let text = "partial = true\n[[routes]]\nname = \"a\"\n";
+        let error = Document::parse(text, false).expect_err("it does nothing").to_string();
+        assert!(error.starts_with("line 2, column 1: routes[a]: needs exactly one of"), "{error}");
     }
 }

@@ -11,6 +11,11 @@ pub const BOUNDS: [u64; 20] = [
 
 pub const BUCKETS: usize = BOUNDS.len() + 1;
 
+/// [`BOUNDS`] in seconds, as metrics have them.
+pub fn bounds() -> impl Iterator<Item = f64> {
+    BOUNDS.into_iter().map(|micros| Duration::from_micros(micros).as_secs_f64())
+}
+
 /// The bucket of one measurement.
 pub fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

@@ -7,6 +7,9 @@
 //! port. So a socket that is to be closed first gets a filter that drops SYNs: no new connection
 //! begins, those that are being made complete, and all are accepted before it is closed. A client
 //! whose SYN was dropped sends it again, to a socket that is left.
+//!
+//! A socket that was inherited is not closed at all: a service manager has it too, and what waits in
+//! its queue is for the process that comes next.
 
 use std::{
     io,
@@ -17,7 +20,7 @@ use std::{
 };
 
 use lb_common::id::ListenerName;
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
 use tokio::{sync::oneshot, task::spawn_local, time};
 
 use crate::{table, worker::Worker};
@@ -28,6 +31,14 @@ pub const LINGER: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_millis(50);
 const BACKLOG: i32 = 4096;
 
+/// To accept on.
+#[derive(Debug)]
+pub struct Socket {
+    listener: TcpListener,
+    /// Somebody else has it too.
+    is_inherited: bool,
+}
+
 /// Stops accepting when it is dropped.
 #[derive(Debug)]
 pub struct Stop(#[expect(dead_code, reason = "dropping it is the signal")] oneshot::Sender<()>);
@@ -36,11 +47,12 @@ pub struct Stop(#[expect(dead_code, reason = "dropping it is the signal")] onesh
 ///
 /// # Errors
 /// Those of the system; another program that listens there without sharing, for instance.
-pub fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<TcpListener>> {
+pub fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<Socket>> {
     let mut address = address;
     let mut bound = Vec::with_capacity(sockets);
     for _ in 0..sockets {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
@@ -48,13 +60,24 @@ pub fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<TcpListener>>
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from(socket);
         address = listener.local_addr()?;
-        bound.push(listener);
+        bound.push(Socket { listener, is_inherited: false });
     }
     Ok(bound)
 }
 
+/// Gives each worker a socket that somebody else opened. It has one queue, of which each takes what
+/// it can.
+///
+/// # Errors
+/// If there are no more descriptors.
+pub fn share(inherited: &TcpListener, sockets: usize) -> io::Result<Vec<Socket>> {
+    inherited.set_nonblocking(true)?;
+    let share = |_| Ok(Socket { listener: inherited.try_clone()?, is_inherited: true });
+    (0..sockets).map(share).collect()
+}
+
 /// Accepts in a task of its own until told to stop.
-pub fn start(worker: &Rc<Worker>, name: &ListenerName, socket: TcpListener) -> Option<Stop> {
+pub fn start(worker: &Rc<Worker>, name: &ListenerName, socket: Socket) -> Option<Stop> {
     let (stop, stopped) = oneshot::channel();
     // Tables come before their listeners, so it is there unless it is gone again.
     let at_first = Arc::clone(worker.table().listeners.get(name)?);
@@ -67,6 +90,16 @@ pub fn start(worker: &Rc<Worker>, name: &ListenerName, socket: TcpListener) -> O
     Some(Stop(stop))
 }
 
+// === impl Socket ===
+
+impl Socket {
+    /// # Errors
+    /// If the system does not know any more.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
 struct Acceptor {
     worker: Rc<Worker>,
     name: ListenerName,
@@ -75,13 +108,17 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(&self, socket: TcpListener, mut stopped: oneshot::Receiver<()>) -> io::Result<()> {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
+    async fn run(&self, socket: Socket, mut stopped: oneshot::Receiver<()>) -> io::Result<()> {
+        let Socket { listener, is_inherited } = socket;
+        let socket = tokio::net::TcpListener::from_std(listener)?;
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
                 accepted = socket.accept() => self.take(accepted).await,
             }
+        }
+        if is_inherited {
+            return Ok(());
         }
         SockRef::from(&socket).attach_filter(&DROP_SYNS)?;
         let linger = async {

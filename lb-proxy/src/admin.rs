@@ -7,15 +7,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lb_common::{clock, drain::Drain, id::ProxyId};
+use lb_common::{clock, drain::Drain, exposition, id::ProxyId};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     control::status::ControlStatus,
-    metrics::{BackendMetrics, Counter, Exposition},
+    metrics::page::{self, Facts},
     server::BoundAddresses,
-    table::{RoutingTable, Target},
     worker::Shared,
 };
 
@@ -76,7 +75,7 @@ impl Admin {
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, self.metrics());
-                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                let kind = HeaderValue::from_static(exposition::CONTENT_TYPE);
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
@@ -153,108 +152,13 @@ impl Admin {
     }
 
     fn metrics(&self) -> String {
-        let table = self.shared.table.load_full();
-        let mut text = Exposition::default();
-        self.process_metrics(&mut text);
-        route_metrics(&table, &mut text);
-        backend_metrics(&table, self.shared.millis(clock::now()), &mut text);
-        text.into_text()
-    }
-
-    fn process_metrics(&self, text: &mut Exposition) {
-        let control = self.control.borrow().clone();
-        let metrics = &self.shared.metrics;
-        let accepted = metrics.sum(|shard| &shard.connections_accepted);
-        let closed = metrics.sum(|shard| &shard.connections_closed);
-        let running = control.running.map(|running| (running.id.version, running.revision));
-        let (version, revision) = running.unwrap_or_default();
-        let connected = u64::from(control.connection.is_connected());
-        let rejected = u64::from(control.last_rejection.is_some());
-        #[rustfmt::skip]
-        let values = [
-            ("lb_proxy_table_epoch", "gauge", "Epoch of the snapshot that runs.", version.epoch),
-            ("lb_proxy_table_version", "gauge", "Version of the snapshot that runs.", version.version),
-            ("lb_proxy_table_revision", "gauge", "Accepted change that runs.", revision),
-            ("lb_proxy_controller_connected", "gauge", "1 while the control stream is open.", connected),
-            ("lb_proxy_update_rejected", "gauge", "1 once an update was refused.", rejected),
-            ("lb_proxy_connections_accepted_total", "counter", "Client connections.", accepted),
-            ("lb_proxy_connections_open", "gauge", "Client connections.", accepted.saturating_sub(closed)),
-            ("lb_proxy_accept_errors_total", "counter", "Connections that could not be accepted.", metrics.sum(|shard| &shard.accept_errors)),
-            ("lb_proxy_unrouted_total", "counter", "Requests that no route took.", metrics.sum(|shard| &shard.unrouted)),
-        ];
-        for (name, kind, help, value) in values {
-            text.metric(name, kind, help);
-            text.sample(name, &[], value);
-        }
-    }
-}
-
-fn route_metrics(table: &RoutingTable, text: &mut Exposition) {
-    let mut routes: Vec<_> = table.routes.iter().collect();
-    routes.sort_by_key(|(name, _)| *name);
-    text.metric("lb_proxy_responses_total", "counter", "Responses by route and class of status.");
-    for (name, route) in &routes {
-        text.responses(name.as_str(), &route.metrics);
-    }
-    text.metric(
-        "lb_proxy_response_seconds",
-        "histogram",
-        "From a request's head to its response's head.",
-    );
-    for (name, route) in &routes {
-        text.durations(name.as_str(), &route.metrics);
-    }
-    let forwarding = || routes.iter().filter(|(_, r)| matches!(r.target, Target::Forward(_)));
-    text.metric("lb_proxy_retries_total", "counter", "Attempts after the first.");
-    for (name, route) in forwarding() {
-        let retries = route.metrics.sum(|shard| &shard.retries);
-        text.sample("lb_proxy_retries_total", &[("route", name.as_str())], retries);
-    }
-    const EXHAUSTED: &str = "lb_proxy_retry_budget_exhausted_total";
-    text.metric(EXHAUSTED, "counter", "Retries that the budget did not pay for.");
-    for (name, route) in forwarding() {
-        let exhausted = route.metrics.sum(|shard| &shard.budget_exhausted);
-        text.sample(EXHAUSTED, &[("route", name.as_str())], exhausted);
-    }
-}
-
-type Read = fn(&BackendMetrics) -> &Counter;
-
-fn backend_metrics(table: &RoutingTable, now: u64, text: &mut Exposition) {
-    let mut sets: Vec<_> = table.backend_sets.iter().collect();
-    sets.sort_by_key(|(name, _)| *name);
-    #[rustfmt::skip]
-    let counters: [(&str, &str, Read); 7] = [
-        ("lb_proxy_attempts_total", "Requests sent to a backend, retries included.", |m| &m.attempts),
-        ("lb_proxy_connects_total", "Connections opened to a backend.", |m| &m.connects),
-        ("lb_proxy_connect_failures_total", "Connections that a backend did not take.", |m| &m.connect_failures),
-        ("lb_proxy_resets_total", "Attempts that a backend broke off.", |m| &m.resets),
-        ("lb_proxy_attempt_timeouts_total", "Attempts that a backend did not answer in time.", |m| &m.timeouts),
-        ("lb_proxy_backend_5xx_total", "Responses of a backend with a 5xx.", |m| &m.responses_5xx),
-        ("lb_proxy_ejections_total", "Times that this proxy kept a backend out.", |m| &m.ejections),
-    ];
-    for (name, help, read) in counters {
-        text.metric(name, "counter", help);
-        for (set, compiled) in &sets {
-            for (backend, metrics) in compiled.counted() {
-                let labels = [("backend_set", set.as_str()), ("backend", backend.name.as_str())];
-                text.sample(name, &labels, metrics.sum(read));
-            }
-        }
-    }
-    text.metric("lb_proxy_in_flight", "gauge", "Attempts under way.");
-    for (set, compiled) in &sets {
-        for (backend, _) in compiled.counted() {
-            let labels = [("backend_set", set.as_str()), ("backend", backend.name.as_str())];
-            text.sample("lb_proxy_in_flight", &labels, backend.live.in_flight());
-        }
-    }
-    text.metric("lb_proxy_backend_usable", "gauge", "1 if a request may go there now.");
-    for (set, compiled) in &sets {
-        for (backend, _) in compiled.counted() {
-            let labels = [("backend_set", set.as_str()), ("backend", backend.name.as_str())];
-            text.sample("lb_proxy_backend_usable", &labels, u8::from(backend.is_open(now)));
-        }
+        let facts = Facts {
+            shared: &self.shared,
+            control: &self.control.borrow().clone(),
+            is_draining: self.drain.is_draining(),
+            now: self.shared.millis(clock::now()),
+        };
+        page::render(&facts).into_text()
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header::HOST, request::Parts};
 use hyper::body::Incoming;
+use lb_common::clock;
 use lb_routing::{backend::InFlight, outlier::Failure};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     client::Client,
     error::AttemptError,
     headers, interim,
+    record::Record,
     upstream::{Connection, Exchange, ExchangeError},
     worker::Worker,
 };
@@ -46,9 +48,12 @@ pub struct Deadlines {
 impl Attempt<'_> {
     /// Tries the backend. Tells outlier ejection of a failure; a success is one only when the
     /// response's end has come.
-    pub async fn run(&self) -> Result<Received, AttemptError> {
+    pub async fn run(&self, record: &mut Record) -> Result<Received, AttemptError> {
         self.pick.metrics(self.worker.index).attempts.increment();
-        let result = self.send().await;
+        let result = self.send(record).await;
+        if matches!(result, Ok(_) | Err(AttemptError::Timeout(_))) {
+            self.pick.record_attempt(self.worker.index, clock::now() - self.now);
+        }
         let failure = match &result {
             Ok((_, exchange)) => exchange.is_failure.then_some(Failure::Status),
             Err(error) => error.failure(),
@@ -62,7 +67,7 @@ impl Attempt<'_> {
     /// A connection that idled may have been closed by its backend meanwhile. That is nobody's
     /// failure: the request goes out again on another one, if it has not been sent or may be sent
     /// twice, and on a new one at the latest, so that one attempt never sends a third time.
-    async fn send(&self) -> Result<Received, AttemptError> {
+    async fn send(&self, record: &mut Record) -> Result<Received, AttemptError> {
         let (worker, pick) = (self.worker, self.pick);
         let in_flight = InFlight::start(&pick.backend().live);
         let Deadlines { request: deadline, per_try } = self.deadlines;
@@ -75,14 +80,20 @@ impl Attempt<'_> {
                 true => None,
             };
             let mut connection = match pooled {
-                Some(connection) => connection,
+                Some(connection) => {
+                    pick.metrics(worker.index).reuses.increment();
+                    connection
+                }
                 None => {
                     pick.metrics(worker.index).connects.increment();
                     let (address, limit) = (pick.backend().address, pick.set.spec.connect_timeout);
-                    Connection::open(address, limit, self.now, deadline, timer).await?
+                    let opened =
+                        Connection::open(address, limit, self.now, deadline, timer).await?;
+                    record.connected();
+                    opened
                 }
             };
-            match connection.exchange(self.request(), self.now, deadline, timer).await {
+            match connection.exchange(self.request(record), self.now, deadline, timer).await {
                 Ok(response) => return self.received(response, connection, in_flight),
                 Err(ExchangeError::Unsent) if connection.is_reused() => {}
                 Err(ExchangeError::Stale) if self.may_send_twice() => was_stale = true,
@@ -94,7 +105,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn request(&self) -> Request<RequestBody> {
+    fn request(&self, record: &Record) -> Request<RequestBody> {
         let body = match self.source {
             Some(source) => RequestBody::Replay { source: Rc::clone(source), next: 0 },
             None => RequestBody::Empty,
@@ -105,6 +116,7 @@ impl Attempt<'_> {
             let host = HeaderValue::from_str(&self.pick.backend().address.to_string());
             request.headers_mut().insert(HOST, host.expect("an address is a header value"));
         }
+        record.hand_on(request.headers_mut());
         interim::pass_on(&mut request, self.client_version, &self.client.interim);
         request
     }

@@ -1,10 +1,10 @@
 //! A backend set, compiled: its backends, how one of them is picked, and what is counted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use lb_common::{
     id::BackendName,
-    spec::{self, BackendState, Balance, HashFunction, HashKey},
+    spec::{self, Balance, HashFunction, HashKey},
 };
 use lb_routing::{
     backend::{Backend, Live},
@@ -12,7 +12,7 @@ use lb_routing::{
     outlier::Ejector,
 };
 
-use crate::metrics::{BackendMetrics, Sharded};
+use crate::metrics::{BackendMetrics, SetMetrics, Sharded};
 
 /// Belongs to the tables that have it in common; its backends' live parts outlive it.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct BackendSet {
     pub backends: Vec<Arc<Backend>>,
     /// Of each backend.
     metrics: Vec<Arc<Sharded<BackendMetrics>>>,
+    /// Of all that it ever had.
+    set_metrics: Arc<Sharded<SetMetrics>>,
     picker: Box<dyn Picker>,
     pub ejector: Option<Ejector>,
 }
@@ -58,24 +60,19 @@ impl BackendSet {
                     }
                     None => (Arc::new(Live::new()), Arc::new(Sharded::new(workers))),
                 };
-                let member = backend.state == BackendState::Active && backend.weight > 0;
-                let compiled = Backend {
-                    name: backend.name.clone(),
-                    address: backend.address,
-                    weight: backend.weight,
-                    member,
-                    usable: member && is_healthy(&backend.name),
-                    live,
-                };
-                (Arc::new(compiled), metrics)
+                (Arc::new(Backend::new(backend, is_healthy(&backend.name), live)), metrics)
             })
             .unzip();
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
         let ejection = spec.outlier_ejection.as_ref();
         let ejector = ejection.map(|policy| Ejector::new(policy, former_ejector));
+        let set_metrics = match former {
+            Some(former) => Arc::clone(&former.set_metrics),
+            None => Arc::new(Sharded::new(workers)),
+        };
         let former_picker = former.map(|former| &*former.picker);
         let picker = balance::build(&spec.balance, &backends, former_picker, rng);
-        Self { spec: Arc::clone(spec), backends, metrics, picker, ejector }
+        Self { spec: Arc::clone(spec), backends, metrics, set_metrics, picker, ejector }
     }
 
     pub fn pick(self: &Arc<Self>, cx: &mut PickContext<'_>) -> Option<Pick> {
@@ -96,6 +93,10 @@ impl BackendSet {
         }
     }
 
+    pub fn set_metrics(&self) -> &Sharded<SetMetrics> {
+        &self.set_metrics
+    }
+
     /// Each backend with what was counted of it.
     pub fn counted(&self) -> impl Iterator<Item = (&Backend, &Sharded<BackendMetrics>)> {
         self.backends.iter().zip(&self.metrics).map(|(backend, metrics)| (&**backend, &**metrics))
@@ -110,5 +111,11 @@ impl Pick {
     /// The shard that only this worker writes.
     pub fn metrics(&self, worker: usize) -> &BackendMetrics {
         self.set.metrics[self.index].of(worker)
+    }
+
+    /// Counts how long an attempt took to the response's head, or to its time-out.
+    pub fn record_attempt(&self, worker: usize, took: Duration) {
+        self.metrics(worker).latency.record(took);
+        self.set.set_metrics.of(worker).attempts.record(took);
     }
 }

@@ -2,7 +2,7 @@
 //! which holds what must live as long as it flows.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::{client::Busy, upstream::Exchange};
+use crate::{client::Busy, record::Record, upstream::Exchange};
 
 /// A request's body as one attempt sends it.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Source(RefCell<Reading>);
 struct Reading {
     incoming: Incoming,
     size: SizeHint,
+    /// Bytes that its client has sent of bodies.
+    read: Rc<Cell<u64>>,
     /// All frames read so far, as long as `kept <= limit`.
     frames: Vec<Bytes>,
     kept: u64,
@@ -53,14 +55,18 @@ enum End {
 /// A response's body.
 #[derive(Debug)]
 pub struct ResponseBody {
-    kind: Kind,
+    content: Content,
+    /// Ends with it.
+    record: Record,
     /// The client is busy for as long as its response is.
     _busy: Busy,
 }
 
+/// What a response's body is made of.
 #[derive(Debug)]
-enum Kind {
-    Full(Option<Bytes>),
+pub enum Content {
+    /// Bytes of the proxy's own, unless they are sent or there are none.
+    Own(Option<Bytes>),
     Backend(BackendBody),
 }
 
@@ -76,14 +82,15 @@ pub struct BackendBody {
 // === impl Source ===
 
 impl Source {
-    /// Keeps up to `limit` bytes for another attempt.
-    pub fn new(incoming: Incoming, limit: u64) -> Rc<Self> {
+    /// Keeps up to `limit` bytes for another attempt. All that is read is added to `read`.
+    pub fn new(incoming: Incoming, limit: u64, read: Rc<Cell<u64>>) -> Rc<Self> {
         let size = incoming.size_hint();
         // What is known to be too long is not kept in the first place.
         let limit = if size.lower() > limit { 0 } else { limit };
         Rc::new(Self(RefCell::new(Reading {
             incoming,
             size,
+            read,
             frames: Vec::new(),
             kept: 0,
             limit,
@@ -153,6 +160,7 @@ impl Reading {
     }
 
     fn keep(&mut self, bytes: &Bytes) {
+        self.read.set(self.read.get() + bytes.len() as u64);
         self.kept = self.kept.saturating_add(bytes.len() as u64);
         if self.kept <= self.limit {
             self.frames.push(bytes.clone());
@@ -193,12 +201,16 @@ impl Body for RequestBody {
 // === impl ResponseBody ===
 
 impl ResponseBody {
-    pub fn full(bytes: Bytes, busy: Busy) -> Self {
-        Self { kind: Kind::Full((!bytes.is_empty()).then_some(bytes)), _busy: busy }
+    pub fn new(content: Content, record: Record, busy: Busy) -> Self {
+        Self { content, record, _busy: busy }
     }
+}
 
-    pub fn backend(body: BackendBody, busy: Busy) -> Self {
-        Self { kind: Kind::Backend(body), _busy: busy }
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if self.content.is_end_stream() {
+            self.record.ended();
+        }
     }
 }
 
@@ -210,26 +222,49 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().kind {
-            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Backend(body) => Pin::new(body).poll_frame(cx),
-        }
+        let this = self.get_mut();
+        let frame = ready!(match &mut this.content {
+            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Backend(body) => Pin::new(body).poll_frame(cx),
+        });
+        this.record.frame(&frame);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Backend(body) => body.is_end_stream(),
-        }
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Full(bytes) => {
+        match &self.content {
+            Content::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Kind::Backend(body) => body.size_hint(),
+            Content::Backend(body) => body.size_hint(),
         }
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Backend(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self::Own((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl From<BackendBody> for Content {
+    fn from(body: BackendBody) -> Self {
+        Self::Backend(body)
     }
 }
 

@@ -4,18 +4,16 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{Parser, error::ErrorKind};
 use http::Uri;
-use lb_common::{
-    id::{ListenerName, ProxyId},
-    telemetry::LogFormat,
-};
+use lb_common::id::{ListenerName, ProxyId};
+
+pub use traffic::Traffic;
+
+mod traffic;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +24,9 @@ pub struct Config {
     pub admin: SocketAddr,
     pub data_dir: PathBuf,
     pub zone: String,
-    pub workers: NonZeroUsize,
     /// In place of the address in a listener's spec.
     pub listen: BTreeMap<ListenerName, SocketAddr>,
-    pub drain_timeout: Duration,
-    pub log_format: LogFormat,
+    pub traffic: Traffic,
 }
 
 /// A proxy of the fleet: carries the traffic that a controller's configuration describes.
@@ -39,7 +35,7 @@ pub struct Config {
     name = "lb-proxy",
     version,
     after_help = "`--help` has more: exit codes and examples.",
-    after_long_help = AFTER_HELP
+    after_long_help = after_long_help("lb-proxy")
 )]
 pub struct Args {
     /// The proxy's name in the fleet, unique in it [default: the host name]
@@ -86,10 +82,6 @@ pub struct Args {
     )]
     zone: String,
 
-    /// Threads that carry traffic [default: one for each core]
-    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = workers)]
-    workers: Option<NonZeroUsize>,
-
     /// Another address for a listener, on this proxy only; may be repeated
     #[arg(
         long,
@@ -100,22 +92,14 @@ pub struct Args {
     )]
     listen: Vec<(ListenerName, SocketAddr)>,
 
-    /// How long requests may take to finish after SIGTERM or SIGINT
-    #[arg(
-        long,
-        env = "LB_DRAIN_TIMEOUT",
-        value_name = "DURATION",
-        default_value = "30s",
-        value_parser = lb_proto::duration::parse
-    )]
-    drain_timeout: Duration,
-
-    /// How log lines look, text or json; LB_LOG filters them (warn, lb_proxy=debug,info)
-    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    traffic: Traffic,
 }
 
-const AFTER_HELP: &str = "\
+/// What `--help` says at its end; `command` is how the proxy is started.
+pub fn after_long_help(command: &str) -> String {
+    format!(
+        "\
 Exit codes:
   0    drained: a signal came, and every request finished
   1    could not start
@@ -125,11 +109,11 @@ Exit codes:
   143  a second SIGTERM ended it at once
 
 Examples:
-  lb-proxy --control http://127.0.0.1:7000
-  lb-proxy --id p2 --control http://10.0.0.1:7000,http://10.0.0.2:7000 \\
-    --admin 127.0.0.1:7102 --data-dir /var/lib/lb/p2 --zone a --listen web=0.0.0.0:8081";
-
-const MAX_WORKERS: usize = 1024;
+  {command} --control http://127.0.0.1:7000
+  {command} --id p2 --control http://10.0.0.1:7000,http://10.0.0.2:7000 \\
+    --admin 127.0.0.1:7102 --data-dir /var/lib/lb/p2 --zone a --listen web=0.0.0.0:8081"
+    )
+}
 
 // === impl Args ===
 
@@ -139,7 +123,11 @@ impl Args {
     /// # Errors
     /// Of usage, like those of the parser: print it and exit with its code.
     pub fn config(self) -> Result<Config, clap::Error> {
-        let invalid = |message| Self::command().error(ErrorKind::ValueValidation, message);
+        let invalid = |message| {
+            // Without the usage, which depends on the command that these flags are of.
+            let message = format!("{message}\n\nFor more information, try '--help'.\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message)
+        };
         let id = match self.id {
             Some(id) => id,
             None => host_id().map_err(invalid)?,
@@ -161,12 +149,8 @@ impl Args {
             admin: self.admin,
             data_dir,
             zone: self.zone,
-            workers: self
-                .workers
-                .unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
             listen,
-            drain_timeout: self.drain_timeout,
-            log_format: self.log_format,
+            traffic: self.traffic,
         })
     }
 }
@@ -201,11 +185,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| "give an address and a port like 127.0.0.1:7101".to_owned())
 }
 
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.trim().parse().ok().filter(|n: &NonZeroUsize| n.get() <= MAX_WORKERS);
-    number.ok_or_else(|| format!("give a number from 1 to {MAX_WORKERS}"))
-}
-
 fn listen(text: &str) -> Result<(ListenerName, SocketAddr), String> {
     let invalid = || "give a listener's name and an address like web=0.0.0.0:8080".to_owned();
     let (name, addr) = text.split_once('=').ok_or_else(invalid)?;
@@ -216,7 +195,13 @@ fn listen(text: &str) -> Result<(ListenerName, SocketAddr), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use clap::CommandFactory;
+    use lb_common::telemetry::LogFormat;
+
     use super::*;
+    use crate::access_log::{Destination as AccessLog, Mode};
 
     const CONTROL: &str = "--control=http://127.0.0.1:7000";
 
@@ -234,9 +219,11 @@ mod tests {
         Args::command().debug_assert();
         let help = Args::command().render_long_help().to_string();
         let flags = ["ID", "CONTROL", "ADMIN", "DATA_DIR", "ZONE", "WORKERS", "LISTEN"];
-        for flag in flags.iter().chain(&["DRAIN_TIMEOUT", "LOG_FORMAT"]) {
+        let shared = ["DRAIN_TIMEOUT", "LOG_FORMAT", "ACCESS_LOG", "ACCESS_LOG_TO"];
+        for flag in flags.iter().chain(&shared) {
             assert!(help.contains(&format!("[env: LB_{flag}=")), "{flag} in {help}");
         }
+        assert!(help.contains("[env: LB_EXPLAIN_TOKEN]"), "its value is a secret: {help}");
     }
 
     #[test]
@@ -248,10 +235,8 @@ mod tests {
             admin: "127.0.0.1:7101".parse().expect("an address"),
             data_dir: "lb-data/p1".into(),
             zone: String::new(),
-            workers: thread::available_parallelism().expect("it is known"),
             listen: BTreeMap::new(),
-            drain_timeout: Duration::from_secs(30),
-            log_format: LogFormat::Text,
+            traffic: Traffic::default(),
         };
         assert_eq!(config, expected);
         assert!(parse(&[]).expect_err("no controller").contains("--control <URL,..>"));
@@ -270,15 +255,21 @@ mod tests {
             "--listen=x=127.0.0.1:0",
             "--drain-timeout=1.5s",
             "--log-format=json",
+            "--access-log=0.5",
+            "--access-log-to=/var/log/lb/access.json",
+            "--explain-token=s3cret",
         ])
         .expect("it is all valid");
         let listen: Vec<String> = config.listen.iter().map(|(n, a)| format!("{n}={a}")).collect();
         assert_eq!(listen, ["dns=[::1]:53", "web=0.0.0.0:80", "x=127.0.0.1:0"]);
         assert_eq!(config.controllers.len(), 3);
         assert_eq!(config.data_dir, Path::new("lb-data/p_.._2"), "it stays in lb-data");
-        assert_eq!(config.workers.get(), 3);
-        assert_eq!(config.drain_timeout, Duration::from_millis(1500));
-        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.traffic.workers().get(), 3);
+        assert_eq!(config.traffic.drain_timeout, Duration::from_millis(1500));
+        assert_eq!(config.traffic.log_format, LogFormat::Json);
+        assert!(matches!(config.traffic.access_log, Mode::Sampled(_)));
+        assert_eq!(config.traffic.access_log_to, AccessLog::File("/var/log/lb/access.json".into()));
+        assert_eq!(config.traffic.explain_token, "s3cret".parse().ok());
     }
 
     #[test]
@@ -295,6 +286,10 @@ mod tests {
             ("--listen=web=8080",            "give a listener's name and an address like web=0.0.0.0:8080"),
             ("--drain-timeout=30",           "valid are \"1.5s\", \"500ms\", \"2m\""),
             ("--log-format=xml",             "valid are text, json"),
+            ("--access-log=on",              "valid are off, errors, full, and a ratio from 0 to 1"),
+            ("--access-log=1.5",             "valid are off, errors, full, and a ratio from 0 to 1"),
+            ("--access-log-to=",             "give a file, or - for standard output"),
+            ("--explain-token=two words",    "give visible ASCII characters"),
         ];
         for (arg, expected) in cases {
             let error = parse(&[CONTROL, arg]).expect_err(arg);

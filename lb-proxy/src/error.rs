@@ -3,23 +3,18 @@
 
 use std::{io, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode};
-use lb_common::id::{BackendName, BackendSetName};
-use lb_routing::outlier::Failure;
+use http::{HeaderValue, StatusCode};
+use lb_common::id::BackendName;
+use lb_routing::{outlier::Failure, refusal::Refusal};
 
 use crate::retry::Outcome;
 
 /// Why the proxy answers by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    #[error("{0}")]
-    BadRequest(&'static str),
-    #[error("method {0} is not forwarded")]
-    MethodRefused(Method),
-    #[error("no route matches")]
-    NoRoute,
-    #[error("backend set {0} has no backend to try")]
-    NoBackend(BackendSetName),
+    /// No backend was tried.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("backend {backend}: {source}")]
     Attempt {
         backend: BackendName,
@@ -54,23 +49,31 @@ pub enum AttemptError {
 impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::MethodRefused(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(refusal) => refusal.status(),
             Self::Attempt { source, .. } => source.status(),
+        }
+    }
+
+    /// An error type of RFC 9209, section 2.3.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Attempt { source, .. } => source.kind(),
+        }
+    }
+
+    /// As in the access log: the kind, or what is more telling.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Attempt { source: AttemptError::ClientGone, .. } => "client_gone",
+            Self::Attempt { source: AttemptError::ClientSlow, .. } => "client_slow",
+            Self::Attempt { .. } | Self::Refused(_) => self.kind(),
         }
     }
 
     /// The `Proxy-Status` of the answer: an error type of RFC 9209, section 2.3, and our own words.
     pub fn proxy_status(&self) -> HeaderValue {
-        let kind = match self {
-            Self::BadRequest(_) => "http_request_error",
-            Self::MethodRefused(_) => "http_request_denied",
-            Self::NoRoute => "destination_not_found",
-            Self::NoBackend(_) => "destination_unavailable",
-            Self::Attempt { source, .. } => source.kind(),
-        };
+        let kind = self.kind();
         // A structured-field string: printable ASCII, with quotes and backslashes escaped.
         let mut details = String::new();
         for c in self.to_string().chars() {
@@ -119,10 +122,12 @@ impl AttemptError {
         }
     }
 
-    fn kind(&self) -> &'static str {
+    /// An error type of RFC 9209, section 2.3.
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
             Self::ConnectTimeout(_) => "connection_timeout",
+            Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut => "connection_timeout",
             Self::Connect(_) => "destination_ip_unroutable",
             Self::Closed => "connection_terminated",
             Self::Timeout(_) => "http_response_timeout",
@@ -134,6 +139,9 @@ impl AttemptError {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use lb_common::id::BackendSetName;
+
     use super::*;
 
     fn attempt(source: AttemptError) -> ProxyError {
@@ -144,10 +152,10 @@ mod tests {
     fn each_failure_has_one_status_and_one_reason() {
         #[rustfmt::skip]
         let cases = [
-            (ProxyError::NoRoute,                                           404, "destination_not_found"),
-            (ProxyError::NoBackend(BackendSetName::new("app").expect("valid")), 503, "destination_unavailable"),
-            (ProxyError::BadRequest("no host"),                             400, "http_request_error"),
-            (ProxyError::MethodRefused(Method::CONNECT),                    405, "http_request_denied"),
+            (Refusal::NoRoute.into(),                                       404, "destination_not_found"),
+            (Refusal::NoBackend(BackendSetName::new("app").expect("valid")).into(), 503, "destination_unavailable"),
+            (Refusal::BadRequest("no host").into(),                         400, "http_request_error"),
+            (Refusal::MethodRefused(Method::CONNECT).into(),                405, "http_request_denied"),
             (attempt(AttemptError::Refused),                                502, "connection_refused"),
             (attempt(AttemptError::ConnectTimeout(Duration::from_secs(1))), 504, "connection_timeout"),
             (attempt(AttemptError::Closed),                                 502, "connection_terminated"),

@@ -2,15 +2,15 @@
 //! who passed it on begin here. Heads are edited in place.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    HeaderMap, HeaderName, HeaderValue,
     header::{
         CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
         TRANSFER_ENCODING, UPGRADE, VIA,
     },
-    uri::PathAndQuery,
 };
+use lb_routing::admit::is_just_chunked;
 
-use crate::error::ProxyError;
+use crate::explain::X_LB_EXPLAIN;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -18,35 +18,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const OUR_VIA: HeaderValue = HeaderValue::from_static("1.1 lb");
-
-/// Refuses what may not be forwarded, and brings the rest to one form: a path as the target, and
-/// exactly one `Host`.
-///
-/// # Errors
-/// What is wrong with the request.
-pub fn admit<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
-    if request.method() == Method::CONNECT {
-        return Err(ProxyError::MethodRefused(Method::CONNECT));
-    }
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(ProxyError::BadRequest("more than one host header"));
-    }
-    if host.is_none() && request.version() >= http::Version::HTTP_11 {
-        return Err(ProxyError::BadRequest("no host header"));
-    }
-    if host.is_some_and(|host| !is_host(host.as_bytes())) {
-        return Err(ProxyError::BadRequest("the host header is not a host"));
-    }
-    if request.headers().contains_key(TRANSFER_ENCODING) && !is_just_chunked(request.headers()) {
-        return Err(ProxyError::BadRequest("a transfer coding besides chunked"));
-    }
-    if request.uri().authority().is_some() {
-        absolute_to_origin(request)?;
-    }
-    Ok(())
-}
 
 /// Refuses a response whose end a client might see elsewhere than we do.
 ///
@@ -79,6 +50,7 @@ pub fn to_backend(headers: &mut HeaderMap, client: &HeaderValue, has_body: bool)
     } else {
         headers.remove(X_FORWARDED_HOST);
     }
+    headers.remove(X_LB_EXPLAIN);
     // What the client says about itself is not to be trusted, so it is replaced.
     headers.insert(X_FORWARDED_FOR, client.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
@@ -88,6 +60,7 @@ pub fn to_backend(headers: &mut HeaderMap, client: &HeaderValue, has_body: bool)
 /// Prepares a response's head for the client.
 pub fn to_client(headers: &mut HeaderMap) {
     end_hops(headers);
+    headers.remove(X_LB_EXPLAIN);
     headers.append(VIA, OUR_VIA);
 }
 
@@ -139,46 +112,6 @@ fn end_hops(headers: &mut HeaderMap) -> bool {
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',').map(str::trim)).filter(|token| !token.is_empty())
-}
-
-/// `GET http://host/path` becomes `GET /path` with that host (RFC 9112, section 3.2.2).
-fn absolute_to_origin<B>(request: &mut Request<B>) -> Result<(), ProxyError> {
-    let uri = request.uri();
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    if uri.scheme_str().is_none_or(|scheme| !matches!(scheme, "http" | "https")) {
-        return Err(ProxyError::BadRequest("the target is neither a path nor an http URL"));
-    }
-    if authority.contains('@') {
-        return Err(ProxyError::BadRequest("the target has user information in it"));
-    }
-    let host = HeaderValue::from_str(authority)
-        .map_err(|_| ProxyError::BadRequest("the target's host is not a host"))?;
-    let without_default = |host: &[u8]| host.strip_suffix(b":80").unwrap_or(host).to_owned();
-    let wanted = without_default(authority.as_bytes());
-    let differs =
-        |given: &HeaderValue| !without_default(given.as_bytes()).eq_ignore_ascii_case(&wanted);
-    if request.headers().get(HOST).is_some_and(differs) {
-        return Err(ProxyError::BadRequest("the target's host is not the one in the host header"));
-    }
-    let path = uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::from(path);
-    request.headers_mut().insert(HOST, host);
-    Ok(())
-}
-
-fn is_just_chunked(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
-    let first = values.next().map(HeaderValue::as_bytes);
-    first.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(b"chunked"))
-        && values.next().is_none()
-}
-
-fn is_host(host: &[u8]) -> bool {
-    let fits = |c: &u8| {
-        c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b':' | b'[' | b']' | b'~')
-    };
-    !host.is_empty() && host.iter().all(fits)
 }
 
 #[cfg(test)]
@@ -256,37 +189,5 @@ mod tests {
         let mut map = headers(&[("content-length", "3")]);
         to_backend(&mut map, &CLIENT, true);
         assert_eq!(map.get(TRANSFER_ENCODING), None);
-    }
-
-    #[test]
-    fn requests_without_one_clear_host_are_refused() {
-        #[rustfmt::skip]
-        let cases = [
-            ("GET",     "/a",             vec![("host", "a")],                 Ok(("/a", Some("a")))),
-            ("GET",     "http://b:1/a?q", vec![("host", "b:1")],               Ok(("/a?q", Some("b:1")))),
-            ("GET",     "http://b",       vec![("host", "B")],                 Ok(("/", Some("b")))),
-            ("GET",     "http://b:80/",   vec![("host", "b")],                 Ok(("/", Some("b:80")))),
-            ("GET",     "http://b/",      vec![("host", "a")],                 Err(400)),
-            ("PUT",     "/a",  vec![("host", "a"), ("transfer-encoding", "gzip, chunked")], Err(400)),
-            ("PUT",     "/a",  vec![("host", "a"), ("transfer-encoding", "chunked")], Ok(("/a", Some("a")))),
-            ("GET",     "http://u@b/",    vec![("host", "u@b")],               Err(400)),
-            ("GET",     "ftp://b/",       vec![("host", "b")],                 Err(400)),
-            ("GET",     "/a",             vec![],                              Err(400)),
-            ("GET",     "/a",             vec![("host", "a"), ("host", "a")],  Err(400)),
-            ("GET",     "/a",             vec![("host", "a,b")],               Err(400)),
-            ("GET",     "/a",             vec![("host", "")],                  Err(400)),
-            ("CONNECT", "a:80",           vec![("host", "a:80")],              Err(405)),
-            ("OPTIONS", "*",              vec![("host", "a")],                 Ok(("*", Some("a")))),
-        ];
-        for (method, target, lines, expected) in cases {
-            let mut request =
-                Request::builder().method(method).uri(target).body(()).expect("parts");
-            *request.headers_mut() = headers(&lines);
-            let result = admit(&mut request).map_err(|error| error.status().as_u16());
-            let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-            let result =
-                result.map(|()| (request.uri().path_and_query().map_or("", |p| p.as_str()), host));
-            assert_eq!(result, expected, "{method} {target} {lines:?}");
-        }
     }
 }

@@ -8,9 +8,9 @@
 //!                       └─ retry ─┘
 //! ```
 //!
-//! Read [`proxy`] first: it is the way of a request. [`worker`] is what it runs on, [`table`] what
-//! it reads, [`upstream`] how it reaches a backend, [`server`] who writes the table, and
-//! [`control`] where that comes from.
+//! Read [`proxy`] first: it is the way of a request, of which [`record`] and [`trace`] tell.
+//! [`worker`] is what it runs on, [`table`] what it reads, [`upstream`] how it reaches a backend,
+//! [`server`] who writes the table, and [`control`] where that comes from.
 //!
 //! # Invariants
 //!
@@ -28,18 +28,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{clock, drain::Drain};
+use lb_common::{clock, drain::Drain, inherited};
 use tokio::{runtime, sync::mpsc, sync::oneshot, sync::watch};
 
 use crate::{
+    access_log::{Mode, WorkerLog},
     admin::Admin,
     config::Config,
     control::{last_good::LastGood, status::ControlStatus},
+    record::Recorder,
     server::{BoundAddresses, Server},
     worker::{Command, Shared},
 };
 
+pub use process::main;
+
 pub mod accept;
+pub mod access_log;
 pub mod admin;
 pub mod attempt;
 pub mod backend_set;
@@ -48,19 +53,24 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod headers;
 pub mod interim;
 pub mod io_meter;
 pub mod metrics;
+pub mod process;
 pub mod proxy;
+pub mod record;
 pub mod reply;
+pub mod report;
 pub mod retry;
 pub mod server;
 pub mod table;
 pub mod tcp;
 pub mod timer;
+pub mod trace;
 pub mod upstream;
 pub mod worker;
 
@@ -78,6 +88,8 @@ pub enum Outcome {
 pub enum RunError {
     #[error(transparent)]
     DataDir(#[from] control::last_good::OpenError),
+    #[error(transparent)]
+    AccessLog(#[from] access_log::OpenError),
     #[error("the admin port cannot be used: {0}")]
     Admin(io::Error),
     #[error("a worker could not be started: {0}")]
@@ -85,6 +97,17 @@ pub enum RunError {
 }
 
 const CONTROL_END: Duration = Duration::from_secs(2);
+
+/// How long to wait for a table before calling it a start.
+const TABLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is bound already when a proxy starts.
+#[derive(Debug)]
+pub struct Sockets {
+    pub admin: std::net::TcpListener,
+    /// For listeners; those that are not among them are bound.
+    pub inherited: inherited::Sockets,
+}
 
 /// A worker's thread.
 struct WorkerThread {
@@ -101,16 +124,44 @@ struct WorkerThread {
 pub async fn run(
     config: Config,
     admin: std::net::TcpListener,
-    mut drain: Drain,
+    drain: Drain,
 ) -> Result<Outcome, RunError> {
+    let sockets = Sockets { admin, inherited: inherited::Sockets::default() };
+    run_and_tell(config, sockets, drain, || {}).await
+}
+
+/// As [`run`]; `ready` is called once there is a table, or after a while without one: whoever waits
+/// for it may be about to start the controller.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_and_tell(
+    config: Config,
+    sockets: Sockets,
+    mut drain: Drain,
+    ready: impl FnOnce(),
+) -> Result<Outcome, RunError> {
+    let Sockets { admin, inherited } = sockets;
     let last_good = LastGood::open(&config.data_dir)?;
     admin.set_nonblocking(true).map_err(RunError::Admin)?;
     let admin = tokio::net::TcpListener::from_std(admin).map_err(RunError::Admin)?;
 
-    let shared = Arc::new(Shared::new(config.workers.get()));
+    let shared = Arc::new(Shared::new(config.traffic.workers().get()));
     let mut rng = fastrand::Rng::new();
+    let traffic = &config.traffic;
+    let log = match traffic.access_log {
+        Mode::Off => None,
+        _ => Some(access_log::open(&traffic.access_log_to, &shared)?),
+    };
     let workers = (0..shared.workers)
-        .map(|index| start_worker(index, &shared, rng.u64(..)))
+        .map(|index| {
+            let queue = log.as_ref().map(access_log::Writer::queue);
+            let log = WorkerLog::new(traffic.access_log, Arc::clone(&shared), queue);
+            let (id, token) = (config.id.clone(), traffic.explain_token.clone());
+            let traces = traffic.trace.ratio();
+            let recorder = move || Recorder::new(id, log, token, traces);
+            start_worker(index, &shared, recorder, rng.u64(..))
+        })
         .collect::<Result<Vec<_>, _>>()
         .map_err(RunError::Worker)?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
@@ -119,11 +170,13 @@ pub async fn run(
         Arc::clone(&shared),
         commands,
         config.listen,
+        inherited,
         Arc::clone(&bound),
         rng.fork(),
         drain.clone(),
     );
     let (status, control) = watch::channel(ControlStatus::default());
+    let mut table = control.clone();
     let settings = control::Settings {
         proxy_id: config.id.clone(),
         zone: config.zone,
@@ -136,9 +189,17 @@ pub async fn run(
     let (stop_control, control_drain) = lb_common::drain::channel();
     let control = tokio::spawn(control::run(settings, last_good, server, status, control_drain));
 
-    drain.started().await;
-    tracing::info!(timeout = ?config.drain_timeout, "draining");
-    let cut = drain_all(workers, clock::now() + config.drain_timeout).await;
+    // An error means that the control task is gone, which is found out at the end.
+    let has_table = async { drop(table.wait_for(|status| status.running.is_some()).await) };
+    tokio::select! {
+        () = drain.started() => {}
+        _ = tokio::time::timeout(TABLE_WITHIN, has_table) => {
+            ready();
+            drain.started().await;
+        }
+    }
+    tracing::info!(timeout = ?config.traffic.drain_timeout, "draining");
+    let cut = drain_all(workers, clock::now() + config.traffic.drain_timeout).await;
     stop_control.start();
     // A disk that hangs must not hold up the end.
     match tokio::time::timeout(CONTROL_END, control).await {
@@ -147,17 +208,25 @@ pub async fn run(
         Err(_) => tracing::warn!("the control task did not end in {CONTROL_END:?}"),
     }
     admin_port.abort();
+    if let Some(log) = log {
+        log.end().await;
+    }
     Ok(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
 }
 
-fn start_worker(index: usize, shared: &Arc<Shared>, seed: u64) -> io::Result<WorkerThread> {
+fn start_worker(
+    index: usize,
+    shared: &Arc<Shared>,
+    recorder: impl FnOnce() -> Recorder + Send + 'static,
+    seed: u64,
+) -> io::Result<WorkerThread> {
     let (commands, received) = mpsc::unbounded_channel();
     let (report, done) = oneshot::channel();
     let shared = Arc::clone(shared);
     let thread = thread::Builder::new().name(format!("lb-worker-{index}")).spawn(move || {
         match runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => {
-                let cut = runtime.block_on(worker::run(index, shared, seed, received));
+                let cut = runtime.block_on(worker::run(index, shared, recorder(), seed, received));
                 // Nobody may be left who wants to know.
                 let _ = report.send(cut);
             }

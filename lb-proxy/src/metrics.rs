@@ -2,14 +2,24 @@
 //!
 //! Instruments are resolved when a table is built and only incremented on the hot path. Each
 //! worker has a shard of its own, so no two cores write the same cache line; reading adds up.
+//!
+//! # Invariant
+//!
+//! A shard is written by one thread only, its worker's. So counting is a load and a store, a
+//! nanosecond, and not an atomic addition, which costs several.
 
 use std::{
-    fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use http::StatusCode;
+use lb_proto::{
+    latency::{self, BUCKETS},
+    v1,
+};
+
+pub mod page;
 
 /// One `T` a worker, each on cache lines of its own.
 #[derive(Debug)]
@@ -19,18 +29,18 @@ pub struct Sharded<T>(Box<[Padded<T>]>);
 #[repr(align(128))]
 struct Padded<T>(T);
 
+/// Written by one thread, read by any.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
-/// Upper bounds in microseconds; one more bucket takes the rest.
-const BOUNDS: [u64; 13] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 10_000_000,
-];
+/// How many took how long, by the buckets of [`latency`].
+#[derive(Debug, Default)]
+pub struct Latencies([Counter; BUCKETS]);
 
+/// The same, with their sum.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [Counter; BOUNDS.len() + 1],
+    buckets: Latencies,
     sum_micros: Counter,
 }
 
@@ -43,6 +53,16 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     pub retries: Counter,
     pub budget_exhausted: Counter,
+    /// From and to clients, on their connections: heads, bodies and their framing.
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+}
+
+/// Of one backend set, whatever backends it has had.
+#[derive(Debug, Default)]
+pub struct SetMetrics {
+    /// As [`BackendMetrics::latency`].
+    pub attempts: Histogram,
 }
 
 /// Of one backend.
@@ -50,11 +70,17 @@ pub struct RouteMetrics {
 pub struct BackendMetrics {
     pub attempts: Counter,
     pub connects: Counter,
+    /// Attempts that went out on a connection that had idled.
+    pub reuses: Counter,
     pub connect_failures: Counter,
     pub resets: Counter,
     pub timeouts: Counter,
     pub responses_5xx: Counter,
     pub ejections: Counter,
+    /// From an attempt's start to the response's head, or until it was given up.
+    pub latency: Latencies,
+    /// A gauge: connections that idle, as of the worker's last sweep.
+    pub idle: Counter,
 }
 
 /// Of one worker.
@@ -65,11 +91,35 @@ pub struct WorkerMetrics {
     /// Requests that no route took, or that were no proper requests.
     pub unrouted: Counter,
     pub accept_errors: Counter,
+    /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
+    refusals: [Counter; REASONS.len() + 1],
+    pub limits: Limits,
 }
 
-/// Text in Prometheus' exposition format.
+/// How often a limit was reached.
 #[derive(Debug, Default)]
-pub struct Exposition(String);
+pub struct Limits {
+    /// A client took too long between requests.
+    pub idle_timeout: Counter,
+    /// A client took too long for a request's head.
+    pub header_timeout: Counter,
+    /// A connection to a backend was closed because enough of them idled.
+    pub pool_idle: Counter,
+}
+
+/// What `Proxy-Status` calls the errors that the proxy answers.
+pub const REASONS: [&str; 10] = [
+    "connection_refused",
+    "connection_terminated",
+    "connection_timeout",
+    "destination_ip_unroutable",
+    "destination_not_found",
+    "destination_unavailable",
+    "http_protocol_error",
+    "http_request_denied",
+    "http_request_error",
+    "http_response_timeout",
+];
 
 // === impl Sharded, Counter, Histogram ===
 
@@ -86,6 +136,23 @@ impl<T: Default> Sharded<T> {
     pub fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
         self.0.iter().map(|shard| counter(&shard.0).get()).sum()
     }
+
+    /// By bucket.
+    pub fn latencies(&self, latencies: impl Fn(&T) -> &Latencies) -> [u64; BUCKETS] {
+        let mut counts = [0; BUCKETS];
+        for shard in &self.0 {
+            for (count, counter) in counts.iter_mut().zip(&latencies(&shard.0).0) {
+                *count += counter.get();
+            }
+        }
+        counts
+    }
+
+    /// By bucket, and their sum.
+    pub fn histogram(&self, histogram: impl Fn(&T) -> &Histogram) -> ([u64; BUCKETS], Duration) {
+        let micros = self.sum(|shard| &histogram(shard).sum_micros);
+        (self.latencies(|shard| &histogram(shard).buckets), Duration::from_micros(micros))
+    }
 }
 
 impl Counter {
@@ -94,7 +161,12 @@ impl Counter {
     }
 
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
+        self.0.store(self.get().wrapping_add(n), Relaxed);
+    }
+
+    /// For a gauge.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -102,12 +174,16 @@ impl Counter {
     }
 }
 
+impl Latencies {
+    pub fn record(&self, value: Duration) {
+        self.0[latency::bucket(value)].increment();
+    }
+}
+
 impl Histogram {
     pub fn record(&self, value: Duration) {
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
-        self.buckets[bucket].increment();
-        self.sum_micros.add(micros);
+        self.buckets.record(value);
+        self.sum_micros.add(u64::try_from(value.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
@@ -119,53 +195,49 @@ impl RouteMetrics {
     }
 }
 
-// === impl Exposition ===
+impl WorkerMetrics {
+    /// Counts an answer that is given instead of a backend's, with what its `Proxy-Status` says.
+    pub fn refused(&self, reason: &str) {
+        let known = REASONS.iter().position(|known| *known == reason);
+        self.refusals[known.unwrap_or(REASONS.len())].increment();
+    }
+}
 
-impl Exposition {
-    /// Begins a metric; its samples follow.
-    pub fn metric(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+impl Sharded<WorkerMetrics> {
+    /// By reason; the last one is for any that has no name.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = REASONS.into_iter().chain(["other"]);
+        names.enumerate().map(|(i, name)| (name, self.sum(|shard| &shard.refusals[i])))
+    }
+}
+
+impl Sharded<RouteMetrics> {
+    /// By class.
+    pub fn responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate();
+        classes.map(|(i, class)| (class, self.sum(|shard| &shard.responses[i])))
     }
 
-    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.0.push_str(name);
-        for (i, (label, text)) in labels.iter().enumerate() {
-            let open = if i == 0 { '{' } else { ',' };
-            let _ = write!(self.0, "{open}{label}=\"{}\"", text.escape_default());
+    /// Of the route's requests.
+    pub fn totals(&self) -> v1::Totals {
+        v1::Totals {
+            requests: self.responses().map(|(_, count)| count).sum(),
+            errors: self.sum(|shard| &shard.responses[4]),
+            latency: self.latencies(|shard| &shard.duration.buckets).into(),
         }
-        let close = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{close} {value}");
     }
+}
 
-    /// `lb_proxy_responses_total` of one route.
-    pub fn responses(&mut self, route: &str, metrics: &Sharded<RouteMetrics>) {
-        for (i, class) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
-            let value = metrics.sum(|shard| &shard.responses[i]);
-            let labels = [("route", route), ("class", class)];
-            self.sample("lb_proxy_responses_total", &labels, value);
+impl Sharded<BackendMetrics> {
+    /// Of the attempts at the backend.
+    pub fn totals(&self) -> v1::Totals {
+        let failures: [fn(&BackendMetrics) -> &Counter; 4] =
+            [|m| &m.connect_failures, |m| &m.resets, |m| &m.timeouts, |m| &m.responses_5xx];
+        v1::Totals {
+            requests: self.sum(|shard| &shard.attempts),
+            errors: failures.into_iter().map(|failure| self.sum(failure)).sum(),
+            latency: self.latencies(|shard| &shard.latency).into(),
         }
-    }
-
-    /// `lb_proxy_response_seconds` of one route.
-    pub fn durations(&mut self, route: &str, metrics: &Sharded<RouteMetrics>) {
-        const NAME: &str = "lb_proxy_response_seconds";
-        let mut count = 0;
-        for i in 0..=BOUNDS.len() {
-            count += metrics.sum(|shard| &shard.duration.buckets[i]);
-            let bound = match BOUNDS.get(i) {
-                Some(micros) => Duration::from_micros(*micros).as_secs_f64().to_string(),
-                None => "+Inf".into(),
-            };
-            self.sample(&format!("{NAME}_bucket"), &[("route", route), ("le", &bound)], count);
-        }
-        let sum = Duration::from_micros(metrics.sum(|shard| &shard.duration.sum_micros));
-        self.sample(&format!("{NAME}_sum"), &[("route", route)], sum.as_secs_f64());
-        self.sample(&format!("{NAME}_count"), &[("route", route)], count);
-    }
-
-    pub fn into_text(self) -> String {
-        self.0
     }
 }
 
@@ -179,21 +251,21 @@ mod tests {
         metrics.of(0).record(StatusCode::OK, Duration::from_millis(1));
         metrics.of(1).record(StatusCode::NO_CONTENT, Duration::from_secs(60));
         metrics.of(1).record(StatusCode::BAD_GATEWAY, Duration::ZERO);
-        let mut text = Exposition::default();
-        text.responses("app", &metrics);
-        text.durations("app", &metrics);
-        let text = text.into_text();
-        for line in [
-            "lb_proxy_responses_total{route=\"app\",class=\"2xx\"} 2",
-            "lb_proxy_responses_total{route=\"app\",class=\"5xx\"} 1",
-            "lb_proxy_response_seconds_bucket{route=\"app\",le=\"0.0005\"} 1",
-            "lb_proxy_response_seconds_bucket{route=\"app\",le=\"0.001\"} 2",
-            "lb_proxy_response_seconds_bucket{route=\"app\",le=\"10\"} 2",
-            "lb_proxy_response_seconds_bucket{route=\"app\",le=\"+Inf\"} 3",
-            "lb_proxy_response_seconds_sum{route=\"app\"} 60.001",
-            "lb_proxy_response_seconds_count{route=\"app\"} 3",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
+        let responses: Vec<_> = metrics.responses().map(|(_, count)| count).collect();
+        assert_eq!(responses, [0, 2, 0, 0, 1]);
+        let (buckets, sum) = metrics.histogram(|shard| &shard.duration);
+        assert_eq!((buckets[0], buckets[3], buckets[BUCKETS - 1]), (1, 1, 1));
+        assert_eq!(sum, Duration::from_millis(60_001));
+        let totals = metrics.totals();
+        assert_eq!((totals.requests, totals.errors), (3, 1));
+    }
+
+    #[test]
+    fn every_reason_of_an_answer_has_a_name() {
+        let metrics = Sharded::<WorkerMetrics>::new(1);
+        metrics.of(0).refused("destination_unavailable");
+        metrics.of(0).refused("never heard of");
+        let counted: Vec<_> = metrics.refusals().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("destination_unavailable", 1), ("other", 1)]);
     }
 }

@@ -22,24 +22,28 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, Version,
-    header::{CONNECTION, EXPECT, HOST},
+    header::{CONNECTION, EXPECT},
 };
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use lb_common::clock;
 use lb_routing::{
+    admit::admit,
     balance::{PickContext, hash},
     hash_key::hash_of,
+    refusal::Refusal,
     route::Subject,
 };
 
 use crate::{
     attempt::{Attempt, Deadlines, Received},
     backend_set::{BackendSet, Pick},
-    body::{BackendBody, ResponseBody, Source},
+    body::{BackendBody, Content, ResponseBody, Source},
     client::Client,
     error::{AttemptError, ProxyError},
-    headers, reply,
+    headers,
+    record::Record,
+    reply,
     retry::{self, Decision, Outcome},
     table::{Route, Service, Target},
     worker::Worker,
@@ -62,56 +66,80 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let started = clock::now();
     let busy = client.busy(&worker.coarse);
-    let route = match headers::admit(&mut request) {
+    let mut record = Record::begin(&worker, &client, &mut request, started);
+    let route = match admit(&mut request) {
         Ok(()) => find(&worker, &client, &request),
-        Err(error) => Err(error),
+        Err(refusal) => Err(refusal.into()),
     };
     let mut response = match &route {
-        Ok(route) => match &route.target {
-            Target::Forward(split) => {
-                let set = worker.with_rng(|rng| Arc::clone(split.choose(rng)));
-                let has_body = !request.body().is_end_stream();
-                match forward(&worker, &client, route, set, request, started).await {
-                    Ok(response) => response.map(|body| ResponseBody::backend(body, busy)),
-                    Err(error) => {
-                        let mut response = reply::refuse(&error);
-                        if has_body {
-                            // Nobody reads the rest of it, so the connection is of no more use.
-                            response.headers_mut().insert(CONNECTION, CLOSE);
-                        }
-                        response.map(|body| ResponseBody::full(body, busy))
-                    }
-                }
-            }
-            Target::Redirect(to) => {
-                let response = reply::redirect(to, &request);
-                own(response, request).await.map(|body| ResponseBody::full(body, busy))
-            }
-            Target::Answer { answer, body } => {
-                let response = reply::answer(answer, body);
-                own(response, request).await.map(|body| ResponseBody::full(body, busy))
-            }
-        },
-        Err(error) => {
-            own(reply::refuse(error), request).await.map(|body| ResponseBody::full(body, busy))
-        }
-    };
-    match &route {
         Ok(route) => {
-            let metrics = route.metrics.of(worker.index);
-            metrics.record(response.status(), clock::now() - started);
+            record.routed(route);
+            follow(&worker, &client, route, request, &mut record, started).await
         }
+        Err(error) => own(refuse(&worker, &mut record, error), request, &client).await,
+    };
+    let now = clock::now();
+    match &route {
+        Ok(route) => route.metrics.of(worker.index).record(response.status(), now - started),
         Err(_) => worker.metrics().unrouted.increment(),
     }
+    client.answers(route.as_ref().ok().map(|route| &route.metrics), worker.index);
     if worker.is_closing(&client) {
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
-    response
+    record.responded(&mut response, now);
+    response.map(|content| ResponseBody::new(content, record, busy))
+}
+
+/// Does with the request what its route says.
+async fn follow(
+    worker: &Rc<Worker>,
+    client: &Client,
+    route: &Arc<Route>,
+    request: Request<Incoming>,
+    record: &mut Record,
+    now: Instant,
+) -> Response<Content> {
+    match &route.target {
+        Target::Forward(split) => {
+            let set = worker.with_rng(|rng| Arc::clone(split.choose(rng)));
+            let has_body = !request.body().is_end_stream();
+            match forward(worker, client, route, set, request, record, now).await {
+                Ok(response) => response.map(Content::from),
+                Err(error) => {
+                    let mut response = refuse(worker, record, &error);
+                    if has_body {
+                        // Nobody reads the rest of it, so the connection is of no more use.
+                        response.headers_mut().insert(CONNECTION, CLOSE);
+                    }
+                    response.map(Content::from)
+                }
+            }
+        }
+        Target::Redirect(to) => {
+            let response = reply::redirect(to, &request);
+            let response = response.unwrap_or_else(|error| refuse(worker, record, &error));
+            own(response, request, client).await
+        }
+        Target::Answer { answer, body } => own(reply::answer(answer, body), request, client).await,
+    }
+}
+
+/// The proxy's own answer, counted and recorded.
+fn refuse(worker: &Worker, record: &mut Record, error: &ProxyError) -> Response<Bytes> {
+    worker.metrics().refused(error.kind());
+    record.refused(error);
+    reply::refuse(error)
 }
 
 /// An answer that needs nothing of the request's body. A client that is still sending it would be
 /// cut off and might not see the answer, so some of it is read first.
-async fn own(mut response: Response<Bytes>, request: Request<Incoming>) -> Response<Bytes> {
+async fn own(
+    response: Response<Bytes>,
+    request: Request<Incoming>,
+    client: &Client,
+) -> Response<Content> {
+    let mut response = response.map(Content::from);
     if request.body().is_end_stream() {
         return response;
     }
@@ -120,7 +148,9 @@ async fn own(mut response: Response<Bytes>, request: Request<Incoming>) -> Respo
     let read = async {
         let mut left = UNUSED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
-            left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            client.body_bytes.set(client.body_bytes.get() + read as u64);
+            left = left.checked_sub(read)?;
         }
         Some(())
     };
@@ -137,17 +167,11 @@ fn find<B>(
     client: &Client,
     request: &Request<B>,
 ) -> Result<Arc<Route>, ProxyError> {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let subject = Subject {
-        host: host.unwrap_or_default(),
-        path: request.uri().path(),
-        method: request.method(),
-        headers: request.headers(),
+    let route = match &worker.listener_of(client).service {
+        Service::Http(routes) => routes.find(&Subject::of(request)).cloned(),
+        Service::Tcp(_) => None,
     };
-    match &worker.listener_of(client).service {
-        Service::Http(routes) => routes.find(&subject).cloned().ok_or(ProxyError::NoRoute),
-        Service::Tcp(_) => Err(ProxyError::NoRoute),
-    }
+    route.ok_or(ProxyError::Refused(Refusal::NoRoute))
 }
 
 async fn forward(
@@ -156,15 +180,18 @@ async fn forward(
     route: &Arc<Route>,
     mut set: Arc<BackendSet>,
     request: Request<Incoming>,
+    record: &mut Record,
     mut now: Instant,
 ) -> Result<Response<BackendBody>, ProxyError> {
+    record.forwarded(&set);
     let policy = &route.spec.retry;
     let deadline = now + route.spec.timeout;
     let hash = set.hash_key().map_or(0, |(key, function)| {
         hash_of(key, client.peer.ip(), &request, |bytes| hash::hash(function, bytes))
     });
     let (mut head, body) = request.into_parts();
-    let source = (!body.is_end_stream()).then(|| Source::new(body, policy.max_body_bytes));
+    let source = (!body.is_end_stream())
+        .then(|| Source::new(body, policy.max_body_bytes, Rc::clone(&client.body_bytes)));
     let source = source.as_ref();
     headers::to_backend(&mut head.headers, &client.forwarded_for, source.is_some());
     let client_version = mem::replace(&mut head.version, Version::HTTP_11);
@@ -175,12 +202,13 @@ async fn forward(
     let mut number = 1;
     loop {
         let pick = pick(worker, &set, hash, &mut tried, now)
-            .ok_or_else(|| ProxyError::NoBackend(set.spec.name.clone()))?;
+            .ok_or_else(|| Refusal::NoBackend(set.spec.name.clone()))?;
+        record.attempt(&pick, now);
         let (head, per_try) = (&head, policy.per_try_timeout);
         let deadlines = Deadlines { request: deadline, per_try };
         let attempt =
             Attempt { worker, client, pick: &pick, head, source, client_version, now, deadlines };
-        let result = attempt.run().await;
+        let result = attempt.run(record).await;
 
         let outcome = match &result {
             Ok((response, _)) => Some(Outcome::Status(response.status().as_u16())),
@@ -205,6 +233,7 @@ async fn forward(
             return deliver(pick, result);
         }
         metrics.retries.increment();
+        record.retried(&result);
         match result {
             // A connection that still reads the body would take it from the next attempt.
             Ok((response, exchange)) if exchange.is_request_complete() => {

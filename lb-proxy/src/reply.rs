@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, HOST, LOCATION},
+    HeaderValue, Request, Response,
+    header::{CONTENT_TYPE, LOCATION},
 };
-use lb_common::spec::{Answer, Redirect, Scheme};
+use lb_common::spec::{Answer, Redirect};
+use lb_routing::redirect;
 
 use crate::error::ProxyError;
 
@@ -22,29 +23,16 @@ pub fn refuse(error: &ProxyError) -> Response<Bytes> {
     response
 }
 
-pub fn redirect<B>(to: &Redirect, request: &Request<B>) -> Response<Bytes> {
-    let scheme = match to.scheme {
-        Some(Scheme::Https) => "https",
-        Some(Scheme::Http) | None => "http",
-    };
-    let given = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = match (&to.host, to.scheme) {
-        (Some(host), _) => host,
-        // Another scheme has another port.
-        (None, Some(_)) => without_port(given),
-        (None, None) => given,
-    };
-    let path = to.path.as_deref().unwrap_or(request.uri().path());
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+/// To where the route says.
+///
+/// # Errors
+/// If there is no such place for this request.
+pub fn redirect<B>(to: &Redirect, request: &Request<B>) -> Result<Response<Bytes>, ProxyError> {
+    let location = redirect::location(to, request)?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = to.status;
-    match HeaderValue::from_str(&format!("{scheme}://{host}{path}{query}")) {
-        Ok(location) => {
-            response.headers_mut().insert(LOCATION, location);
-        }
-        Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
-    }
-    response
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
 }
 
 /// What the configuration says.
@@ -56,11 +44,4 @@ pub fn answer(answer: &Answer, body: &Bytes) -> Response<Bytes> {
         response.headers_mut().entry(CONTENT_TYPE).or_insert(TEXT);
     }
     response
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
-        _ => host,
-    }
 }

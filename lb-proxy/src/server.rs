@@ -6,18 +6,18 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use lb_common::{clock, drain::Drain, id::ListenerName, snapshot::Snapshot};
+use lb_common::{clock, drain::Drain, id::ListenerName, inherited, snapshot::Snapshot};
 use lb_proto::v1;
-use lb_routing::{backend::Millis, outlier::Ejection};
 use tokio::sync::mpsc;
 
 use crate::{
     accept,
     control::{Install, InstallError},
+    report::{self, Past},
     table::RoutingTable,
     worker::{Command, Shared},
 };
@@ -31,11 +31,13 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<mpsc::UnboundedSender<Command>>,
     overrides: BTreeMap<ListenerName, SocketAddr>,
+    inherited: inherited::Sockets,
     open: BTreeMap<ListenerName, Open>,
     /// A mutex, because the admin port reads it; nobody waits for it on the request path.
     bound: BoundAddresses,
     rng: fastrand::Rng,
     drain: Drain,
+    past: Past,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ struct Open {
 struct Opened {
     listener: ListenerName,
     open: Open,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<accept::Socket>,
 }
 
 impl Server {
@@ -58,11 +60,13 @@ impl Server {
         shared: Arc<Shared>,
         workers: Vec<mpsc::UnboundedSender<Command>>,
         overrides: BTreeMap<ListenerName, SocketAddr>,
+        inherited: inherited::Sockets,
         bound: BoundAddresses,
         rng: fastrand::Rng,
         drain: Drain,
     ) -> Self {
-        Self { shared, workers, overrides, open: BTreeMap::new(), bound, rng, drain }
+        let (open, past) = (BTreeMap::new(), Past::default());
+        Self { shared, workers, overrides, inherited, open, bound, rng, drain, past }
     }
 
     /// Sockets for what is new or is to be elsewhere. Nothing accepts on them yet.
@@ -74,7 +78,10 @@ impl Server {
             if self.open.get(name).is_some_and(|open| open.wanted == wanted) {
                 continue;
             }
-            let sockets = accept::bind(wanted, self.workers.len());
+            let sockets = match self.inherited.find(name.as_str(), wanted) {
+                Some(socket) => accept::share(socket, self.workers.len()),
+                None => accept::bind(wanted, self.workers.len()),
+            };
             let sockets = sockets.map_err(|error| InstallError {
                 resource: format!("listeners[{name}]"),
                 reason: format!("cannot listen on {wanted}: {error}"),
@@ -107,6 +114,7 @@ impl Install for Server {
                 ejector.settle(&set.backends, now);
             }
         }
+        self.past.replace(&former, &table);
         self.shared.table.store(Arc::new(table));
         if draining {
             return Ok(());
@@ -133,39 +141,9 @@ impl Install for Server {
         Ok(())
     }
 
-    fn report(&self) -> Vec<v1::BackendReport> {
+    fn report(&mut self, totals: bool) -> v1::Report {
         let now = self.shared.millis(clock::now());
         let table = self.shared.table.load();
-        let mut reports = Vec::new();
-        for (name, set) in &table.backend_sets {
-            for backend in &set.backends {
-                let in_flight = backend.live.in_flight();
-                let ejection = backend.live.outlier.ejection(now);
-                if in_flight > 0 || ejection.is_some() {
-                    reports.push(v1::BackendReport {
-                        backend_set: name.to_string(),
-                        backend: backend.name.to_string(),
-                        in_flight,
-                        ejection: ejection.map(to_wire),
-                        totals: None,
-                    });
-                }
-            }
-        }
-        // The order of a hash map differs between two calls; equal reports are to be equal.
-        reports.sort_by(|a, b| (&a.backend_set, &a.backend).cmp(&(&b.backend_set, &b.backend)));
-        reports
-    }
-}
-
-fn to_wire(ejection: Ejection) -> v1::Ejection {
-    // Whole seconds, so that a report does not differ at each look.
-    let seconds: Millis = ejection.remaining.div_ceil(1_000);
-    v1::Ejection {
-        reason: ejection.failure.to_string(),
-        remaining: Some(prost_types::Duration {
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            nanos: 0,
-        }),
+        report::report(&table, &self.shared.metrics, &mut self.past, totals, now)
     }
 }

@@ -98,11 +98,7 @@ impl RoutingTable {
             let service = match &listener.protocol {
                 Protocol::Tcp { backend_set } => Service::Tcp(backend_set.clone()),
                 Protocol::Http => {
-                    let serves = |route: &&Arc<Route>| {
-                        let listeners = &route.spec.listeners;
-                        listeners.is_empty() || listeners.contains(&listener.name)
-                    };
-                    let routes = routes.values().filter(serves);
+                    let routes = routes.values().filter(|route| route.spec.serves(&listener.name));
                     let found = |route: &Arc<Route>| (Arc::clone(&route.spec), Arc::clone(route));
                     Service::Http(Box::new(Routes::new(routes.map(found))))
                 }

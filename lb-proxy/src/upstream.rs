@@ -195,7 +195,8 @@ fn drive(driver: &mut Driver, cx: &mut Context<'_>) {
     }
 }
 
-fn connect_error(error: io::Error) -> AttemptError {
+/// How an attempt failed that could not connect.
+pub fn connect_error(error: io::Error) -> AttemptError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => AttemptError::Refused,
         _ => AttemptError::Connect(error),
@@ -225,7 +226,10 @@ impl Exchange {
         if self.connection.is_idle(cx) {
             self.connection.reused = true;
             let (limits, now) = (&self.pick.set.spec.pool, self.worker.now());
-            self.worker.pool.put(&self.pick.backend().live, self.connection, limits, now);
+            let pool = &self.worker.pool;
+            if !pool.put(&self.pick.backend().live, self.connection, limits, now) {
+                self.worker.metrics().limits.pool_idle.increment();
+            }
         }
     }
 

@@ -28,6 +28,7 @@ use tokio::{net::TcpStream, sync::mpsc, task::spawn_local};
 
 use crate::{
     accept::{self, Stop},
+    access_log::Counts,
     backend_set::Pick,
     body::BackendBody,
     client::{Client, End},
@@ -35,6 +36,7 @@ use crate::{
     io_meter::Metered,
     metrics::{Sharded, WorkerMetrics},
     proxy,
+    record::Recorder,
     table::{self, RoutingTable, Service},
     tcp,
     upstream::{Connection, Pool},
@@ -59,6 +61,7 @@ pub struct Shared {
     pub started: Instant,
     pub workers: usize,
     pub metrics: Sharded<WorkerMetrics>,
+    pub access_log: Counts,
 }
 
 /// What a worker is told.
@@ -66,7 +69,7 @@ pub struct Shared {
 pub enum Command {
     Open {
         listener: ListenerName,
-        socket: std::net::TcpListener,
+        socket: accept::Socket,
     },
     Close(ListenerName),
     /// Close all, answer with `Connection: close`, and return when all clients are gone or at the
@@ -81,6 +84,8 @@ pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
     pub pool: Pool,
+    /// Told of every request.
+    pub recorder: Recorder,
     /// The time of the last sweep.
     pub coarse: Rc<Cell<Millis>>,
     cache: RefCell<Cache<Arc<ArcSwap<RoutingTable>>, Arc<RoutingTable>>>,
@@ -99,6 +104,7 @@ impl Shared {
             started: clock::now(),
             workers,
             metrics: Sharded::new(workers),
+            access_log: Counts::default(),
         }
     }
 
@@ -114,12 +120,14 @@ impl Shared {
 pub async fn run(
     index: usize,
     shared: Arc<Shared>,
+    recorder: Recorder,
     seed: u64,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> usize {
     let worker = Rc::new(Worker {
         index,
         pool: Pool::default(),
+        recorder,
         coarse: Rc::default(),
         cache: RefCell::new(Cache::new(Arc::clone(&shared.table))),
         rng: RefCell::new(fastrand::Rng::with_seed(seed)),
@@ -128,6 +136,7 @@ pub async fn run(
         draining: Cell::new(false),
         shared,
     });
+    spawn_local(Rc::clone(&worker.recorder.log).keep_moving());
     let mut listeners: Vec<(ListenerName, Stop)> = Vec::new();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     loop {
@@ -145,7 +154,11 @@ pub async fn run(
                 }
                 None => return worker.drain(clock::now()).await,
             },
-            _ = sweep.tick() => worker.sweep(clock::now()),
+            _ = sweep.tick() => {
+                let now = clock::now();
+                worker.recorder.log.set_clock(now);
+                worker.sweep(now);
+            }
         }
     }
 }
@@ -188,6 +201,10 @@ impl Worker {
     pub fn is_closing(&self, client: &Client) -> bool {
         self.draining.get()
             || !self.cache.borrow_mut().load().listeners.contains_key(&client.listener)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     pub async fn pooled(&self, backend: &Backend, now: Instant) -> Option<Connection> {
@@ -270,15 +287,21 @@ impl Worker {
         self.clients.borrow_mut().retain(|client| {
             let client = client.upgrade();
             if let Some(client) = &client {
+                client.count_bytes(self.index);
                 match &client.last_known.borrow().service {
-                    Service::Http(_) => client.end_if_silent(now),
-                    Service::Tcp(_) => client.end_if_still(now),
+                    Service::Http(_) => client.end_if_silent(now, &self.metrics().limits),
+                    Service::Tcp(_) => client.end_if_still(now, &self.metrics().limits),
                 }
             }
             client.is_some()
         });
-        let known: HashSet<_> = self.table().live_ids().collect();
+        let table = self.table();
+        let known: HashSet<_> = table.live_ids().collect();
         self.pool.sweep(now, |id| known.contains(&id));
+        for (backend, metrics) in table.backend_sets.values().flat_map(|set| set.counted()) {
+            let idle = u64::try_from(self.pool.idle(&backend.live)).unwrap_or(u64::MAX);
+            metrics.of(self.index).idle.set(idle);
+        }
     }
 
     async fn drain(self: Rc<Self>, deadline: Instant) -> usize {
@@ -335,8 +358,12 @@ async fn serve_http(worker: Rc<Worker>, client: Rc<Client>, stream: TcpStream) {
         connection.as_mut().poll(cx)
     });
     if let Err(error) = served.await {
+        if error.is_parse() {
+            worker.recorder.malformed(&client, error.is_parse_too_large());
+        }
         tracing::debug!(peer = %client.peer, %error, "connection ended");
     }
+    client.count_bytes(worker.index);
 }
 
 /// Counts an open connection of a worker.

@@ -11,7 +11,10 @@ use std::{
     },
 };
 
-use lb_common::id::BackendName;
+use lb_common::{
+    id::BackendName,
+    spec::{self, BackendState},
+};
 
 use crate::outlier::OutlierState;
 
@@ -53,6 +56,19 @@ pub struct InFlight(Arc<Live>);
 // === impl Backend ===
 
 impl Backend {
+    /// What the table says of it, with what is live of it.
+    pub fn new(spec: &spec::Backend, is_healthy: bool, live: Arc<Live>) -> Self {
+        let member = spec.state == BackendState::Active && spec.weight > 0;
+        Self {
+            name: spec.name.clone(),
+            address: spec.address,
+            weight: spec.weight,
+            member,
+            usable: member && is_healthy,
+            live,
+        }
+    }
+
     /// Whether a pick may choose it: usable by the table, and not ejected by this proxy.
     pub fn is_open(&self, now: Millis) -> bool {
         self.usable && !self.live.outlier.is_ejected(now)

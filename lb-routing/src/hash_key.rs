@@ -5,6 +5,14 @@ use std::net::IpAddr;
 use http::{Request, header::COOKIE};
 use lb_common::spec::HashKey;
 
+/// What of a request is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashed<'a> {
+    Key(&'a [u8]),
+    /// The client's, because that is the key or because the request lacks the key.
+    Address(IpAddr),
+}
+
 /// The hash of the key, or of the client's address if the request lacks the key.
 pub fn hash_of<B>(
     key: &HashKey,
@@ -12,16 +20,28 @@ pub fn hash_of<B>(
     request: &Request<B>,
     hash: impl Fn(&[u8]) -> u64,
 ) -> u64 {
-    let found = match key {
-        HashKey::ClientAddress => None,
-        HashKey::Path => Some(request.uri().path().as_bytes()),
-        HashKey::Header(name) => request.headers().get(name).map(|value| value.as_bytes()),
-        HashKey::Cookie(name) => cookie(request, name),
-    };
-    match (found, client.to_canonical()) {
-        (Some(bytes), _) => hash(bytes),
-        (None, IpAddr::V4(address)) => hash(&address.octets()),
-        (None, IpAddr::V6(address)) => hash(&address.octets()),
+    Hashed::of(key, client, request).hash(hash)
+}
+
+// === impl Hashed ===
+
+impl<'a> Hashed<'a> {
+    pub fn of<B>(key: &HashKey, client: IpAddr, request: &'a Request<B>) -> Self {
+        let found = match key {
+            HashKey::ClientAddress => None,
+            HashKey::Path => Some(request.uri().path().as_bytes()),
+            HashKey::Header(name) => request.headers().get(name).map(|value| value.as_bytes()),
+            HashKey::Cookie(name) => cookie(request, name),
+        };
+        found.map_or_else(|| Self::Address(client.to_canonical()), Self::Key)
+    }
+
+    pub fn hash(&self, hash: impl Fn(&[u8]) -> u64) -> u64 {
+        match self {
+            Self::Key(bytes) => hash(bytes),
+            Self::Address(IpAddr::V4(address)) => hash(&address.octets()),
+            Self::Address(IpAddr::V6(address)) => hash(&address.octets()),
+        }
     }
 }
 

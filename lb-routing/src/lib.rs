@@ -4,16 +4,22 @@
 //! it, and the controller explains with it what they would decide. Nothing here knows a socket, a
 //! worker or a request under way, and nothing reads a clock.
 //!
+//! - [`admit`]: whether it is a proper request at all.
 //! - [`route`]: which route, the most specific one.
 //! - [`hash_key`]: what of a request consistent hashing goes by.
 //! - [`balance`]: which backend, one file an algorithm.
 //! - [`backend`]: what a pick knows of a backend.
+//! - [`redirect`]: where a redirect leads.
+//! - [`refusal`]: why a proxy answers by itself.
 //! - [`outlier`]: when a proxy keeps a failing backend out by itself.
 
+pub mod admit;
 pub mod backend;
 pub mod balance;
 #[cfg(test)]
 mod fixture;
 pub mod hash_key;
 pub mod outlier;
+pub mod redirect;
+pub mod refusal;
 pub mod route;

@@ -7,10 +7,14 @@
 //! Look-ups are by hash at each boundary of the path, so their cost grows with the request's
 //! length and not with the number of routes.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, cmp::Reverse, collections::HashMap, sync::Arc};
 
-use http::{HeaderMap, Method};
-use lb_common::spec::{self, HostMatch, PathMatch};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header::HOST};
+use lb_common::spec::{self, HostMatch, PathMatch, RouteMatch};
+
+mod explain;
+
+pub use explain::{Mismatch, Standing, Verdict};
 
 /// The routes of one listener, compiled. `R` is what is found.
 #[derive(Debug)]
@@ -51,6 +55,21 @@ pub struct Subject<'a> {
     pub headers: &'a HeaderMap,
 }
 
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    /// Of a request that was admitted.
+    pub fn of<B>(request: &'a Request<B>) -> Self {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        Self {
+            host: host.unwrap_or_default(),
+            path: request.uri().path(),
+            method: request.method(),
+            headers: request.headers(),
+        }
+    }
+}
+
 // === impl Routes ===
 
 impl<R> Routes<R> {
@@ -80,73 +99,108 @@ impl<R> Routes<R> {
     }
 
     pub fn find(&self, subject: &Subject<'_>) -> Option<&R> {
+        self.walk(subject, |candidates| candidates.find(subject))
+    }
+
+    /// Visits all that the request's host and path lead to, the most specific first, until a visit
+    /// returns something.
+    fn walk<'a, T>(
+        &'a self,
+        subject: &Subject<'_>,
+        mut visit: impl FnMut(&'a Candidates<R>) -> Option<T>,
+    ) -> Option<T> {
+        let path = subject.path;
         if !self.exact_hosts.is_empty() || !self.wildcard_hosts.is_empty() {
             let host = lower_host(subject.host);
-            let exact = self.exact_hosts.get(&*host).and_then(|paths| paths.find(subject));
+            let exact = self.exact_hosts.get(&*host);
+            let exact = exact.and_then(|paths| paths.walk(path, &mut visit));
             if exact.is_some() {
                 return exact;
             }
             // From the left, so that the longest suffix comes first.
             for (dot, _) in host.match_indices('.').filter(|(dot, _)| *dot > 0) {
                 let paths = self.wildcard_hosts.get(&host[dot..]);
-                let found = paths.and_then(|paths| paths.find(subject));
+                let found = paths.and_then(|paths| paths.walk(path, &mut visit));
                 if found.is_some() {
                     return found;
                 }
             }
         }
-        self.any_host.find(subject)
+        self.any_host.walk(path, &mut visit)
     }
 }
 
 impl<R> Paths<R> {
-    fn find(&self, subject: &Subject<'_>) -> Option<&R> {
-        let path = subject.path;
-        if let Some(found) = self.exact.get(path).and_then(|c| c.find(subject)) {
+    fn walk<'a, T>(
+        &'a self,
+        path: &str,
+        mut visit: impl FnMut(&'a Candidates<R>) -> Option<T>,
+    ) -> Option<T> {
+        if let Some(found) = self.exact.get(path).and_then(&mut visit) {
             return Some(found);
         }
         if !self.slash_prefix.is_empty() || !self.segment_prefix.is_empty() {
-            if let Some(found) = self.segment_prefix.get(path).and_then(|c| c.find(subject)) {
+            if let Some(found) = self.segment_prefix.get(path).and_then(&mut visit) {
                 return Some(found);
             }
             // From the right, so that the longest prefix comes first.
             for (slash, _) in path.rmatch_indices('/') {
                 let with = self.slash_prefix.get(&path[..=slash]);
-                if let Some(found) = with.and_then(|c| c.find(subject)) {
+                if let Some(found) = with.and_then(&mut visit) {
                     return Some(found);
                 }
                 let without = self.segment_prefix.get(&path[..slash]);
-                if let Some(found) = without.and_then(|c| c.find(subject)) {
+                if let Some(found) = without.and_then(&mut visit) {
                     return Some(found);
                 }
             }
         }
-        self.any.find(subject)
+        visit(&self.any)
     }
 }
 
 impl<R> Candidates<R> {
     fn insert(&mut self, candidate: Candidate<R>) {
-        let rank = |candidate: &Candidate<R>| {
-            let matches = &candidate.spec.matches;
-            let specific = (matches.method.is_some(), matches.headers.len());
-            (std::cmp::Reverse(specific), candidate.spec.name.clone())
-        };
-        let position = self.0.partition_point(|other| rank(other) <= rank(&candidate));
+        let position = self.0.partition_point(|other| rank(&other.spec) <= rank(&candidate.spec));
         self.0.insert(position, candidate);
     }
 
     fn find(&self, subject: &Subject<'_>) -> Option<&R> {
-        let takes = |candidate: &&Candidate<R>| {
-            let matches = &candidate.spec.matches;
-            matches.method.as_ref().is_none_or(|method| method == subject.method)
-                && matches.headers.iter().all(|(name, wanted)| {
-                    let mut values = subject.headers.get_all(name).iter();
-                    values.any(|value| wanted.as_ref().is_none_or(|wanted| wanted == value))
-                })
-        };
-        self.0.iter().find(takes).map(|candidate| &candidate.found)
+        let found = self.0.iter().find(|candidate| takes(&candidate.spec.matches, subject));
+        found.map(|candidate| &candidate.found)
     }
+}
+
+/// Whether a route takes a request that its host and path led to it.
+fn takes(matches: &RouteMatch, subject: &Subject<'_>) -> bool {
+    takes_method(matches, subject.method)
+        && matches.headers.iter().all(|header| takes_header(header, subject.headers))
+}
+
+fn takes_method(matches: &RouteMatch, method: &Method) -> bool {
+    matches.method.as_ref().is_none_or(|wanted| wanted == method)
+}
+
+fn takes_header((name, wanted): &(HeaderName, Option<HeaderValue>), headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(name).iter();
+    values.any(|value| wanted.as_ref().is_none_or(|wanted| wanted == value))
+}
+
+/// Orders routes, the preferred ones first.
+fn rank(route: &spec::Route) -> impl Ord + '_ {
+    let RouteMatch { host, path, method, headers } = &route.matches;
+    let longest = |text: &'_ String| Reverse(text.len());
+    let host = match host {
+        HostMatch::Exact(host) => (0, None, host.as_str()),
+        HostMatch::Wildcard(suffix) => (1, Some(longest(suffix)), suffix.as_str()),
+        HostMatch::Any => (2, None, ""),
+    };
+    let path = match path {
+        PathMatch::Exact(path) => (0, None, path.as_str()),
+        PathMatch::Prefix(prefix) => (1, Some(longest(prefix)), prefix.as_str()),
+        PathMatch::Any => (2, None, ""),
+    };
+    (host, path, Reverse((method.is_some(), headers.len())), &route.name)
 }
 
 /// The host in lower case, without its port; a dot at its end does not count.

@@ -14,6 +14,8 @@ use integration_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::ports::replace_ports;
+
 pub struct Fleet {
     processes: Vec<Process>,
     /// Ports in the README, and those that stand for them here.
@@ -25,7 +27,6 @@ pub struct Fleet {
 
 const PROCESSES: [u16; 6] = [7000, 7001, 7101, 7102, 8080, 8081];
 const BACKENDS: [u16; 3] = [3001, 3002, 3003];
-const HOST: &str = "127.0.0.1:";
 
 impl Fleet {
     /// Runs the commands that start `lb-control` and `lb-proxy`, with `toml` as `lb.toml`, and
@@ -114,15 +115,4 @@ impl Fleet {
 fn in_directory(arg: &str, dir: &Path) -> String {
     let ours = arg == "lb.toml" || arg.starts_with("data/");
     if ours { dir.join(arg).display().to_string() } else { arg.into() }
-}
-
-fn replace_ports(text: &str, other: impl Fn(u16) -> u16) -> String {
-    let mut parts = text.split(HOST);
-    let mut replaced = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-        let port = part[..end].parse().expect("a port follows the host");
-        replaced += &format!("{HOST}{}{}", other(port), &part[end..]);
-    }
-    replaced
 }

@@ -44,22 +44,18 @@ pub fn blocks_of(markdown: &str, language: &str) -> Vec<Block> {
     blocks(markdown).into_iter().filter(|block| block.language == language).collect()
 }
 
-/// From a heading to the next one of its level.
-pub fn section<'a>(markdown: &'a str, heading: &str) -> &'a str {
-    let start = markdown.find(&format!("\n{heading}\n")).expect("the heading is there") + 1;
-    let level = heading.split(' ').next().expect("a heading has a level");
-    let body = &markdown[start + heading.len()..];
-    let end = body.find(&format!("\n{level} ")).unwrap_or(body.len());
-    &body[..end]
-}
-
 // === impl Block ===
 
 impl Block {
-    /// One command and its answer.
-    pub fn call(&self) -> Call {
-        let (command, answer) = self.text.split_once('\n').unwrap_or((&self.text, ""));
-        let command = command.strip_prefix("$ ").expect("a console block begins with a command");
-        Call { command: command.into(), answer: answer.into() }
+    /// Commands, each with its answer.
+    pub fn calls(&self) -> Vec<Call> {
+        let text = self.text.strip_prefix("$ ").expect("a console block begins with a command");
+        let calls = text.split("\n$ ").map(|call| {
+            let (command, answer) = call.split_once('\n').unwrap_or((call, ""));
+            // Only the last one has kept its newline.
+            let end = if answer.is_empty() || answer.ends_with('\n') { "" } else { "\n" };
+            Call { command: command.into(), answer: format!("{answer}{end}") }
+        });
+        calls.collect()
     }
 }

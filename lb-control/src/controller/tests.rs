@@ -66,6 +66,7 @@ impl Fixture {
             dry_run: request.dry_run,
             comment: String::new(),
             file_digest: None,
+            cause: None,
             reply,
             change: Change::Batch(Batch::parse(request).expect("is valid by itself")),
         })
@@ -86,6 +87,7 @@ impl Fixture {
             dry_run: false,
             comment,
             file_digest,
+            cause: None,
             reply,
         })
     }
@@ -98,6 +100,7 @@ impl Fixture {
             dry_run: false,
             comment: String::new(),
             file_digest: None,
+            cause: None,
             reply,
         })
     }
@@ -152,7 +155,7 @@ fn describe(effect: &Effect) -> String {
         }
         Effect::Commit { revision: None, .. } => "commit file".into(),
         Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
-        Effect::Publish(sealed) => {
+        Effect::Publish { sealed, .. } => {
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
             let version = sealed.snapshot.id.version;
             format!("publish {version} with {} unhealthy", unhealthy.sum::<usize>())
@@ -367,6 +370,31 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
 }
 
 #[test]
+fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
+    let mut f = Fixture::new(APP);
+    let pushes = |f: &Fixture| {
+        let page = f.controller.metrics().into_text();
+        let lines = page.lines().filter_map(|line| line.strip_prefix("lb_control_push_seconds_"));
+        lines.filter(|line| !line.starts_with("bucket")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    f.moment.now += Duration::from_secs(100);
+    let _end = f.connect(1);
+    f.moment.now += Duration::from_secs(1);
+    let published = f.controller.published;
+    f.proxy(1, ProxyEvent::Applied(SnapshotId { digest: Digest(1), ..published }));
+    assert_eq!(pushes(&f), ["sum 0", "count 0"], "nobody published that");
+    f.proxy(1, ProxyEvent::Applied(published));
+    f.proxy(1, ProxyEvent::Applied(published));
+    assert_eq!(pushes(&f), ["sum 1", "count 1"], "it was not there before, and it is told once");
+    f.moment.now += Duration::from_secs(10);
+    f.add_set("new");
+    f.commit(Ok(()));
+    f.moment.now += Duration::from_secs(2);
+    f.proxy(1, ProxyEvent::Applied(f.controller.published));
+    assert_eq!(pushes(&f), ["sum 3", "count 2"]);
+}
+
+#[test]
 fn a_drain_is_a_revision_unless_it_drains_already() {
     let mut f = Fixture::new(CHECKED);
     let mut first = f.drain("one");
@@ -390,7 +418,8 @@ fn emptying_is_told_while_the_backend_drains() {
     let since = accepted(&mut answer).version;
     let report = |in_flight| {
         let load = Load { in_flight, ejection: None };
-        ProxyEvent::Reported(Report { version: since, backends: [(one.clone(), load)].into() })
+        let backends = [(one.clone(), load)].into();
+        ProxyEvent::Reported(Report { version: since, backends, ..Report::default() })
     };
     f.proxy(1, report(2));
     let emptying = f.controller.emptying(&one, since).expect("it drains");

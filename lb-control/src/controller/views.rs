@@ -1,11 +1,12 @@
 //! What others may see of the state.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use lb_common::{
+    exposition,
     id::{BackendName, BackendSetName},
     snapshot::{SnapshotId, Version},
-    spec::{BackendState, DesiredState},
+    spec::{Backend, BackendSet, BackendState, DesiredState},
 };
 use lb_proto::{error::Problems, v1};
 
@@ -13,7 +14,7 @@ use super::Controller;
 use crate::{
     desired,
     metrics::{self, Facts},
-    proxies::Emptying,
+    proxies::{Emptying, FleetLoad},
 };
 
 impl Controller {
@@ -28,13 +29,62 @@ impl Controller {
     pub fn proxies(&self) -> v1::ListProxiesResponse {
         let SnapshotId { version, digest } = self.published;
         v1::ListProxiesResponse {
-            proxies: self.proxies.list(self.published),
+            proxies: self.proxies.list(self.published, self.moment.now),
             epoch: version.epoch,
             version: version.version,
             hash: digest.to_string(),
             revision: self.revision,
-            load: None,
+            load: Some(self.proxies.fleet_load(self.moment.now)),
         }
+    }
+
+    /// The backends and the sets that they are in, of one set or of all of them.
+    ///
+    /// # Errors
+    /// If there is no such set; says what there is.
+    pub fn list_backends(&self, only: Option<&str>) -> Result<v1::ListBackendsResponse, Problems> {
+        let backends = self.backends(only)?;
+        let mut by_set: HashMap<&str, Vec<&v1::BackendStatus>> = HashMap::new();
+        for status in &backends {
+            by_set.entry(&status.backend_set).or_default().push(status);
+        }
+        let sets = self.desired.backend_sets.values();
+        let sets = sets.filter(|set| only.is_none_or(|only| only == set.name.as_str()));
+        let backend_sets = sets.map(|set| {
+            let backends = by_set.remove(set.name.as_str()).unwrap_or_default();
+            self.set_status(set, &backends)
+        });
+        let backend_sets = backend_sets.collect();
+        Ok(v1::ListBackendsResponse { backends, backend_sets })
+    }
+
+    fn set_status(
+        &self,
+        set: &BackendSet,
+        backends: &[&v1::BackendStatus],
+    ) -> v1::BackendSetStatus {
+        let keys = set.backends.iter().map(|backend| (set.name.clone(), backend.name.clone()));
+        let keys: Vec<_> = keys.collect();
+        let in_flight = backends.iter().map(|backend| backend.in_flight);
+        let in_flight = in_flight.fold(0, u64::saturating_add);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        v1::BackendSetStatus {
+            name: set.name.to_string(),
+            balance: set.balance.as_str().into(),
+            backends: count(set.backends.len()),
+            usable: count(self.usable(set)),
+            load: Some(v1::Load { in_flight, ..self.proxies.rates(&keys, self.moment.now) }),
+        }
+    }
+
+    /// How many of a set's backends get traffic.
+    fn usable(&self, set: &BackendSet) -> usize {
+        let takes_traffic = |backend: &&Backend| {
+            backend.state == BackendState::Active
+                && backend.weight > 0
+                && !self.published_unhealthy.contains(&set.name, &backend.name)
+        };
+        set.backends.iter().filter(takes_traffic).count()
     }
 
     /// The backends of one set or of all of them.
@@ -51,11 +101,13 @@ impl Controller {
         let backends = sets.flat_map(|set| set.backends.iter().map(move |backend| (set, backend)));
         Ok(backends
             .map(|(set, backend)| {
-                let load = load.remove(&(set.name.clone(), backend.name.clone()));
-                let load = load.unwrap_or_default();
+                let key = (set.name.clone(), backend.name.clone());
+                let FleetLoad { in_flight, ejections } = load.remove(&key).unwrap_or_default();
+                let rates = self.proxies.rates([&key], self.moment.now);
                 v1::BackendStatus {
-                    in_flight: load.in_flight,
-                    ejections: load.ejections,
+                    in_flight,
+                    ejections,
+                    load: Some(v1::Load { in_flight, ..rates }),
                     ..self.health.status(set, backend)
                 }
             })
@@ -74,25 +126,36 @@ impl Controller {
         drains.then(|| self.proxies.emptying(backend, since))
     }
 
-    pub fn metrics(&self) -> String {
-        let (connected, in_sync) = self.proxies.count(self.published);
-        let mut backends = BTreeMap::new();
-        for set in self.desired.backend_sets.values() {
-            for backend in &set.backends {
-                let health = self.health.health(set, backend);
-                *backends.entry((set.name.as_str(), health)).or_default() += 1;
-            }
-        }
+    /// What is known, but nothing of the process.
+    pub fn metrics(&self) -> exposition::Page {
+        let backend_sets = self.desired.backend_sets.values().map(|set| metrics::BackendSet {
+            name: set.name.as_str(),
+            usable: self.usable(set),
+            backends: set
+                .backends
+                .iter()
+                .map(|backend| self.backend_metrics(set, backend))
+                .collect(),
+        });
+        let published = self.published_at(self.published).unwrap_or(self.moment.now);
         metrics::render(&Facts {
             counters: &self.counters,
             revision: self.revision,
             epoch: self.published.version.epoch,
             version: self.published.version.version,
-            connected,
-            in_sync,
+            snapshot_bytes: self.published_bytes,
             waiting_changes: self.waiting.len(),
             tallies: self.health.tallies(),
-            backends,
+            backend_sets: backend_sets.collect(),
+            proxies: self.proxies.metrics((self.published, published), self.moment.now),
         })
+    }
+
+    fn backend_metrics<'a>(&self, set: &BackendSet, backend: &'a Backend) -> metrics::Backend<'a> {
+        metrics::Backend {
+            name: backend.name.as_str(),
+            health: self.health.health(set, backend),
+            is_healthy: !self.published_unhealthy.contains(&set.name, &backend.name),
+        }
     }
 }

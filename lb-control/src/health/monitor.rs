@@ -26,7 +26,7 @@ use super::{
     probe::Finding,
     schedule::{Schedule, TargetId},
 };
-use crate::timestamp;
+use crate::{metrics::Histogram, timestamp};
 
 type Key = (BackendSetName, BackendName);
 
@@ -42,10 +42,12 @@ pub struct Monitor {
 }
 
 /// What was counted of a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub passed: u64,
     pub failed: u64,
+    /// How long the probes took.
+    pub took: Histogram,
     /// Outcomes that changed what is known about a backend.
     pub decisions: u64,
 }
@@ -154,6 +156,7 @@ impl Monitor {
             Outcome::Pass => tally.passed += 1,
             Outcome::Fail => tally.failed += 1,
         }
+        tally.took.observe(took);
         target.last_probe = Some(v1::Probe {
             time: Some(timestamp(wall)),
             passed: outcome == Outcome::Pass,

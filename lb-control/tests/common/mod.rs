@@ -52,7 +52,7 @@ impl Control {
     }
 
     pub fn stored_in(data_dir: impl Into<PathBuf>) -> Self {
-        Self::start(Settings { data_dir: Some(data_dir.into()), config: None })
+        Self::start(Settings { data_dir: Some(data_dir.into()), ..Settings::default() })
     }
 
     pub async fn channel(&self) -> Channel {

@@ -105,10 +105,13 @@ impl<'a, I: Install> Client<'a, I> {
         let opened = clock::now();
         let connection =
             Connection::Connected { controller: controller.clone(), since: clock::wall() };
-        self.control.status.send_modify(|status| status.connection = connection);
+        self.control.status.send_modify(|status| {
+            status.counts.streams += 1;
+            status.connection = connection;
+        });
 
         let mut outbox = Outbox::default();
-        let mut reporter = Reporter::new(opened);
+        let mut reporter = Reporter::default();
         let mut tick = interval(REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut worked = false;
@@ -158,15 +161,14 @@ impl<'a, I: Install> Client<'a, I> {
         v1::ProxyMessage { message: Some(Message::Hello(hello)) }
     }
 
-    fn report(&self, outbox: &mut Outbox, reporter: &mut Reporter, always: bool) {
-        let (backends, now) = (self.control.install.report(), clock::now());
-        if always || reporter.is_due(&backends, now) {
-            reporter.reported(&backends, now);
-            outbox.report(v1::Report {
-                backends,
-                snapshot: self.control.running(),
-                ..v1::Report::default()
-            });
+    fn report(&mut self, outbox: &mut Outbox, reporter: &mut Reporter, always: bool) {
+        let now = clock::now();
+        // A report that takes the place of one with totals has them too.
+        let totals = outbox.has_totals() || reporter.wants_totals(now);
+        let report = self.control.install.report(totals);
+        if always || reporter.is_due(&report, now) {
+            reporter.reported(&report, now);
+            outbox.report(v1::Report { snapshot: self.control.running(), ..report });
         }
     }
 
@@ -187,6 +189,7 @@ impl<'a, I: Install> Client<'a, I> {
             warn!(%controller, "{message}; what runs runs on, and the next controller is asked");
         }
         self.control.status.send_modify(|status| {
+            status.counts.failures += 1;
             if status.connection.is_connected() {
                 status.connection = Connection::Lost { since: wall };
             }

@@ -44,8 +44,9 @@ pub trait Install: Send + 'static {
     /// Says why the snapshot cannot be served; the one before it serves on.
     fn install(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), InstallError>;
 
-    /// What this proxy sees of its backends right now.
-    fn report(&self) -> Vec<v1::BackendReport>;
+    /// What goes on in this proxy right now, with all that it has counted if `totals`; the
+    /// snapshot is for others to fill in.
+    fn report(&mut self, totals: bool) -> v1::Report;
 }
 
 /// Why a valid snapshot cannot be served here.
@@ -153,6 +154,7 @@ impl<I: Install> Control<'_, I> {
             info!(version = %id.version, revision, "applied");
         }
         self.good.send_replace(Some(Good { id, revision, content: bytes }));
+        self.status.send_modify(|status| status.counts.applied += 1);
         self.runs(snapshot);
         Ok(())
     }
@@ -182,7 +184,10 @@ impl<I: Install> Control<'_, I> {
             warn!(%version, resource, reason, "refused a snapshot; what ran before runs on");
         }
         let resource = rejection.resource.clone();
-        self.status.send_modify(|status| status.last_rejection = Some(rejection));
+        self.status.send_modify(|status| {
+            status.counts.rejected += 1;
+            status.last_rejection = Some(rejection);
+        });
         v1::Rejected { snapshot: update.snapshot, resource, reason }
     }
 

@@ -17,6 +17,20 @@ pub struct ControlStatus {
     pub last_error: Option<StreamError>,
     pub last_rejection: Option<Rejection>,
     pub last_good: LastGoodStatus,
+    pub counts: Counts,
+}
+
+/// How often what happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Streams that were opened.
+    pub streams: u64,
+    /// Streams that did not open, or broke.
+    pub failures: u64,
+    /// Updates that were taken into service.
+    pub applied: u64,
+    /// Updates that were refused.
+    pub rejected: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +47,7 @@ pub enum Connection {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Running {
     pub id: SnapshotId,
     pub revision: u64,

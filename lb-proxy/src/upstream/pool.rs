@@ -33,14 +33,27 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection, unless there are enough.
-    pub fn put(&self, live: &Live, connection: Connection, limits: &PoolLimits, now: Millis) {
+    /// Keeps a connection, unless there are enough. Returns whether it does.
+    pub fn put(
+        &self,
+        live: &Live,
+        connection: Connection,
+        limits: &PoolLimits,
+        now: Millis,
+    ) -> bool {
         let mut idle = self.0.borrow_mut();
         let connections = idle.entry(live.id).or_default();
-        if connections.len() < limits.max_idle {
+        let has_room = connections.len() < limits.max_idle;
+        if has_room {
             let lifetime = u64::try_from(limits.idle_timeout.as_millis()).unwrap_or(u64::MAX);
             connections.push(Idle { connection, until: now.saturating_add(lifetime) });
         }
+        has_room
+    }
+
+    /// Connections to a backend that idle.
+    pub fn idle(&self, live: &Live) -> usize {
+        self.0.borrow().get(&live.id).map_or(0, Vec::len)
     }
 
     /// Closes what is too old, what its backend closed, and what leads to a backend that is gone.

@@ -219,18 +219,19 @@ impl Install for Table {
         Ok(())
     }
 
-    fn report(&self) -> Vec<v1::BackendReport> {
+    fn report(&mut self, _: bool) -> v1::Report {
         if self.report_bytes == 0 {
-            return Vec::new();
+            return v1::Report::default();
         }
         let (in_flight, backend) =
             (self.reports.fetch_add(1, Relaxed), "b".repeat(self.report_bytes));
-        vec![v1::BackendReport {
+        let report = v1::BackendReport {
             backend_set: "app".into(),
             backend,
             in_flight,
             ..v1::BackendReport::default()
-        }]
+        };
+        v1::Report { backends: vec![report], ..v1::Report::default() }
     }
 }
 

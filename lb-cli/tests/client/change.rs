@@ -1,0 +1,95 @@
+//! Changes to one backend: undrain, weight.
+
+use integration_tests::fleet::Fleet;
+use serde_json::{Value, json as value};
+
+use super::{
+    file::fleet,
+    lb::{json, lb, ok},
+};
+
+async fn backends(fleet: &Fleet) -> Value {
+    json(fleet, &["get", "backend_set", "app"]).await["spec"]["backend_sets"][0]["backends"].clone()
+}
+
+#[tokio::test]
+async fn a_weight_changes_and_nothing_else_does() {
+    let fleet = fleet().await;
+    let said = ok(lb(&fleet, &["weight", "app/[::1]:4", "3"]).await);
+    let expected = "  ~ backend_sets[app].backends[[::1]:4].weight: 1 -> 3\ndone: revision 2\n";
+    assert_eq!(said, expected);
+    let expected = value!([
+        { "address": "127.0.0.1:3", "name": "one", "weight": 0 },
+        { "address": "[::1]:4", "weight": 3, "state": "disabled" },
+    ]);
+    assert_eq!(backends(&fleet).await, expected);
+
+    let again = ok(lb(&fleet, &["weight", "app/[::1]:4", "3"]).await);
+    assert_eq!(again, "nothing to change: revision 2 is just that\n");
+    let back = json(&fleet, &["weight", "app/[::1]:4", "1", "-m", "done with it"]).await;
+    assert_eq!(back["revision"], 3);
+    let history = json(&fleet, &["history"]).await;
+    let comments = ["done with it", "weight 3 for [::1]:4 of app"];
+    for (i, comment) in comments.iter().enumerate() {
+        assert_eq!(history["revisions"][i]["comment"], *comment);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_backend_or_no_weight_is_told() {
+    let fleet = fleet().await;
+    #[rustfmt::skip]
+    let cases = [
+        (&["weight", "app/two", "3"][..], 1, "backend set \"app\" has no backend \"two\"; there are one, [::1]:4"),
+        (&["weight", "ap/one", "3"], 1, "no backend set is called \"ap\"; there are app, b/lue"),
+        (&["weight", "app", "3"], 2, "app/127.0.0.1:3001"),
+        (&["weight", "app/one", "65536"], 2, "65535"),
+        (&["weight", "app/one"], 2, "<N>"),
+        (&["undrain", "b/lue/x"], 1, "backend set \"b/lue\" has no backend \"x\"; there are 127.0.0.1:5"),
+        (&["undrain", "app/[::1]:4"], 1, "[::1]:4 is disabled, not draining"),
+        (&["drain", "app/two"], 1, "has no backend \"two\""),
+    ];
+    for (args, code, part) in cases {
+        let said = lb(&fleet, args).await;
+        assert_eq!(said.code, Some(code), "{args:?}: {said:?}");
+        assert!(said.err.contains(part), "{args:?}: {}", said.err);
+    }
+}
+
+#[tokio::test]
+async fn undrain_ends_a_drain_and_keeps_the_weight() {
+    let fleet = fleet().await;
+    ok(lb(&fleet, &["drain", "app/one"]).await);
+    assert_eq!(backends(&fleet).await[0]["state"], "draining");
+    let said = ok(lb(&fleet, &["undrain", "app/one"]).await);
+    let expected =
+        "  ~ backend_sets[app].backends[one].state: draining -> active\ndone: revision 3\n";
+    assert_eq!(said, expected);
+    let expected = value!({ "address": "127.0.0.1:3", "name": "one", "weight": 0 });
+    assert_eq!(backends(&fleet).await[0], expected);
+    let again = ok(lb(&fleet, &["undrain", "app/one"]).await);
+    assert_eq!(again, "nothing to change: revision 3 is just that\n");
+}
+
+/// Each of them reads and writes whole backends, so without expected_revision one would undo what
+/// another one did.
+#[tokio::test]
+async fn changes_at_the_same_time_do_not_undo_each_other() {
+    let fleet = fleet().await;
+    ok(lb(&fleet, &["drain", "app/one"]).await);
+    let (a, b, c) = tokio::join!(
+        lb(&fleet, &["undrain", "app/one"]),
+        lb(&fleet, &["weight", "app/one", "7"]),
+        lb(&fleet, &["weight", "app/[::1]:4", "9"]),
+    );
+    for said in [a, b, c] {
+        ok(said);
+    }
+    let expected = value!([
+        { "address": "127.0.0.1:3", "name": "one", "weight": 7 },
+        { "address": "[::1]:4", "weight": 9, "state": "disabled" },
+    ]);
+    assert_eq!(backends(&fleet).await, expected);
+    let history = json(&fleet, &["history"]).await;
+    assert_eq!(history["revisions"].as_array().map(Vec::len), Some(5));
+}

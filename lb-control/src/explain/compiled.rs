@@ -1,0 +1,103 @@
+//! A snapshot in the form that decides, as a proxy's table is: routes by listener, and pickers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use lb_common::{
+    id::{BackendSetName, ListenerName},
+    snapshot::Snapshot,
+    spec::{self, Protocol},
+};
+use lb_routing::{
+    backend::{Backend, Live},
+    balance::{self, PickContext, Picker},
+    route::Routes,
+};
+
+#[derive(Debug)]
+pub struct Compiled {
+    pub snapshot: Arc<Snapshot>,
+    /// Of the http listeners.
+    routes: BTreeMap<ListenerName, Routes<Arc<spec::Route>>>,
+    sets: BTreeMap<BackendSetName, Arc<Set>>,
+}
+
+/// A backend set, and how proxies pick from it while they keep nobody out by themselves.
+#[derive(Debug)]
+pub struct Set {
+    pub spec: Arc<spec::BackendSet>,
+    /// In the order of the spec.
+    pub backends: Vec<Arc<Backend>>,
+    /// Built when it is first asked: a table for consistent hashing takes milliseconds and more.
+    picker: OnceLock<Box<dyn Picker>>,
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    /// Sets that are as they were in `former` are shared with it.
+    pub fn new(snapshot: &Arc<Snapshot>, former: Option<&Self>) -> Self {
+        let desired = &snapshot.desired;
+        let routes = desired.listeners.values().filter(|l| l.protocol == Protocol::Http);
+        let routes = routes.map(|listener| {
+            let serving = desired.routes.values().filter(|route| route.serves(&listener.name));
+            let routes = serving.map(|route| (Arc::clone(route), Arc::clone(route)));
+            (listener.name.clone(), Routes::new(routes))
+        });
+        let sets = desired.backend_sets.iter().map(|(name, spec)| {
+            let unchanged = former.and_then(|former| {
+                let same_health = snapshot.unhealthy.of(name) == former.snapshot.unhealthy.of(name);
+                former.sets.get(name).filter(|set| same_health && Arc::ptr_eq(&set.spec, spec))
+            });
+            let set = unchanged.cloned().unwrap_or_else(|| Arc::new(Set::new(spec, snapshot)));
+            (name.clone(), set)
+        });
+        let (routes, sets) = (routes.collect(), sets.collect());
+        Self { snapshot: Arc::clone(snapshot), routes, sets }
+    }
+
+    /// Of an http listener of this snapshot.
+    pub fn routes(&self, listener: &ListenerName) -> &Routes<Arc<spec::Route>> {
+        self.routes.get(listener).expect("it was found in this snapshot")
+    }
+
+    /// One that a route of this snapshot names.
+    pub fn set(&self, name: &BackendSetName) -> &Set {
+        self.sets.get(name).expect("a snapshot has all that it names")
+    }
+}
+
+// === impl Set ===
+
+impl Set {
+    fn new(spec: &Arc<spec::BackendSet>, snapshot: &Snapshot) -> Self {
+        let compiled = |backend: &spec::Backend| {
+            let is_healthy = !snapshot.unhealthy.contains(&spec.name, &backend.name);
+            Arc::new(Backend::new(backend, is_healthy, Arc::new(Live::new())))
+        };
+        Self {
+            spec: Arc::clone(spec),
+            backends: spec.backends.iter().map(compiled).collect(),
+            picker: OnceLock::new(),
+        }
+    }
+
+    /// The backends that may be picked.
+    pub fn eligible(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|backend| backend.usable).map(|backend| &**backend)
+    }
+
+    /// Whose turn it is for a key with this hash. Only of use for consistent hashing: other
+    /// policies go by more than the key.
+    pub fn pick(&self, hash: u64) -> Option<&Backend> {
+        // Consistent hashing draws nothing from it.
+        let mut rng = fastrand::Rng::with_seed(0);
+        let build = || balance::build(&self.spec.balance, &self.backends, None, &mut rng);
+        let picker = self.picker.get_or_init(build);
+        let mut rng = fastrand::Rng::with_seed(0);
+        let mut cx = PickContext { now: 0, rng: &mut rng, tried: &[], hash };
+        picker.pick(&self.backends, &mut cx).map(|i| &*self.backends[i])
+    }
+}

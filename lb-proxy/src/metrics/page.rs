@@ -1,0 +1,204 @@
+//! The page of a proxy's metrics. What each of them is for is in `docs/metrics.md`.
+//!
+//! Labels are bounded by the desired state: routes, backend sets and backends, or by lists in the
+//! code. Nothing that a client sends becomes one.
+
+use lb_common::exposition::{self, Page};
+use lb_proto::latency;
+
+use super::{BackendMetrics, Counter, Limits, RouteMetrics, Sharded};
+use crate::{
+    backend_set::BackendSet,
+    control::status::{ControlStatus, LastGoodStatus, Running},
+    table::{Route, RoutingTable, Target},
+    worker::Shared,
+};
+
+/// What a page is written from.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub shared: &'a Shared,
+    pub control: &'a ControlStatus,
+    pub is_draining: bool,
+    /// As backends' live parts know it.
+    pub now: u64,
+}
+
+/// The whole page.
+pub fn render(facts: &Facts<'_>) -> Page {
+    let table = facts.shared.table.load_full();
+    let mut page = Page::default();
+    exposition::process(&mut page);
+    control(facts, &mut page);
+    workers(facts, &mut page);
+    routes(&table, &mut page);
+    backends(&table, facts.now, &mut page);
+    page
+}
+
+/// What runs, and where it comes from.
+fn control(facts: &Facts<'_>, page: &mut Page) {
+    let ControlStatus { connection, running, last_rejection, last_good, counts, .. } =
+        facts.control;
+    let is_connected = connection.is_connected();
+    let version = running.map(|running| running.id.version).unwrap_or_default();
+    // Until something later is applied.
+    let is_rejected = last_rejection.as_ref().is_some_and(|last| last.snapshot.version > version);
+    let Running { revision, since, .. } = running.unwrap_or_default();
+    #[rustfmt::skip]
+    let gauges = [
+        ("lb_proxy_table_epoch", "Epoch of the snapshot that runs.", version.epoch),
+        ("lb_proxy_table_version", "Version of the snapshot that runs.", version.version),
+        ("lb_proxy_table_revision", "Accepted change that runs.", revision),
+        ("lb_proxy_table_applied_timestamp_seconds", "When it was taken into service, as Unix time; 0 if nothing runs yet.", since.as_secs()),
+        ("lb_proxy_controller_connected", "1 while the control stream is open.", is_connected.into()),
+        ("lb_proxy_update_rejected", "1 while a later update than the one that runs was refused.", is_rejected.into()),
+        ("lb_proxy_draining", "1 once the proxy is shutting down.", facts.is_draining.into()),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(name, help).value(value);
+    }
+    const STREAMS: &str = "Control streams that were opened.";
+    page.counter("lb_proxy_controller_streams_total", STREAMS).value(counts.streams);
+    const FAILURES: &str = "Control streams that did not open, or broke.";
+    page.counter("lb_proxy_controller_stream_failures_total", FAILURES).value(counts.failures);
+    let mut updates = page.counter("lb_proxy_updates_total", "Updates by what became of them.");
+    for (result, count) in [("applied", counts.applied), ("rejected", counts.rejected)] {
+        updates.sample(&[("result", result)], count);
+    }
+    const LAST_GOOD: &str = "1 for what the last-known-good file on disk is.";
+    let mut states = page.gauge("lb_proxy_last_good", LAST_GOOD);
+    let is = match last_good {
+        LastGoodStatus::Absent => "absent",
+        LastGoodStatus::Loaded { .. } => "loaded",
+        LastGoodStatus::Written { .. } => "written",
+        LastGoodStatus::Refused { .. } => "refused",
+        LastGoodStatus::WriteFailed { .. } => "write_failed",
+    };
+    for state in ["absent", "loaded", "written", "refused", "write_failed"] {
+        states.sample(&[("state", state)], u8::from(state == is));
+    }
+}
+
+/// What belongs to no route.
+fn workers(facts: &Facts<'_>, page: &mut Page) {
+    let metrics = &facts.shared.metrics;
+    let accepted = metrics.sum(|shard| &shard.connections_accepted);
+    let closed = metrics.sum(|shard| &shard.connections_closed);
+    const ACCEPTED: &str = "Client connections that were accepted.";
+    page.counter("lb_proxy_connections_accepted_total", ACCEPTED).value(accepted);
+    page.gauge("lb_proxy_connections_open", "Client connections that are open.")
+        .value(accepted.saturating_sub(closed));
+    const ACCEPT_ERRORS: &str = "Connections that could not be accepted.";
+    page.counter("lb_proxy_accept_errors_total", ACCEPT_ERRORS)
+        .value(metrics.sum(|shard| &shard.accept_errors));
+    page.counter("lb_proxy_unrouted_total", "Requests that no route took.")
+        .value(metrics.sum(|shard| &shard.unrouted));
+    const REFUSALS: &str = "Answers that the proxy gave instead of a backend's, by Proxy-Status.";
+    let mut refusals = page.counter("lb_proxy_request_errors_total", REFUSALS);
+    for (reason, count) in metrics.refusals() {
+        refusals.sample(&[("error", reason)], count);
+    }
+    let access_log = facts.shared.access_log.read();
+    const LINES: &str = "Lines of the access log that were written.";
+    page.counter("lb_proxy_access_log_lines_total", LINES).value(access_log.written);
+    const DROPPED: &str = "Lines of the access log that its sink was too slow for, or refused.";
+    page.counter("lb_proxy_access_log_dropped_total", DROPPED).value(access_log.dropped);
+    const LIMITS: &str = "Times that a limit was reached and a connection closed for it.";
+    let mut limits = page.counter("lb_proxy_limits_hit_total", LIMITS);
+    type Read = fn(&Limits) -> &Counter;
+    let read: [(&str, Read); 3] = [
+        ("idle_timeout", |limits| &limits.idle_timeout),
+        ("header_timeout", |limits| &limits.header_timeout),
+        ("pool_max_idle", |limits| &limits.pool_idle),
+    ];
+    for (limit, read) in read {
+        limits.sample(&[("limit", limit)], metrics.sum(|shard| read(&shard.limits)));
+    }
+}
+
+fn routes(table: &RoutingTable, page: &mut Page) {
+    let mut routes: Vec<(&str, &Route)> =
+        table.routes.iter().map(|(name, route)| (name.as_str(), &**route)).collect();
+    routes.sort_by_key(|(name, _)| *name);
+
+    const RESPONSES: &str = "Responses by route and class of status.";
+    let mut responses = page.counter("lb_proxy_responses_total", RESPONSES);
+    for (name, route) in &routes {
+        for (class, count) in route.metrics.responses() {
+            responses.sample(&[("route", name), ("class", class)], count);
+        }
+    }
+    const SECONDS: &str = "From a request's head to its response's head.";
+    let mut seconds = page.histogram("lb_proxy_response_seconds", SECONDS);
+    for (name, route) in &routes {
+        let (counts, sum) = route.metrics.histogram(|shard| &shard.duration);
+        seconds.buckets(&[("route", name)], latency::bounds(), &counts, sum);
+    }
+    let forwards = |route: &Route| matches!(route.target, Target::Forward(_));
+    type Read = fn(&RouteMetrics) -> &Counter;
+    #[rustfmt::skip]
+    let counters: [(&str, &str, bool, Read); 4] = [
+        ("lb_proxy_received_bytes_total", "Bytes from clients, requests' heads included.", false, |m| &m.received_bytes),
+        ("lb_proxy_sent_bytes_total", "Bytes to clients, responses' heads included.", false, |m| &m.sent_bytes),
+        ("lb_proxy_retries_total", "Attempts after the first.", true, |m| &m.retries),
+        ("lb_proxy_retry_budget_exhausted_total", "Retries that the budget did not pay for.", true, |m| &m.budget_exhausted),
+    ];
+    for (metric, help, only_forwarding, read) in counters {
+        let mut family = page.counter(metric, help);
+        for (name, route) in routes.iter().filter(|(_, r)| !only_forwarding || forwards(r)) {
+            family.sample(&[("route", name)], route.metrics.sum(read));
+        }
+    }
+}
+
+fn backends(table: &RoutingTable, now: u64, page: &mut Page) {
+    let mut sets: Vec<(&str, &BackendSet)> =
+        table.backend_sets.iter().map(|(name, set)| (name.as_str(), &**set)).collect();
+    sets.sort_by_key(|(name, _)| *name);
+
+    const SECONDS: &str = "From an attempt's start to the response's head, or to its time-out.";
+    let mut seconds = page.histogram("lb_proxy_attempt_seconds", SECONDS);
+    for (name, set) in &sets {
+        let (counts, sum) = set.set_metrics().histogram(|shard| &shard.attempts);
+        seconds.buckets(&[("backend_set", name)], latency::bounds(), &counts, sum);
+    }
+    type Read = fn(&BackendMetrics) -> &Counter;
+    #[rustfmt::skip]
+    let counters: [(&str, &str, Read); 8] = [
+        ("lb_proxy_attempts_total", "Requests sent to a backend, retries included.", |m| &m.attempts),
+        ("lb_proxy_connects_total", "Connections opened to a backend.", |m| &m.connects),
+        ("lb_proxy_connection_reuses_total", "Attempts on a connection that had idled.", |m| &m.reuses),
+        ("lb_proxy_connect_failures_total", "Connections that a backend did not take.", |m| &m.connect_failures),
+        ("lb_proxy_resets_total", "Attempts that a backend broke off.", |m| &m.resets),
+        ("lb_proxy_attempt_timeouts_total", "Attempts that a backend did not answer in time.", |m| &m.timeouts),
+        ("lb_proxy_backend_5xx_total", "Responses of a backend with a 5xx.", |m| &m.responses_5xx),
+        ("lb_proxy_ejections_total", "Times that this proxy kept a backend out.", |m| &m.ejections),
+    ];
+    type Look = fn(&lb_routing::backend::Backend, &Sharded<BackendMetrics>, u64) -> u64;
+    #[rustfmt::skip]
+    let gauges: [(&str, &str, Look); 4] = [
+        ("lb_proxy_in_flight", "Attempts under way.", |b, _, _| b.live.in_flight()),
+        ("lb_proxy_idle_connections", "Connections to a backend that idle.", |_, m, _| m.sum(|m| &m.idle)),
+        ("lb_proxy_ejected", "1 while this proxy keeps a backend out.", |b, _, now| b.live.outlier.ejection(now).is_some().into()),
+        ("lb_proxy_backend_usable", "1 if a request may go there now.", |b, _, now| b.is_open(now).into()),
+    ];
+    for (metric, help, read) in counters {
+        let mut family = page.counter(metric, help);
+        for (set, compiled) in &sets {
+            for (backend, metrics) in compiled.counted() {
+                let labels = [("backend_set", *set), ("backend", backend.name.as_str())];
+                family.sample(&labels, metrics.sum(read));
+            }
+        }
+    }
+    for (metric, help, look) in gauges {
+        let mut family = page.gauge(metric, help);
+        for (set, compiled) in &sets {
+            for (backend, metrics) in compiled.counted() {
+                let labels = [("backend_set", *set), ("backend", backend.name.as_str())];
+                family.sample(&labels, look(backend, metrics, now));
+            }
+        }
+    }
+}
