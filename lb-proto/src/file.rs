@@ -2,7 +2,7 @@
 //!
 //! A file is the whole desired state, unless it says `partial = true`: then it is some parts of it,
 //! and means nothing for the others. Only [`Document`] knows partial files; whoever takes a file for
-//! the whole state reads it with [`parse`], which refuses them.
+//! the whole state reads it with [`parse()`], which refuses them.
 //!
 //! # Invariants
 //!
@@ -147,7 +147,7 @@ impl Document {
     /// references of parts may lead to what is not in the file.
     ///
     /// # Errors
-    /// As [`parse`].
+    /// As [`parse()`].
     pub fn parse(text: &str, partial: bool) -> Result<Self, FileErrors> {
         let Fields { listeners, routes, backend_sets, partial: says_partial } = read(text)?;
         let spec = v1::Spec { listeners, routes, backend_sets };

@@ -34,7 +34,8 @@ fn constant(line: &str) -> String {
         after_version = text.trim_start_matches('(') == "version" || text == "sync";
         shown
     });
-    words.collect::<Vec<_>>().join(" ")
+    // "now" is less than a second "ago".
+    words.collect::<Vec<_>>().join(" ").replace("# ago", "now")
 }
 
 fn word(word: &str) -> String {
@@ -52,7 +53,11 @@ fn word(word: &str) -> String {
         && bare.starts_with(char::is_numeric)
         && bare.chars().all(|c| c.is_ascii_digit() || "-:TZ.+".contains(c))
         || bare.len() == 10 && bare.split('-').count() == 3 && bare.starts_with("20");
-    if is_duration || is_rate || is_hash || is_version || is_time && !bare.contains("127.0.0.1") {
+    // Those that are named in a guide are below the system's own.
+    let port = bare.strip_prefix("127.0.0.1:").and_then(|port| port.parse::<u16>().ok());
+    let is_ephemeral = port.is_some_and(|port| port > 32_767);
+    let is_time = is_time && port.is_none();
+    if is_duration || is_rate || is_hash || is_version || is_time || is_ephemeral {
         word.replacen(bare, "#", 1)
     } else {
         word.to_owned()
@@ -73,6 +78,7 @@ mod tests {
         }
         assert!(same("weight: 1 -> 3\n", "weight: 1 -> 4\n").is_err());
         assert_eq!(same("revision 3 (version 4)", "revision 3 (version 5)"), Ok(()));
+        assert_eq!(same("p1 127.0.0.1:40001", "p1 127.0.0.1:50002"), Ok(()));
         assert!(same("127.0.0.1:3001 up", "127.0.0.1:3002 up").is_err());
         assert!(same("a\nb\n", "a\n").is_err());
         assert_eq!(same("a\n...\nd", "a\nb\nc\nd"), Ok(()));

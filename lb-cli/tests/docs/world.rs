@@ -91,8 +91,8 @@ impl World {
     /// Every proxy runs what it should, and every backend is healthy; if there is a controller to
     /// say so.
     pub async fn is_well(&mut self) {
-        let controllers = self.processes.values_mut().filter(|p| p.name() == "control");
-        if !controllers.map(Process::is_running).any(|runs| runs) {
+        let mut controllers = self.processes.values_mut().filter(|p| p.name() == "control");
+        if !controllers.any(Process::is_running) {
             return;
         }
         let grpc = self.real("http://127.0.0.1:7000");
@@ -146,9 +146,11 @@ impl World {
             .output();
         let done = done.await.expect("there is a shell");
         let answer = String::from_utf8(done.stdout).expect("it prints text");
-        replace_ports(&answer, |real| {
-            let found = self.ports.iter().find(|(_, port)| **port == real);
-            found.map_or(real, |(port, _)| *port)
+        let answer = answer.replace(&format!("{}/", self.dir.path().display()), "");
+        self.ports.iter().fold(answer, |answer, (port, real)| {
+            // Ports stand alone where `lb explain` names them.
+            let answer = answer.replace(&format!("127.0.0.1:{real}"), &format!("127.0.0.1:{port}"));
+            answer.replace(&format!("URL's, {real}\n"), &format!("URL's, {port}\n"))
         })
     }
 

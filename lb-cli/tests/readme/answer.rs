@@ -2,9 +2,9 @@
 
 use serde_json::{Deserializer, Map, Value};
 
-/// What differs each time: times, how far a fleet has come since it started, and how a single
-/// probe went, which on a busy machine may be too late.
-const VOLATILE: [&str; 12] = [
+/// What differs each time: times, how far a fleet has come since it started, what was measured, and
+/// how a single probe went, which on a busy machine may be too late.
+const VOLATILE: [&str; 14] = [
     "time",
     "since",
     "connectedSince",
@@ -17,6 +17,8 @@ const VOLATILE: [&str; 12] = [
     "hash",
     "epoch",
     "version",
+    "load",
+    "connections",
 ];
 
 /// JSON by its fields, anything else word for word. Of a stream, only the last message is there in

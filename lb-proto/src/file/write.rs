@@ -11,7 +11,7 @@ use crate::{duration, v1};
 /// A message that would make its line longer gets a table of its own.
 const WIDTH: usize = 100;
 
-/// What [`parse`](super::parse) reads back.
+/// What [`parse`](super::parse()) reads back.
 pub fn to_toml(spec: &v1::Spec) -> String {
     let v1::Spec { listeners, routes, backend_sets } = spec;
     let parts = listeners.iter().map(listener);

@@ -1,7 +1,8 @@
 //! One JSON object, written field by field into a buffer.
 //!
 //! This is a part of every request's cost when the log is on: no formatting machinery, no
-//! allocation but the buffer's own, and texts that need no escaping are copied in one go.
+//! allocation but the buffer's own, and texts that need no escaping are copied in one go. What takes
+//! a key is inlined, for the key's bytes are moved and not copied when their number is known.
 
 use std::{
     io::Write as _,
@@ -54,16 +55,19 @@ impl<'a> Object<'a> {
         Self(out)
     }
 
+    #[inline]
     pub fn end(self) {
         self.0.extend_from_slice(b"}\n");
     }
 
     /// Fields as [`fields`] has written them.
+    #[inline]
     pub fn written(&mut self, fields: &[u8]) {
         self.0.extend_from_slice(fields);
     }
 
     /// Something that is known to need no escaping, as names are.
+    #[inline]
     pub fn name(&mut self, key: &'static str, value: &str) {
         self.0.extend_from_slice(key.as_bytes());
         self.0.push(b'"');
@@ -72,6 +76,7 @@ impl<'a> Object<'a> {
     }
 
     /// Anything; of a long text only the beginning, up to `limit` bytes.
+    #[inline]
     pub fn text(&mut self, key: &'static str, value: &[u8], limit: usize) {
         self.0.extend_from_slice(key.as_bytes());
         self.0.push(b'"');
@@ -79,20 +84,21 @@ impl<'a> Object<'a> {
         self.0.push(b'"');
     }
 
+    #[inline]
     pub fn number(&mut self, key: &'static str, value: u64) {
         self.0.extend_from_slice(key.as_bytes());
         number(value, self.0);
     }
 
     /// In milliseconds, with microseconds as decimals.
+    #[inline]
     pub fn millis(&mut self, key: &'static str, value: Duration) {
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
-        self.number(key, micros / 1_000);
-        self.0.push(b'.');
-        digits(micros % 1_000, 3, self.0);
+        self.0.extend_from_slice(key.as_bytes());
+        millis(value, self.0);
     }
 
     /// As 32 hexadecimal digits.
+    #[inline]
     pub fn hex(&mut self, key: &'static str, value: u128) {
         self.0.extend_from_slice(key.as_bytes());
         self.0.push(b'"');
@@ -103,6 +109,7 @@ impl<'a> Object<'a> {
         self.0.push(b'"');
     }
 
+    #[inline]
     pub fn address(&mut self, key: &'static str, value: SocketAddr) {
         self.0.extend_from_slice(key.as_bytes());
         self.0.push(b'"');
@@ -138,35 +145,20 @@ pub fn fields(write: impl FnOnce(&mut Object<'_>)) -> Box<[u8]> {
     out.into()
 }
 
-/// Bytes that a JSON string cannot have as they are, or that are not ASCII.
-const fn is_special(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\' || byte >= 0x80
+/// Whether a JSON string cannot have it as it is, or it is not ASCII.
+fn is_special(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\') | (byte >= 0x80)
 }
 
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "it is less than 256")]
-        let is = is_special(byte as u8);
-        table[byte] = is;
-        byte += 1;
-    }
-    table
-};
-
 fn escape(value: &[u8], limit: usize, out: &mut Vec<u8>) {
-    let (value, is_cut) = match value.get(..limit) {
-        Some(start) if start.len() < value.len() => (whole_characters(start), true),
-        _ => (value, false),
-    };
-    if value.iter().any(|byte| SPECIAL[usize::from(*byte)]) {
+    if limit < value.len() {
+        escape(whole_characters(&value[..limit]), limit, out);
+        out.extend_from_slice(CUT.as_bytes());
+    } else if value.iter().fold(false, |any, byte| any | is_special(*byte)) {
+        // The test has no branches in it, so it takes many bytes at a time.
         escape_slowly(value, out);
     } else {
         out.extend_from_slice(value);
-    }
-    if is_cut {
-        out.extend_from_slice(CUT.as_bytes());
     }
 }
 
@@ -198,39 +190,45 @@ fn whole_characters(bytes: &[u8]) -> &[u8] {
     }
 }
 
+fn millis(value: Duration, out: &mut Vec<u8>) {
+    let micros =
+        value.as_secs().saturating_mul(1_000_000).saturating_add(value.subsec_micros().into());
+    number(micros / 1_000, out);
+    let mut decimals = *b".000";
+    put_digits(micros % 1_000, &mut decimals[1..]);
+    out.extend_from_slice(&decimals);
+}
+
 fn number(value: u64, out: &mut Vec<u8>) {
+    if value < 10 {
+        out.push(digit(value));
+        return;
+    }
     let mut text = [0; 20];
     let mut at = text.len();
     let mut rest = value;
-    loop {
+    while rest > 0 {
         at -= 1;
-        text[at] = digit(rest % 10);
+        text[at] = digit(rest);
         rest /= 10;
-        if rest == 0 {
-            break;
-        }
     }
     out.extend_from_slice(&text[at..]);
 }
 
-/// With zeros before it, `width` digits in all.
-fn digits(value: u64, width: usize, out: &mut Vec<u8>) {
-    let at = out.len();
-    out.resize(at + width, b'0');
-    put_digits(value, &mut out[at..]);
-}
-
+/// With zeros before it.
+#[inline]
 fn put_digits(value: u64, into: &mut [u8]) {
     let mut rest = value;
     for byte in into.iter_mut().rev() {
-        *byte = digit(rest % 10);
+        *byte = digit(rest);
         rest /= 10;
     }
 }
 
-/// Of a number below ten.
+/// The last digit of it.
+#[inline]
 fn digit(value: u64) -> u8 {
-    b'0' + u8::try_from(value).unwrap_or(0)
+    b'0' + (value % 10) as u8
 }
 
 fn address(value: SocketAddr, out: &mut Vec<u8>) {
@@ -275,9 +273,9 @@ impl WallClock {
             self.text = date_and_time(self.second);
         }
         out.extend_from_slice(&self.text);
-        out.push(b'.');
-        digits(wall.subsec_millis().into(), 3, out);
-        out.push(b'Z');
+        let mut end = *b".000Z";
+        put_digits(wall.subsec_millis().into(), &mut end[1..4]);
+        out.extend_from_slice(&end);
     }
 }
 
