@@ -19,7 +19,7 @@ pub struct Args {
     /// GET, POST, ..
     method: String,
 
-    /// http://HOST[:PORT]/PATH, or only /PATH with a Host among the headers
+    /// http://HOST:PORT/PATH, or only /PATH with a Host among the headers
     url: String,
 
     /// A header of the request; may be repeated

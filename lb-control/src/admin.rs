@@ -3,8 +3,8 @@
 //! There is no authentication here, and so nothing here changes anything: only GET and HEAD are
 //! answered, and what is shown is what the Fleet service shows everybody who reaches its port.
 //!
-//! - [`page`]: the dashboard's files. [`api`]: what its scripts ask for. [`events`]: what happens,
-//!   as it happens. [`query`]: what stands behind a question mark.
+//! - `page`: the dashboard's files. `api`: what its scripts ask for. `events`: what happens,
+//!   as it happens. `query`: what stands behind a question mark.
 //! - [`site`]: which web sites may ask, so that a page from elsewhere cannot read the fleet through
 //!   the browser of an operator.
 

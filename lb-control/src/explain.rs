@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The decisions are made by the code that proxies run, on the snapshot that they are to run. What
-//! is added here is who asked for what ([`asked`]), the snapshot in the form that decides
-//! ([`compiled`]), and the words ([`outcome`]); the controller adds what only it knows: why a
+//! is added here is who asked for what (`asked`), the snapshot in the form that decides
+//! (`compiled`), and the words (`outcome`); the controller adds what only it knows: why a
 //! backend is unhealthy, and what proxies report.
 //!
 //! # Invariants

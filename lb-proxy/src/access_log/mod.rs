@@ -9,9 +9,9 @@
 //!
 //! - A worker never waits for the log. It writes into memory of its own and hands chunks to a queue
 //!   that takes them at once or not at all; when the queue is full, lines are dropped, and counted.
-//! - Memory is bounded, whatever the sink does: a buffer a worker, and [`QUEUE`] chunks.
+//! - Memory is bounded, whatever the sink does: a buffer a worker, and `QUEUE` chunks.
 //! - Every line is either written or counted as dropped; none is lost below capacity, and none
-//!   waits for longer than [`MAX_AGE`] in a buffer.
+//!   waits for longer than `MAX_AGE` in a buffer.
 //! - What is written are whole lines, appended, so several processes may share a file, and it may be
 //!   truncated or replaced under the proxy.
 
