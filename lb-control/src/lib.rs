@@ -140,7 +140,8 @@ pub async fn run_and_tell(
         Some(path) => Some((path, signal(SignalKind::hangup()).map_err(RunError::Signal)?)),
         None => None,
     };
-    let Started { handle: started, mut running, is_new } = start(settings.data_dir, settings.trace_ratio).await?;
+    let Started { handle: started, mut running, is_new } =
+        start(settings.data_dir, settings.trace_ratio).await?;
     if let Some((path, hangup)) = follow {
         let mut file = ConfigFile::new(path, started.clone());
         match file.apply_if_new().await {
@@ -180,10 +181,7 @@ struct Started {
 }
 
 /// Opens the store and publishes what it says.
-async fn start(
-    data_dir: Option<PathBuf>,
-    trace_ratio: Option<Ratio>,
-) -> Result<Started, RunError> {
+async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<Started, RunError> {
     let opened = tokio::task::spawn_blocking(move || {
         let store = match data_dir {
             Some(directory) => Store::open(&directory)?,
