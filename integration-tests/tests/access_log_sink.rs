@@ -163,7 +163,7 @@ async fn a_disk_that_is_full_costs_lines_and_no_requests() {
     .await;
     let log = fleet.proxies[0].process.log();
     let complaints = log.lines().filter(|line| line.contains("access log cannot be written"));
-    assert_eq!(complaints.count(), 1, "once in a while");
+    assert!((1..10).contains(&complaints.count()), "once in a while, and not for each line");
 }
 
 #[tokio::test]

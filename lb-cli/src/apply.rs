@@ -60,6 +60,10 @@ pub struct Source {
     /// Add or replace what the file names, and leave the rest as it is
     #[arg(long)]
     merge: bool,
+
+    /// Take a file with nothing in it at its word, and remove everything
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 /// A file that was read.
@@ -91,6 +95,16 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
         Err(refused) => return Ok(refused.report()),
     };
     let controller = remote.connect().await?;
+    if !source.allow_empty && desired.is_nothing() {
+        // Rather a program that failed and printed nothing than the wish to serve nothing.
+        let (_, spec) = controller.get(None).await?;
+        anyhow::ensure!(
+            spec == v1::Spec::default(),
+            "{}: holds nothing, and as the whole state it would remove every listener, route and \
+             backend set; if that is meant, give --allow-empty",
+            source.file.display()
+        );
+    }
     let settled =
         proposal::settle(&output, &consent, source.is_stdin(), async |current, dry_run| {
             // What the caller saw comes first: it is older than what was just shown.
@@ -122,6 +136,11 @@ impl Source {
 // === impl Desired ===
 
 impl Desired {
+    /// The whole state, and nothing is in it.
+    fn is_nothing(&self) -> bool {
+        !self.document.partial && self.document.spec == v1::Spec::default()
+    }
+
     /// # Errors
     /// The controller's refusal.
     pub async fn apply(

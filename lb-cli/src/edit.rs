@@ -18,6 +18,7 @@ use lb_proto::{
     v1,
 };
 use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::Code;
 
 use crate::{
@@ -48,7 +49,7 @@ pub struct Args {
 const AFTER_HELP: &str = "\
 Exit codes:
   0  changed, or there was nothing to change
-  1  failed; nothing was changed, and what was typed is kept in a file
+  1  failed; unless the connection was lost meanwhile, nothing was changed. What was typed is kept
   2  wrong usage
   4  somebody else changed the fleet in between; nothing was changed, and what was typed is kept
 
@@ -66,6 +67,8 @@ struct Draft {
     file: NamedTempFile,
     /// As it was given to the editor, without notes.
     text: String,
+    /// The file has what the text has not.
+    is_unreadable: bool,
 }
 
 /// What the controller made of a text.
@@ -80,6 +83,9 @@ enum Answer {
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let controller = args.remote.connect().await?;
     let (revision, spec) = controller.get(None).await?;
+    // From here on signals are the editor's affair: how it ends decides, and what was typed stays.
+    let _kept_from_ending =
+        [SignalKind::interrupt(), SignalKind::hangup(), SignalKind::terminate()].map(signal);
     let mut draft = Draft::new(file::to_toml(&spec))?;
     let opened = draft.text.clone();
     let mut notes = vec![
@@ -134,6 +140,12 @@ async fn apply(
         Ok(spec) => spec,
         Err(errors) => return Ok(Answer::Wrong(errors)),
     };
+    if spec == v1::Spec::default() {
+        let message = "nothing is left in it; what removes everything is lb apply --allow-empty";
+        let field = String::new();
+        let error = file::FileError { line: 1, column: 1, field, message: message.into() };
+        return Ok(Answer::Wrong(FileErrors(vec![error])));
+    }
     match controller.apply(request(spec, true, Some(revision), false, comment.into())).await {
         Ok(applied) => Ok(Answer::Applied(applied)),
         Err(refused) if refused.code == Code::InvalidArgument => {
@@ -155,7 +167,7 @@ impl Draft {
         let mut file = tempfile::Builder::new();
         // Only its owner may read it: headers may have secrets in them.
         let file = file.prefix("lb-edit-").suffix(".toml").tempfile();
-        Ok(Self { file: file.context("cannot make a temporary file to edit")?, text })
+        Ok(Self { file: file.context("cannot make a temporary file to edit")?, text, is_unreadable: false })
     }
 
     fn path(&self) -> &Path {
@@ -174,7 +186,11 @@ impl Draft {
         let status =
             Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "lb"]).arg(&path).status();
         let status = status.with_context(|| format!("cannot run {editor:?}"))?;
-        let text = fs::read_to_string(&path).with_context(unreadable)?;
+        let typed = fs::read(&path).with_context(unreadable)?;
+        let Ok(text) = String::from_utf8(typed) else {
+            self.is_unreadable = true;
+            return Err(anyhow!("what was saved is not UTF-8, so nothing was changed"));
+        };
         let is_note = |line: &str| line.starts_with(NOTE.trim_end());
         self.text = text.split_inclusive('\n').skip_while(|line| is_note(line)).collect();
         if !status.success() {
@@ -201,13 +217,13 @@ impl Draft {
 
     /// Says where the text is, if there is anything in it that was typed.
     fn keep(self, error: anyhow::Error, opened: &str) -> anyhow::Error {
-        let Self { file, text } = self;
-        if text.trim().is_empty() || text == opened {
+        let Self { file, text, is_unreadable } = self;
+        if !is_unreadable && (text.trim().is_empty() || text == opened) {
             return error;
         }
         let kept = |path: PathBuf| {
             // Without notes, for `lb apply`.
-            fs::write(&path, &text).map(|()| path)
+            if is_unreadable { Ok(path) } else { fs::write(&path, &text).map(|()| path) }
         };
         let kept = file.keep().map_err(|error| error.error).and_then(|(_, path)| kept(path));
         match kept {

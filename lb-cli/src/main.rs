@@ -145,9 +145,15 @@ fn command() -> clap::Command {
     Args::command()
 }
 
-/// To standard output. A reader who went away (`lb demo | head`) is no reason to fail.
+/// To standard output. A reader who went away (`lb demo | head`) is no reason to fail; anything else
+/// is, lest half a state is taken for the whole one later.
 fn print(text: &str) {
-    let _ = try_print(text);
+    if let Err(error) = try_print(text)
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        complain(&format!("cannot write to standard output: {error}"));
+        std::process::exit(1);
+    }
 }
 
 /// For what would go on for ever after its reader went away.
@@ -177,7 +183,8 @@ mod tests {
     /// every other call does: `lb apply` would take another file, `lb history` would show a part.
     /// What is an environment variable is about the surroundings: where the controller is, how
     /// things are printed, that nobody is there to ask.
-    const OF_ONE_CALL: [&str; 13] = [
+    const OF_ONE_CALL: [&str; 14] = [
+        "allow-empty",
         "before",
         "comment",
         "deadline",

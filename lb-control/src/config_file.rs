@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::spec::DesiredState;
 use lb_proto::{file::FileErrors, parse};
 use tokio::signal::unix::Signal;
 
@@ -32,6 +33,9 @@ pub enum ConfigError {
     },
     #[error("{}", Located(path, errors))]
     Wrong { path: PathBuf, errors: FileErrors },
+    /// Rather a file that is being made anew than the wish to serve nothing.
+    #[error("{path:?} holds nothing, and would remove everything; to do that, use lb apply --allow-empty")]
+    Empty { path: PathBuf },
     #[error("{path:?} is not in force: {source}")]
     Refused {
         path: PathBuf,
@@ -126,6 +130,12 @@ impl ConfigFile {
         let spec = lb_proto::file::parse(&text).map_err(wrong)?;
         let state = parse::desired_state(&spec)
             .map_err(|problems| self.refused(Refused::Invalid(problems)))?;
+        if state == DesiredState::default() {
+            let current = self.handle.look(|controller| controller.state()).await;
+            if current.map_err(|refused| self.refused(refused))?.1 != state {
+                return Err(ConfigError::Empty { path: self.path.clone() });
+            }
+        }
         let terms = Terms {
             comment: format!("file {}", self.path.display()),
             file_digest: Some(digest),

@@ -15,11 +15,23 @@ use lb_proto::{
 
 use crate::health::monitor::Tally;
 
+/// How a change that was asked for may end.
+pub const APPLY_RESULTS: [&str; 8] = [
+    "accepted",
+    "busy",
+    "dry_run",
+    "invalid",
+    "not_found",
+    "stale",
+    "store_failed",
+    "unchanged",
+];
+
 /// What is counted where it happens.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Changes that were asked for, by how it ended.
-    pub applies: BTreeMap<&'static str, u64>,
+    /// Changes that were asked for, by how it ended, one of [`APPLY_RESULTS`].
+    applies: BTreeMap<&'static str, u64>,
     pub commits: Histogram,
     pub publications: u64,
     /// From a snapshot's publication to a proxy's word that it runs it.
@@ -101,7 +113,9 @@ fn state(facts: &Facts<'_>, page: &mut Page) {
     }
     const APPLIES: &str = "Changes that were asked for, by how it ended.";
     let mut applies = page.counter("lb_control_applies_total", APPLIES);
-    for (result, count) in &counters.applies {
+    for result in APPLY_RESULTS {
+        // From the start: what is born with its first failure never increases.
+        let count = counters.applies.get(result).copied().unwrap_or_default();
         applies.sample(&[("result", result)], count);
     }
     const COMMITS: &str = "How long the store took for a change.";
@@ -187,7 +201,9 @@ fn proxies(facts: &Facts<'_>, page: &mut Page) {
 // === impl Counters, Histogram ===
 
 impl Counters {
+    /// One of [`APPLY_RESULTS`].
     pub fn count_apply(&mut self, result: &'static str) {
+        debug_assert!(APPLY_RESULTS.contains(&result), "{result}");
         *self.applies.entry(result).or_default() += 1;
     }
 }

@@ -26,18 +26,18 @@ pub fn bucket(took: Duration) -> usize {
 /// was counted. Linear within a bucket, as Prometheus' `histogram_quantile` has it; beyond the last
 /// bound it is the last bound.
 pub fn quantile(counts: &[u64], q: f64) -> Option<Duration> {
-    let total: u64 = counts.iter().sum();
+    let total = counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
     let rank = q * total as f64;
-    let mut below = 0;
+    let mut below: u64 = 0;
     for (i, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         let upper = *BOUNDS.get(i).unwrap_or(&BOUNDS[BOUNDS.len() - 1]) as f64;
         let lower = if i == 0 { 0 } else { BOUNDS[i.min(BOUNDS.len()) - 1] } as f64;
-        if (below + count) as f64 >= rank {
+        if below.saturating_add(*count) as f64 >= rank {
             let within = (rank - below as f64) / *count as f64;
             let micros = lower + (upper - lower) * within.clamp(0.0, 1.0);
             return Some(Duration::from_micros(micros as u64));
         }
-        below += count;
+        below = below.saturating_add(*count);
     }
     None
 }
@@ -65,5 +65,6 @@ mod tests {
         assert_eq!(quantile(&counts, 0.99).map(|d| d.as_millis()), Some(95));
         counts[BUCKETS - 1] = 1_000;
         assert_eq!(quantile(&counts, 0.99), Some(Duration::from_secs(30)));
+        assert_eq!(quantile(&[0, u64::MAX, u64::MAX], 0.1).map(|d| d.as_micros()), Some(115));
     }
 }

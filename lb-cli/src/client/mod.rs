@@ -67,7 +67,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Those of the command.
 pub fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A thread of its own for the connection: it has to answer the controller's pings while this one
+    // waits for an editor or for somebody's answer.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(command);
     // Standard input may be read still, by a thread that nobody waits for.
     runtime.shutdown_background();

@@ -42,7 +42,7 @@ pub const NOT_CONFIRMED: u8 = 3;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  changed, or there was nothing to change, or --dry-run
-  1  failed; nothing was changed
+  1  failed; unless the connection was lost meanwhile, nothing was changed
   2  wrong usage
   3  not confirmed; nothing was changed
   4  somebody else changed the fleet in between; nothing was changed";

@@ -81,6 +81,9 @@ struct Placed {
 
 pub const LUXURY: u8 = 10;
 
+/// As much of a name as other columns make room for, and as much of the room.
+const NAME: u16 = 24;
+const NAME_SHARE: u16 = 3;
 const GAP: u16 = 1;
 /// To the left of the first column: what is focused, what is selected.
 const MARGIN: u16 = 1;
@@ -228,7 +231,11 @@ impl Grid {
         let total = |shown: &[usize], width: &dyn Fn(usize) -> u16| {
             shown.iter().fold(MARGIN, |sum, i| sum.saturating_add(width(*i) + GAP)) - GAP
         };
-        let least = |column: usize| self.columns[column].min;
+        // The first column says what a row is about: rather no weight than half a name.
+        let least = |column: usize| match column {
+            0 => self.ideal(0).min(room / NAME_SHARE).min(NAME).max(self.columns[0].min),
+            _ => self.columns[column].min,
+        };
         loop {
             let last = (0..shown.len()).max_by_key(|at| self.columns[shown[*at]].drop);
             let Some(last) = last.filter(|at| self.columns[shown[*at]].drop > 0) else { break };

@@ -122,3 +122,32 @@ async fn an_editor_that_fails_changes_nothing() {
     let said = run(missing.env("VISUAL", "/nowhere/editor").env("TMPDIR", fleet.dir()), "").await;
     assert!(said.err.contains("\"/nowhere/editor\""), "VISUAL comes first: {}", said.err);
 }
+
+#[tokio::test]
+async fn what_is_not_utf_8_is_kept_as_it_was_saved() {
+    let fleet = fleet().await;
+    let said = edit(&fleet, "printf '# f\\374r\\n' >> \"$1\"").await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let [kept] = kept(&fleet).try_into().expect("one file");
+    assert!(said.err.contains(&kept.display().to_string()), "{}", said.err);
+    assert!(fs::read(&kept).expect("it is there").ends_with(b"# f\xfcr\n"));
+}
+
+#[tokio::test]
+async fn removing_all_of_it_is_taken_for_a_mistake() {
+    let fleet = fleet().await;
+    let said = edit(&fleet, "echo '# nothing' > \"$1\"").await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let get = ok(lb(&fleet, &["get"]).await);
+    assert!(get.contains("[[routes]]"), "{get}");
+}
+
+/// A person takes longer than the controller waits for its pings to be answered.
+#[tokio::test]
+async fn there_is_time_to_think() {
+    let fleet = fleet().await;
+    let longer_than_a_ping_may_take = "sleep 17";
+    let script =
+        format!("{longer_than_a_ping_may_take}; sed -i 's/weight = 9/weight = 8/' \"$1\"");
+    assert!(ok(edit(&fleet, &script).await).ends_with("done: revision 2\n"));
+}

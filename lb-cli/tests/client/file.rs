@@ -158,7 +158,7 @@ async fn nothing_is_changed_where_nobody_can_be_asked() {
     let file = write(&fleet, "");
     for args in [&["apply", "-f", file.to_str().expect("text")][..], &["apply", "-f", "-"]] {
         for more in [&[][..], &["--json"]] {
-            let said = lb(&fleet, &[args, more].concat()).await;
+            let said = lb(&fleet, &[args, &["--allow-empty"], more].concat()).await;
             assert_eq!(said.code, Some(3), "{said:?}");
             assert!(said.err.contains("6 removed") && said.err.contains("--yes"), "{}", said.err);
         }
@@ -251,4 +251,20 @@ async fn diff_says_with_its_exit_code_whether_there_is_a_difference() {
     assert_eq!(said.code, Some(3), "{said:?}");
     assert!(!said.out.contains("listeners["), "only what it names: {}", said.out);
     assert_eq!(revision(&fleet).await, 1);
+}
+
+#[tokio::test]
+async fn an_empty_file_removes_nothing_unless_that_is_said() {
+    let fleet = fleet().await;
+    let before = ok(lb(&fleet, &["get"]).await);
+    for nothing in ["", "# a comment\n"] {
+        let said = lb_with(&fleet, &["apply", "--yes", "-f", "-"], nothing).await;
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains("--allow-empty"), "{}", said.err);
+        assert_eq!(ok(lb(&fleet, &["get"]).await), before);
+    }
+    let said = lb_with(&fleet, &["apply", "--yes", "--allow-empty", "-f", "-"], "").await;
+    assert!(ok(said).ends_with("done: revision 2\n"));
+    let again = lb_with(&fleet, &["apply", "--yes", "-f", "-"], "").await;
+    assert!(ok(again).contains("nothing to change"), "there is nothing left to lose");
 }
