@@ -167,7 +167,11 @@ impl Draft {
         let mut file = tempfile::Builder::new();
         // Only its owner may read it: headers may have secrets in them.
         let file = file.prefix("lb-edit-").suffix(".toml").tempfile();
-        Ok(Self { file: file.context("cannot make a temporary file to edit")?, text, is_unreadable: false })
+        Ok(Self {
+            file: file.context("cannot make a temporary file to edit")?,
+            text,
+            is_unreadable: false,
+        })
     }
 
     fn path(&self) -> &Path {

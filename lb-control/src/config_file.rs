@@ -34,7 +34,9 @@ pub enum ConfigError {
     #[error("{}", Located(path, errors))]
     Wrong { path: PathBuf, errors: FileErrors },
     /// Rather a file that is being made anew than the wish to serve nothing.
-    #[error("{path:?} holds nothing, and would remove everything; to do that, use lb apply --allow-empty")]
+    #[error(
+        "{path:?} holds nothing, and would remove everything; to do that, use lb apply --allow-empty"
+    )]
     Empty { path: PathBuf },
     #[error("{path:?} is not in force: {source}")]
     Refused {

@@ -389,6 +389,14 @@ impl Controller {
         found.map(|(_, at)| *at)
     }
 
+    /// When the first snapshot after this one was published, as far back as that is known: a proxy
+    /// that is stuck lags from then on, however many more are published.
+    fn overtaken_at(&self, running: Option<SnapshotId>) -> Instant {
+        let newer =
+            self.publications.iter().take_while(|(published, _)| Some(*published) != running);
+        newer.last().map_or(self.moment.now, |(_, at)| *at)
+    }
+
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {
         if let Some(change) = self.health.observe(id, finding, moment.now, moment.wall) {
             self.health_changed = true;

@@ -16,16 +16,8 @@ use lb_proto::{
 use crate::health::monitor::Tally;
 
 /// How a change that was asked for may end.
-pub const APPLY_RESULTS: [&str; 8] = [
-    "accepted",
-    "busy",
-    "dry_run",
-    "invalid",
-    "not_found",
-    "stale",
-    "store_failed",
-    "unchanged",
-];
+pub const APPLY_RESULTS: [&str; 8] =
+    ["accepted", "busy", "dry_run", "invalid", "not_found", "stale", "store_failed", "unchanged"];
 
 /// What is counted where it happens.
 #[derive(Debug, Default)]

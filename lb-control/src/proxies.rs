@@ -234,15 +234,17 @@ impl Proxies {
         self.traffic.backends(backends, now)
     }
 
-    /// All that are known, as metrics have them; `current` was published at that time.
+    /// All that are known, as metrics have them. `overtaken` says when the first snapshot was
+    /// published that is newer than what a proxy runs.
     pub fn metrics(
         &self,
-        (current, published): (SnapshotId, Instant),
+        current: SnapshotId,
+        overtaken: impl Fn(Option<SnapshotId>) -> Instant,
         now: Instant,
     ) -> Vec<metrics::Proxy> {
         let describe = |(id, proxy): (&ProxyId, &Proxy)| {
             let is_in_sync = proxy.hello.running == Some(current);
-            let since = published.max(proxy.connected.now);
+            let since = overtaken(proxy.hello.running).max(proxy.connected.now);
             metrics::Proxy {
                 id: id.to_string(),
                 is_connected: proxy.connection.is_some(),

@@ -147,7 +147,6 @@ async fn removing_all_of_it_is_taken_for_a_mistake() {
 async fn there_is_time_to_think() {
     let fleet = fleet().await;
     let longer_than_a_ping_may_take = "sleep 17";
-    let script =
-        format!("{longer_than_a_ping_may_take}; sed -i 's/weight = 9/weight = 8/' \"$1\"");
+    let script = format!("{longer_than_a_ping_may_take}; sed -i 's/weight = 9/weight = 8/' \"$1\"");
     assert!(ok(edit(&fleet, &script).await).ends_with("done: revision 2\n"));
 }

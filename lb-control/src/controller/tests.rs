@@ -430,3 +430,20 @@ fn emptying_is_told_while_the_backend_drains() {
     let state = &f.controller.backends(Some("app")).expect("is there")[0];
     assert_eq!((state.state.as_str(), state.in_flight), ("draining", 0));
 }
+
+#[test]
+fn a_stuck_proxy_lags_from_the_first_snapshot_that_it_missed() {
+    let mut fixture = Fixture::new(CHECKED);
+    let first = fixture.controller.published;
+    let mut published = Vec::new();
+    for name in ["a", "b"] {
+        fixture.moment.now += Duration::from_secs(20);
+        drop(fixture.add_set(name));
+        fixture.commit(Ok(()));
+        published.push((fixture.controller.published, fixture.moment.now));
+    }
+    let [(second, missed), (_, later)] = published[..] else { panic!("two were published") };
+    fixture.moment.now += Duration::from_secs(20);
+    assert_eq!(fixture.controller.overtaken_at(Some(first)), missed);
+    assert_eq!(fixture.controller.overtaken_at(Some(second)), later);
+}

@@ -137,7 +137,6 @@ impl Controller {
                 .map(|backend| self.backend_metrics(set, backend))
                 .collect(),
         });
-        let published = self.published_at(self.published).unwrap_or(self.moment.now);
         metrics::render(&Facts {
             counters: &self.counters,
             revision: self.revision,
@@ -147,7 +146,11 @@ impl Controller {
             waiting_changes: self.waiting.len(),
             tallies: self.health.tallies(),
             backend_sets: backend_sets.collect(),
-            proxies: self.proxies.metrics((self.published, published), self.moment.now),
+            proxies: self.proxies.metrics(
+                self.published,
+                |running| self.overtaken_at(running),
+                self.moment.now,
+            ),
         })
     }
 

@@ -65,7 +65,7 @@ fn a_proxy_lags_from_the_publication_or_from_when_it_came() {
     let lag = |proxies: &Proxies, published, seconds| {
         let published = came + Duration::from_secs(published);
         let now = came + Duration::from_secs(seconds);
-        proxies.metrics((snapshot(2), published), now)[0].lag.as_secs()
+        proxies.metrics(snapshot(2), |_| published, now)[0].lag.as_secs()
     };
     assert_eq!(lag(&proxies, 10, 15), 5);
     assert_eq!(lag(&proxies, 0, 15), 15);
