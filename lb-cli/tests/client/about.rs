@@ -116,11 +116,20 @@ async fn a_reader_that_goes_away_is_no_error() {
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{args}");
         assert_eq!(said.out.lines().count(), 1, "{args}");
     }
-    let mut to_nobody = command(fleet.controller.grpc(), &["proxies"]);
-    let closed = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
-    to_nobody.stdout(Stdio::from(closed));
-    let status = to_nobody.status().await.expect("it runs");
-    assert_eq!(status.code(), Some(0));
+}
+
+/// Half a state that was saved would be taken for the whole one later.
+#[tokio::test]
+async fn a_disk_that_is_full_is_an_error() {
+    let fleet = Fleet::empty().await;
+    fleet.apply(&integration_tests::fleet::app("", "", &[])).await;
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut get = command(fleet.controller.grpc(), &["get"]);
+    let get = get.stdout(Stdio::from(full)).stderr(Stdio::piped()).spawn().expect("it runs");
+    let done = get.wait_with_output().await.expect("it runs");
+    assert_eq!(done.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains("cannot write to standard output"), "{said}");
 }
 
 /// With the shells themselves.
