@@ -143,10 +143,11 @@ async fn a_killed_backend_is_alerted_until_it_is_back_and_so_is_a_killed_proxy()
 
     let gone = fleet.proxies[1].admin().to_string();
     fleet.proxies[1].kill();
-    is_firing(&prometheus, "instance", &[("LbProxyDown", &gone)]).await;
+    let control = fleet.controller.admin().to_string();
+    let missing = [("LbProxyDown", &*gone), ("LbProxyMissing", &control)];
+    is_firing(&prometheus, "instance", &missing).await;
     let left = fleet.proxies[0].admin().to_string();
     fleet.controller.kill();
-    let control = fleet.controller.admin().to_string();
     let all = [("LbControllerDown", &*control), ("LbProxyCutOff", &left), ("LbProxyDown", &gone)];
     is_firing(&prometheus, "instance", &all).await;
 }
