@@ -32,7 +32,7 @@ pub struct Args {
 const AFTER_HELP: &str = "\
 Exit codes:
   0  it is active, or was already
-  1  failed; nothing was changed
+  1  failed; unless the connection was lost meanwhile, nothing was changed
   2  wrong usage
 
 Examples:

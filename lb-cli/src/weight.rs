@@ -40,7 +40,7 @@ pub struct Args {
 const AFTER_HELP: &str = "\
 Exit codes:
   0  it has this weight, or had it already
-  1  failed; nothing was changed
+  1  failed; unless the connection was lost meanwhile, nothing was changed
   2  wrong usage
 
 Examples:
