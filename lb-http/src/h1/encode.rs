@@ -1,0 +1,287 @@
+//! Messages to bytes. Heads are written once, from what was parsed and what the proxy adds.
+
+use super::syntax::is_token;
+use crate::{
+    hop,
+    message::{Field, Fields, Name, Request, RequestBody, Response, ResponseBody, Version},
+};
+
+/// What a proxy says in a request besides what the client said.
+#[derive(Clone, Copy, Debug)]
+pub struct ToBackend<'a> {
+    /// What goes on as the target; the request's own unless it was rewritten.
+    pub target: &'a [u8],
+    pub host: &'a [u8],
+    /// The client's address.
+    pub forwarded_for: &'a [u8],
+    /// `http` or `https`, as the client came.
+    pub proto: &'a [u8],
+    pub via: bool,
+    pub body: RequestBody,
+    /// The upgrade that it asks for is to be asked for.
+    pub upgrades: bool,
+    pub trace: TraceContext<'a>,
+}
+
+/// What of a trace goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum TraceContext<'a> {
+    /// What came.
+    AsItCame,
+    /// Another parent of the same trace.
+    Parent(&'a [u8]),
+    /// A trace that begins here.
+    New(&'a [u8]),
+}
+
+/// What a proxy says in a response besides what the backend said.
+#[derive(Clone, Copy, Debug)]
+pub struct ToClient<'a> {
+    pub body: ResponseBody,
+    /// The client's version: what one of HTTP/1.0 takes for granted differs.
+    pub version: Version,
+    /// Whether the connection is to go on.
+    pub keeps_alive: bool,
+    /// Now, for a backend that has no clock (RFC 9110, section 6.6.1).
+    pub date: &'a [u8],
+    /// `x-lb-explain`.
+    pub explain: Option<&'a [u8]>,
+}
+
+/// The end of a line, and of a chunk's data.
+pub const CRLF: &[u8] = b"\r\n";
+
+/// Writes a request's head.
+pub fn request(out: &mut Vec<u8>, request: &Request, to: &ToBackend<'_>) {
+    out.extend_from_slice(request.method_text());
+    out.push(b' ');
+    out.extend_from_slice(to.target);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    line(out, b"Host", to.host);
+    for field in request.fields.iter() {
+        let is_replaced = match to.trace {
+            TraceContext::AsItCame => false,
+            TraceContext::Parent(_) => field.known == Name::Traceparent,
+            TraceContext::New(_) => matches!(field.known, Name::Traceparent | Name::Tracestate),
+        };
+        let is_counted = field.known == Name::MaxForwards && request.max_forwards.is_some();
+        if hop::request_field_goes_on(field) && !is_replaced && !is_counted {
+            copy(out, &request.fields, field);
+        }
+    }
+    line(out, b"X-Forwarded-For", to.forwarded_for);
+    if !request.authority().is_empty() {
+        line(out, b"X-Forwarded-Host", request.authority());
+    }
+    line(out, b"X-Forwarded-Proto", to.proto);
+    if to.via {
+        via(out, request.version);
+    }
+    if let TraceContext::Parent(parent) | TraceContext::New(parent) = to.trace {
+        line(out, b"traceparent", parent);
+    }
+    if let Some(left) = request.max_forwards {
+        number(out, b"Max-Forwards: ", u64::from(left.saturating_sub(1)));
+    }
+    if request.expects_continue {
+        line(out, b"Expect", b"100-continue");
+    }
+    match to.body {
+        RequestBody::None => {}
+        RequestBody::Length(length) => number(out, b"Content-Length: ", length),
+        RequestBody::Chunked => chunked(out, &request.fields),
+    }
+    match (to.upgrades, request.upgrade(), request.takes_trailers) {
+        (true, Some(protocol), _) => {
+            upgrade(out, protocol);
+        }
+        (_, _, true) => out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n"),
+        _ => {}
+    }
+    out.extend_from_slice(CRLF);
+}
+
+/// Writes a response's head, which may be an interim one.
+pub fn response(out: &mut Vec<u8>, response: &Response, to: &ToClient<'_>) {
+    status_line(out, response.status, response.reason());
+    let mut has_date = response.is_interim();
+    for field in response.fields.iter() {
+        if hop::response_field_goes_on(field) {
+            has_date |= field.known == Name::Date;
+            copy(out, &response.fields, field);
+        }
+    }
+    if !has_date {
+        line(out, b"Date", to.date);
+    }
+    via(out, response.version);
+    if let Some(explain) = to.explain {
+        line(out, b"x-lb-explain", explain);
+    }
+    if response.status == 101 {
+        upgrade(out, response.upgrade().unwrap_or_default());
+    } else if !response.is_interim() {
+        match (to.body, response.content_length) {
+            (ResponseBody::Length(length), _) => number(out, b"Content-Length: ", length),
+            (ResponseBody::Chunked, _) => chunked(out, &response.fields),
+            // It says what a GET would get.
+            (ResponseBody::None, Some(length)) if response.status != 204 => {
+                number(out, b"Content-Length: ", length);
+            }
+            (ResponseBody::None | ResponseBody::UntilClose, _) => {}
+        }
+        connection(out, to.version, to.keeps_alive);
+        // What a client is to upgrade to is all that this status says (RFC 9110, section 15.5.22).
+        if let (426, Version::Http11, Some(protocol)) =
+            (response.status, to.version, response.upgrade())
+        {
+            upgrade(out, protocol);
+        }
+    }
+    out.extend_from_slice(CRLF);
+}
+
+/// Writes the head of a response that is the proxy's own, up to its empty line. With no length, it
+/// is one that has no body and says nothing of it.
+pub fn own<'a>(
+    out: &mut Vec<u8>,
+    (status, reason): (u16, &str),
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    length: Option<usize>,
+    to: &ToClient<'_>,
+) {
+    status_line(out, status, reason.as_bytes());
+    for (name, value) in fields {
+        line(out, name, value);
+    }
+    line(out, b"Date", to.date);
+    if let Some(explain) = to.explain {
+        line(out, b"x-lb-explain", explain);
+    }
+    if let Some(length) = length {
+        number(out, b"Content-Length: ", length as u64);
+    }
+    connection(out, to.version, to.keeps_alive);
+    out.extend_from_slice(CRLF);
+}
+
+/// Writes what comes before a chunk's data. [`CRLF`] follows the data.
+pub fn chunk_begin(out: &mut Vec<u8>, length: usize) {
+    let mut digits = [0; 16];
+    let mut at = digits.len();
+    let mut rest = length;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(CRLF);
+}
+
+/// Writes the last chunk, and those of the trailers that may go on.
+pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
+    end_chunks(out, trailers, |_| false);
+}
+
+/// Writes the last chunk after a message with these fields, whose `Connection` may name trailers as
+/// well (RFC 9110, section 7.6.1).
+pub fn last_chunk_after(out: &mut Vec<u8>, head: &Fields, trailers: Option<&Fields>) {
+    end_chunks(out, trailers, |name| head.nominates(name));
+}
+
+fn end_chunks(out: &mut Vec<u8>, trailers: Option<&Fields>, is_dropped: impl Fn(&[u8]) -> bool) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(trailers) = trailers {
+        for field in trailers.iter() {
+            if hop::trailer_goes_on(field.known) && !is_dropped(trailers.bytes(field.name)) {
+                copy(out, trailers, field);
+            }
+        }
+    }
+    out.extend_from_slice(CRLF);
+}
+
+fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(CRLF);
+}
+
+fn connection(out: &mut Vec<u8>, version: Version, keeps_alive: bool) {
+    match (version, keeps_alive) {
+        (Version::Http11, true) => {}
+        (Version::Http10, true) => line(out, b"Connection", b"keep-alive"),
+        (_, false) => line(out, b"Connection", b"close"),
+    }
+}
+
+fn upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
+    line(out, b"Connection", b"Upgrade");
+    line(out, b"Upgrade", protocol);
+}
+
+/// That a body is chunked, and which fields follow it.
+fn chunked(out: &mut Vec<u8>, fields: &Fields) {
+    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    let mut separator: &[u8] = b"Trailer: ";
+    let goes_on = |name: &&[u8]| {
+        is_token(name) && hop::trailer_goes_on(Name::of(name)) && !fields.nominates(name)
+    };
+    for name in fields.list(Name::Trailer).filter(goes_on) {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(name);
+        separator = b", ";
+    }
+    if separator == b", " {
+        out.extend_from_slice(CRLF);
+    }
+}
+
+/// The message has come in this version (RFC 9110, section 7.6.3).
+fn via(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.extend_from_slice(hop::VIA);
+    out.extend_from_slice(CRLF);
+}
+
+fn copy(out: &mut Vec<u8>, fields: &Fields, field: &Field) {
+    line(out, fields.bytes(field.name), fields.bytes(field.value));
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(CRLF);
+}
+
+fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    decimal(out, value);
+    out.extend_from_slice(CRLF);
+}
+
+fn decimal(out: &mut Vec<u8>, value: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = value;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The field names that a proxy must know. All others are just passed on.
+
+/// What a field is to a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Name {
+    /// Nothing in particular.
+    Other,
+    /// One of the names below if `_` were `-`, as it is to many an application (CGI, WSGI): never
+    /// passed on, so that nobody can say through it what only the proxy may say.
+    Alias,
+    // What frames a message, or concerns one connection only.
+    Connection,
+    ContentLength,
+    Expect,
+    Host,
+    KeepAlive,
+    MaxForwards,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    // Who passed a message on, and for whom.
+    Forwarded,
+    Via,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedPort,
+    XForwardedProto,
+    XRealIp,
+    // What a trailer may not say (RFC 9110, section 6.5.1), and what logs and traces read.
+    Authorization,
+    CacheControl,
+    ContentEncoding,
+    ContentRange,
+    ContentType,
+    Cookie,
+    Date,
+    Location,
+    Referer,
+    SetCookie,
+    Traceparent,
+    Tracestate,
+    UserAgent,
+    WwwAuthenticate,
+    XLbExplain,
+}
+
+/// In lower case, by length.
+const fn known(length: usize) -> &'static [(&'static [u8], Name)] {
+    match length {
+        2 => &[(b"te", Name::Te)],
+        3 => &[(b"via", Name::Via)],
+        4 => &[(b"host", Name::Host), (b"date", Name::Date)],
+        6 => &[(b"cookie", Name::Cookie), (b"expect", Name::Expect)],
+        7 => {
+            &[(b"upgrade", Name::Upgrade), (b"trailer", Name::Trailer), (b"referer", Name::Referer)]
+        }
+        8 => &[(b"location", Name::Location)],
+        9 => &[(b"x-real-ip", Name::XRealIp), (b"forwarded", Name::Forwarded)],
+        10 => &[
+            (b"connection", Name::Connection),
+            (b"user-agent", Name::UserAgent),
+            (b"keep-alive", Name::KeepAlive),
+            (b"set-cookie", Name::SetCookie),
+            (b"tracestate", Name::Tracestate),
+        ],
+        11 => &[(b"traceparent", Name::Traceparent)],
+        12 => &[
+            (b"content-type", Name::ContentType),
+            (b"x-lb-explain", Name::XLbExplain),
+            (b"max-forwards", Name::MaxForwards),
+        ],
+        13 => &[
+            (b"cache-control", Name::CacheControl),
+            (b"authorization", Name::Authorization),
+            (b"content-range", Name::ContentRange),
+        ],
+        14 => &[(b"content-length", Name::ContentLength)],
+        15 => &[(b"x-forwarded-for", Name::XForwardedFor)],
+        16 => &[
+            (b"content-encoding", Name::ContentEncoding),
+            (b"x-forwarded-host", Name::XForwardedHost),
+            (b"x-forwarded-port", Name::XForwardedPort),
+            (b"proxy-connection", Name::ProxyConnection),
+            (b"www-authenticate", Name::WwwAuthenticate),
+        ],
+        17 => &[
+            (b"transfer-encoding", Name::TransferEncoding),
+            (b"x-forwarded-proto", Name::XForwardedProto),
+        ],
+        18 => &[(b"proxy-authenticate", Name::ProxyAuthenticate)],
+        19 => &[(b"proxy-authorization", Name::ProxyAuthorization)],
+        _ => &[],
+    }
+}
+
+impl Name {
+    /// Of a field's name in any case.
+    pub fn of(name: &[u8]) -> Self {
+        let is_same = |(lower, _): &&(&[u8], Self)| {
+            name.iter().zip(*lower).all(|(c, lower)| fold(*c) == *lower)
+        };
+        match known(name.len()).iter().find(is_same) {
+            None => Self::Other,
+            Some((lower, known)) if name.eq_ignore_ascii_case(lower) => *known,
+            Some(_) => Self::Alias,
+        }
+    }
+
+    /// Whether it concerns one connection only, or is written anew from what was understood: never
+    /// passed on as it came.
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Alias
+                | Self::Connection
+                | Self::ContentLength
+                | Self::Expect
+                | Self::Host
+                | Self::KeepAlive
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::Trailer
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
+    }
+
+    /// Whether it says for whom a request was passed on. What clients say of it is not to be
+    /// trusted.
+    pub fn is_forwarded(self) -> bool {
+        matches!(
+            self,
+            Self::Forwarded
+                | Self::XForwardedFor
+                | Self::XForwardedHost
+                | Self::XForwardedPort
+                | Self::XForwardedProto
+                | Self::XRealIp
+        )
+    }
+
+    /// Whether a trailer may be passed on: not if whoever merges it into a head could be misled
+    /// about framing, routing, authentication or content (RFC 9110, section 6.5.1).
+    pub fn may_trail(self) -> bool {
+        self == Self::Other
+    }
+}
+
+/// In lower case, and `_` for `-`.
+fn fold(c: u8) -> u8 {
+    match c {
+        b'_' => b'-',
+        _ => c.to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_by_their_aliases() {
+        #[rustfmt::skip]
+        let cases = [
+            ("Host", Name::Host), ("hOsT", Name::Host), ("hos", Name::Other), ("hosts", Name::Other),
+            ("X-Forwarded-For", Name::XForwardedFor), ("X_Forwarded_For", Name::Alias),
+            ("X-Forwarded_For", Name::Alias), ("content_length", Name::Alias), ("X-Real_IP", Name::Alias),
+            ("x-other_name", Name::Other), ("", Name::Other), ("TE", Name::Te),
+            ("Proxy-Authenticate", Name::ProxyAuthenticate), ("Proxy-Authorization", Name::ProxyAuthorization),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(Name::of(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_known_names_are_in_their_place() {
+        for length in 0..64 {
+            for (name, known) in known(length) {
+                assert_eq!(name.len(), length);
+                assert_eq!(Name::of(name), *known);
+            }
+        }
+    }
+}
