@@ -8,37 +8,8 @@ use tonic_prost_build::Builder;
 const PROTOS: [&str; 4] =
     ["lb/v1/types.proto", "lb/v1/discovery.proto", "lb/v1/explain.proto", "lb/v1/fleet.proto"];
 
-/// The messages that a TOML file is made of.
-const SPEC_MESSAGES: [&str; 14] = [
-    "Spec",
-    "Listener",
-    "Route",
-    "RouteMatch",
-    "WeightedBackendSet",
-    "Redirect",
-    "Answer",
-    "Retry",
-    "BackendSet",
-    "Backend",
-    "Hash",
-    "HealthCheck",
-    "OutlierEjection",
-    "Pool",
-];
-
-const SPEC_DURATIONS: [&str; 11] = [
-    "Listener.idle_timeout",
-    "Listener.header_timeout",
-    "Route.timeout",
-    "Retry.per_try_timeout",
-    "Retry.backoff",
-    "BackendSet.connect_timeout",
-    "HealthCheck.interval",
-    "HealthCheck.timeout",
-    "OutlierEjection.base_time",
-    "OutlierEjection.max_time",
-    "Pool.idle_timeout",
-];
+/// The file whose messages a TOML file is made of.
+const SPEC: &str = "lb/v1/types.proto";
 
 /// The files whose messages are what the controller answers.
 const ANSWERS: [&str; 2] = ["lb/v1/explain.proto", "lb/v1/fleet.proto"];
@@ -55,22 +26,32 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Maps are ordered, so that equal messages have equal bytes: digests depend on it.
     let mut builder = tonic_prost_build::configure().btree_map(".").bytes(".");
-    for message in SPEC_MESSAGES {
-        builder = builder
-            .type_attribute(
-                format!(".lb.v1.{message}"),
-                "#[derive(serde::Deserialize, serde::Serialize)]",
-            )
-            .type_attribute(format!(".lb.v1.{message}"), "#[serde(default, deny_unknown_fields)]")
-            .field_attribute(format!(".lb.v1.{message}"), SKIP_DEFAULT);
-    }
-    for field in SPEC_DURATIONS {
-        builder = builder
-            .field_attribute(format!(".lb.v1.{field}"), "#[serde(with = \"crate::duration\")]");
-    }
+    builder = spec_as_toml(builder, &descriptors.file);
     builder = answers_as_json(builder, &descriptors.file);
     builder.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// What operators write, in TOML and for the diff. What is not given is left out.
+fn spec_as_toml(mut builder: Builder, files: &[FileDescriptorProto]) -> Builder {
+    let spec = files.iter().filter(|file| file.name() == SPEC);
+    for message in spec.flat_map(|file| &file.message_type) {
+        let path = format!(".lb.v1.{}", message.name());
+        builder = builder
+            .type_attribute(&path, "#[derive(serde::Deserialize, serde::Serialize)]")
+            .type_attribute(&path, "#[serde(default, deny_unknown_fields)]")
+            .field_attribute(&path, SKIP_DEFAULT);
+        for field in &message.field {
+            let with = match field.type_name() {
+                ".google.protobuf.Duration" => "crate::duration",
+                ".google.protobuf.ListValue" => "crate::list",
+                _ => continue,
+            };
+            let path = format!("{path}.{}", field.name());
+            builder = builder.field_attribute(path, format!("#[serde(with = \"{with}\")]"));
+        }
+    }
+    builder
 }
 
 /// What the controller answers, in JSON for scripts and for the dashboard, with the names of the

@@ -30,14 +30,41 @@ pub struct Listener {
     pub name: ListenerName,
     pub address: SocketAddr,
     pub protocol: Protocol,
+    /// Between requests; for tcp, in both directions.
     pub idle_timeout: Duration,
+    /// For a request's head.
     pub header_timeout: Duration,
+    /// Silence within a request's body.
+    pub body_timeout: Duration,
+    /// Of a client that takes nothing of what is ready for it.
+    pub write_timeout: Duration,
+    /// At once, on each proxy. `None` is no limit, here and below.
+    pub max_connections: Option<NonZeroU32>,
+    pub max_connections_per_client: Option<NonZeroU32>,
+    pub max_requests_per_connection: Option<NonZeroU32>,
+    /// Of a request's head.
+    pub max_header_bytes: u32,
+    pub max_header_fields: u32,
+    pub max_target_bytes: u32,
+    pub path_normalization: PathNormalization,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
     Http,
     Tcp { backend_set: BackendSetName },
+}
+
+/// Who sees a request's path in its normal form, without escapes that are none, `.` and `..`, and
+/// empty segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathNormalization {
+    /// Nobody.
+    Off,
+    /// Routes do; backends see it as it came.
+    Match,
+    /// Routes and backends.
+    Forward,
 }
 
 /// Which requests, and what to do with them.
@@ -48,8 +75,18 @@ pub struct Route {
     pub listeners: BTreeSet<ListenerName>,
     pub matches: RouteMatch,
     pub action: Action,
-    /// To the response's head, all attempts included.
+    /// Protocols that a request may switch to, in lower case, ordered, each once.
+    pub upgrade: Vec<String>,
+    /// Of a request's body. `None` is no limit; 0 is no body at all.
+    pub max_request_bytes: Option<u64>,
+    /// From the request's last byte to the response's head, all attempts included.
     pub timeout: Duration,
+    /// Silence within a response. `None` is no limit.
+    pub stream_idle_timeout: Option<Duration>,
+    /// Silence in both directions of a connection that has switched protocols.
+    pub tunnel_idle_timeout: Duration,
+    /// Whether requests get a `Via`.
+    pub via: bool,
     pub retry: RetryPolicy,
 }
 
@@ -58,7 +95,7 @@ pub struct RouteMatch {
     pub host: HostMatch,
     pub path: PathMatch,
     pub method: Option<Method>,
-    /// `None` takes any value.
+    /// Ordered by name, each once. `None` takes any value.
     pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
 }
 
@@ -164,6 +201,8 @@ pub struct Hash {
     pub key: HashKey,
     pub algorithm: HashAlgorithm,
     pub function: HashFunction,
+    /// Maglev's, a prime.
+    pub table_size: u32,
 }
 
 /// What of a request is hashed. A request without it is hashed by its client's address.
@@ -236,7 +275,14 @@ pub enum Probe {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierEjection {
+    /// Failed connects, resets and timeouts.
     pub consecutive_failures: NonZeroU32,
+    /// How long answers are counted before they are judged.
+    pub interval: Duration,
+    /// Fewer answers in an interval are no evidence.
+    pub min_requests: NonZeroU32,
+    /// Answers with a 5xx, of those in an interval, 1 to 100.
+    pub failure_percent: u32,
     pub base_time: Duration,
     pub max_time: Duration,
     /// Of the set, 0 to 100.
@@ -251,6 +297,16 @@ pub struct PoolLimits {
 }
 
 // === impl ===
+
+impl PathNormalization {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Match => "match",
+            Self::Forward => "forward",
+        }
+    }
+}
 
 impl BackendState {
     pub fn as_str(self) -> &'static str {

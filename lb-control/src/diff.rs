@@ -1,16 +1,17 @@
 //! What changes between two states, field by field, for people.
 //!
 //! States are compared in the shape that people write them in, as trees, so that a field that is
-//! added to the spec is compared from that day on. What is not given is shown as its default.
+//! added to the spec is compared from that day on. They are compared with their defaults in place, so
+//! that what is not given is shown as what it means; what comes or goes as a whole is shown as
+//! people wrote it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use lb_common::spec::DesiredState;
-use lb_proto::{defaults, duration, encode, v1};
+use lb_proto::{encode::Defaults, v1};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use v1::change::Kind;
@@ -18,21 +19,12 @@ use v1::change::Kind;
 /// Longer values are cut.
 const MOST_CHARS: usize = 200;
 
-/// Messages whose absence means nothing but their defaults. So do maps of headers.
-const IMPLIED: [&str; 5] = [
-    "routes.match",
-    "routes.retry",
-    "backend_sets.hash",
-    "backend_sets.outlier_ejection",
-    "backend_sets.pool",
-];
-
 /// Every difference, in the order listeners, routes, backend sets; empty only for equal states.
 pub fn diff(before: &DesiredState, after: &DesiredState) -> Vec<v1::Change> {
     let mut diff = Diff::default();
-    diff.parts("listeners", &before.listeners, &after.listeners, encode::listener);
-    diff.parts("routes", &before.routes, &after.routes, encode::route);
-    diff.parts("backend_sets", &before.backend_sets, &after.backend_sets, encode::backend_set);
+    diff.parts("listeners", &before.listeners, &after.listeners, Defaults::listener);
+    diff.parts("routes", &before.routes, &after.routes, Defaults::route);
+    diff.parts("backend_sets", &before.backend_sets, &after.backend_sets, Defaults::backend_set);
     diff.changes
 }
 
@@ -41,12 +33,14 @@ struct Diff {
     changes: Vec<v1::Change>,
 }
 
-/// Where a value stands: for people, and without the names of elements, to look defaults up.
+/// A part of a state, with its defaults and without; null where there is nothing.
 #[derive(Clone, Copy)]
-struct At<'a> {
-    path: &'a str,
-    field: &'a str,
+struct Node<'a> {
+    full: &'a Value,
+    given: &'a Value,
 }
+
+static NOTHING: Node<'static> = Node { full: &Value::Null, given: &Value::Null };
 
 // === impl Diff ===
 
@@ -56,79 +50,77 @@ impl Diff {
         kind: &str,
         before: &BTreeMap<K, Arc<V>>,
         after: &BTreeMap<K, Arc<V>>,
-        encode: impl Fn(&V) -> W,
+        encode: impl Fn(Defaults, &V) -> W,
     ) where
         K: Ord + std::fmt::Display,
         V: PartialEq,
         W: Serialize,
     {
-        let tree = |part: Option<&Arc<V>>| {
+        let tree = |part: Option<&Arc<V>>, defaults| {
             part.map_or(Value::Null, |part| {
-                serde_json::to_value(encode(part)).expect("a spec has a JSON form")
+                serde_json::to_value(encode(defaults, part)).expect("a spec has a JSON form")
             })
         };
         for name in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
             let (old, new) = (before.get(name), after.get(name));
             let same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new) || old == new);
             if !same {
-                let path = format!("{kind}[{name}]");
-                self.compare(At { path: &path, field: kind }, &tree(old), &tree(new));
+                let full = [old, new].map(|part| tree(part, Defaults::SpelledOut));
+                let given = [old, new].map(|part| tree(part, Defaults::LeftOut));
+                let [old, new] = [0, 1].map(|i| Node { full: &full[i], given: &given[i] });
+                self.compare(&format!("{kind}[{name}]"), old, new);
             }
         }
     }
 
-    fn compare(&mut self, at: At<'_>, before: &Value, after: &Value) {
-        if before == after || at.is_unset(before) && at.is_unset(after) {
+    fn compare(&mut self, path: &str, before: Node<'_>, after: Node<'_>) {
+        if before.full == after.full || before.is_implied_by(after) || after.is_implied_by(before) {
             return;
         }
-        let nothing = Map::new();
-        let implied = IMPLIED.contains(&at.field) || at.field.ends_with(".headers");
-        match (before, after) {
-            (Value::Object(before), Value::Object(after)) => self.fields(at, before, after),
-            (Value::Null, Value::Object(after)) if implied => self.fields(at, &nothing, after),
-            (Value::Object(before), Value::Null) if implied => self.fields(at, before, &nothing),
-            (Value::Array(old), Value::Array(new)) => match (by_key(old), by_key(new)) {
-                (Some(old), Some(new)) => self.elements(at, &old, &new),
-                _ => self.leaf(at, before, after),
+        match (before.full, after.full) {
+            (Value::Object(_), Value::Object(_)) => self.fields(path, before, after),
+            // Maps, which are not there where they are empty.
+            (Value::Object(_), Value::Null) | (Value::Null, Value::Object(_))
+                if path.ends_with(".headers") =>
+            {
+                self.fields(path, before, after);
+            }
+            (Value::Array(_), Value::Array(_)) => match (before.by_key(), after.by_key()) {
+                (Some(old), Some(new)) => self.elements(path, &old, &new),
+                _ => self.leaf(path, before, after),
             },
-            _ => self.leaf(at, before, after),
+            _ => self.leaf(path, before, after),
         }
     }
 
-    fn fields(&mut self, at: At<'_>, before: &Map<String, Value>, after: &Map<String, Value>) {
+    fn fields(&mut self, path: &str, before: Node<'_>, after: Node<'_>) {
         for key in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-            let (path, field) = (format!("{}.{key}", at.path), format!("{}.{key}", at.field));
-            let at = At { path: &path, field: &field };
-            let of = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-            self.compare(at, &of(before), &of(after));
+            self.compare(&format!("{path}.{key}"), before.field(key), after.field(key));
         }
     }
 
-    fn elements(&mut self, at: At<'_>, before: &[(&str, &Value)], after: &[(&str, &Value)]) {
+    fn elements(&mut self, path: &str, before: &[(&str, Node<'_>)], after: &[(&str, Node<'_>)]) {
         let old: BTreeMap<_, _> = before.iter().copied().collect();
         let new: BTreeMap<_, _> = after.iter().copied().collect();
         let gone = before.iter().filter(|(key, _)| !new.contains_key(key));
         for (key, _) in gone.chain(after) {
-            let path = format!("{}[{key}]", at.path);
-            let of =
-                |map: &BTreeMap<&str, &Value>| map.get(key).map_or(Value::Null, |v| (*v).clone());
-            self.compare(At { path: &path, field: at.field }, &of(&old), &of(&new));
+            let of = |map: &BTreeMap<&str, _>| map.get(key).copied().unwrap_or(NOTHING);
+            self.compare(&format!("{path}[{key}]"), of(&old), of(&new));
         }
-        let order = |list: &[(&str, &Value)], other: &BTreeMap<&str, &Value>| {
+        let order = |list: &[(&str, Node<'_>)], other: &BTreeMap<&str, Node<'_>>| {
             let common = list.iter().map(|(key, _)| *key).filter(|key| other.contains_key(key));
             Value::from_iter(common)
         };
         let (was, is) = (order(before, &new), order(after, &old));
         if was != is {
-            self.leaf(at, &was, &is);
+            let node = |value| Node { full: value, given: value };
+            self.leaf(path, node(&was), node(&is));
         }
     }
 
-    fn leaf(&mut self, at: At<'_>, before: &Value, after: &Value) {
-        let shown = |value: &Value| {
-            if at.is_unset(value) { default(at.field) } else { Some(shorten(text(value))) }
-        };
-        let (before, after) = (shown(before), shown(after));
+    fn leaf(&mut self, path: &str, before: Node<'_>, after: Node<'_>) {
+        let shown = [before.shown(path, after), after.shown(path, before)];
+        let [before, after] = shown;
         let kind = match (&before, &after) {
             (None, _) => Kind::Added,
             (_, None) => Kind::Removed,
@@ -136,41 +128,56 @@ impl Diff {
         };
         self.changes.push(v1::Change {
             kind: kind.into(),
-            field: at.path.into(),
+            field: path.into(),
             before: before.unwrap_or_default(),
             after: after.unwrap_or_default(),
         });
     }
 }
 
-// === impl At ===
+// === impl Node ===
 
-impl At<'_> {
-    /// Whether the value is how the wire says nothing.
-    fn is_unset(&self, value: &Value) -> bool {
-        match value {
-            Value::Null | Value::Bool(false) => true,
-            Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Object(fields) => fields.is_empty(),
-            // The one number that is not optional where it has a default.
-            Value::Number(number) => {
-                self.field == "routes.redirect.status" && number.as_u64() == Some(0)
+impl<'a> Node<'a> {
+    /// Whether nothing stands against defaults that only come with something else, as those of a
+    /// hash come with the balance that hashes.
+    fn is_implied_by(self, other: Node<'_>) -> bool {
+        self.full.is_null() && other.given.is_null()
+    }
+
+    fn keys(self) -> impl Iterator<Item = &'a String> {
+        self.full.as_object().into_iter().flat_map(Map::keys)
+    }
+
+    fn field(self, key: &str) -> Self {
+        let of = |value: &'a Value| value.get(key).unwrap_or(&Value::Null);
+        Self { full: of(self.full), given: of(self.given) }
+    }
+
+    /// The elements by name, address or backend set; none if they have no names or share one.
+    fn by_key(self) -> Option<Vec<(&'a str, Self)>> {
+        let (full, given) = (self.full.as_array()?, self.given.as_array()?);
+        let keyed = full.iter().zip(given).map(|(full, given)| {
+            let field = |key| full.get(key)?.as_str();
+            let key = field("name").or(field("address")).or(field("backend_set"))?;
+            Some((key, Self { full, given }))
+        });
+        let keyed: Vec<_> = keyed.collect::<Option<_>>()?;
+        let keys: BTreeSet<_> = keyed.iter().map(|(key, _)| key).collect();
+        (keys.len() == keyed.len()).then_some(keyed)
+    }
+
+    /// For people, beside what it is compared with; `None` if it is nothing.
+    fn shown(self, path: &str, other: Node<'_>) -> Option<String> {
+        match (self.full, other.full) {
+            // Neither does the wire say these where they are so.
+            (Value::Null, Value::Bool(true)) => Some("false".into()),
+            (Value::Null, _) if path.starts_with("routes[") && path.ends_with("].listeners") => {
+                Some("all".into())
             }
-            Value::Bool(true) => false,
+            (Value::Null, _) => None,
+            (full, _) => Some(shorten(text(if self.given.is_null() { full } else { self.given }))),
         }
     }
-}
-
-/// The elements by name, address or backend set; none if they have no names or share one.
-fn by_key(items: &[Value]) -> Option<Vec<(&str, &Value)>> {
-    let keyed = items.iter().map(|item| {
-        let field = |key| item.get(key)?.as_str().filter(|text| !text.is_empty());
-        Some((field("name").or(field("address")).or(field("backend_set"))?, item))
-    });
-    let keyed: Vec<_> = keyed.collect::<Option<_>>()?;
-    let keys: BTreeSet<_> = keyed.iter().map(|(key, _)| key).collect();
-    (keys.len() == keyed.len()).then_some(keyed)
 }
 
 fn text(value: &Value) -> String {
@@ -182,10 +189,8 @@ fn text(value: &Value) -> String {
         Value::String(value) => value.clone(),
         Value::Array(items) => format!("[{}]", list(&mut items.iter().map(text))),
         Value::Object(fields) => {
-            let at = At { path: "", field: "" };
-            let given = fields.iter().filter(|(_, value)| !at.is_unset(value));
-            let mut given = given.map(|(key, value)| format!("{key}: {}", text(value)));
-            format!("{{ {} }}", list(&mut given))
+            let mut fields = fields.iter().map(|(key, value)| format!("{key}: {}", text(value)));
+            format!("{{ {} }}", list(&mut fields))
         }
     }
 }
@@ -196,51 +201,6 @@ fn shorten(mut text: String) -> String {
         text.push('…');
     }
     text
-}
-
-/// What a field means where it is not given.
-fn default(field: &str) -> Option<String> {
-    let time = |value: Duration| Some(duration::format(value));
-    let number = |value: u64| Some(value.to_string());
-    let word = |value: &str| Some(value.to_owned());
-    match field {
-        "listeners.protocol" => word("http"),
-        "listeners.idle_timeout" => time(defaults::IDLE_TIMEOUT),
-        "listeners.header_timeout" => time(defaults::HEADER_TIMEOUT),
-        "routes.listeners" => word("all"),
-        "routes.timeout" => time(defaults::ROUTE_TIMEOUT),
-        "routes.forward.weight" => number(1),
-        "routes.redirect.status" => number(defaults::REDIRECT_STATUS.into()),
-        "routes.retry.attempts" => number(defaults::RETRY_ATTEMPTS.into()),
-        "routes.retry.on" => word("[connect-failure]"),
-        "routes.retry.backoff" => time(defaults::RETRY_BACKOFF),
-        "routes.retry.budget_percent" => number(defaults::RETRY_BUDGET_PERCENT.into()),
-        "routes.retry.max_body_bytes" => number(defaults::RETRY_MAX_BODY_BYTES),
-        "backend_sets.balance" => word("round_robin"),
-        "backend_sets.hash.key" => word("client_address"),
-        "backend_sets.hash.algorithm" => word("maglev"),
-        "backend_sets.hash.function" => word("xxh3"),
-        "backend_sets.health_check.tcp" => word("false"),
-        "backend_sets.health_check.prove_first" => word("false"),
-        "backend_sets.health_check.interval" => time(defaults::HEALTH_INTERVAL),
-        "backend_sets.health_check.timeout" => time(defaults::HEALTH_TIMEOUT),
-        "backend_sets.health_check.healthy_after" => number(defaults::HEALTHY_AFTER.into()),
-        "backend_sets.health_check.unhealthy_after" => number(defaults::UNHEALTHY_AFTER.into()),
-        "backend_sets.health_check.statuses" => word("[2xx]"),
-        "backend_sets.backends.weight" => number(1),
-        "backend_sets.backends.state" => word("active"),
-        "backend_sets.outlier_ejection.disabled" => word("false"),
-        "backend_sets.outlier_ejection.consecutive_failures" => {
-            number(defaults::EJECT_AFTER.into())
-        }
-        "backend_sets.outlier_ejection.base_time" => time(defaults::EJECT_BASE_TIME),
-        "backend_sets.outlier_ejection.max_time" => time(defaults::EJECT_MAX_TIME),
-        "backend_sets.outlier_ejection.max_percent" => number(defaults::EJECT_MAX_PERCENT.into()),
-        "backend_sets.connect_timeout" => time(defaults::CONNECT_TIMEOUT),
-        "backend_sets.pool.max_idle" => number(defaults::POOL_MAX_IDLE.into()),
-        "backend_sets.pool.idle_timeout" => time(defaults::POOL_IDLE_TIMEOUT),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -345,6 +305,68 @@ mod tests {
             "routes = [{ name = 'a', redirect = { path = '/b' } }]",
             "routes = [{ name = 'a', redirect = { path = '/b', status = 308 } }]",
             &["routes[a].redirect.status: 302 -> 308"],
+        );
+    }
+
+    #[test]
+    fn what_is_a_default_of_something_else_is_told_as_what_it_means() {
+        let listener = |fields: &str| {
+            format!(
+                "listeners = [{{ name = 'a', address = '127.0.0.1:1', {fields} }}]\n{}",
+                set("")
+            )
+        };
+        check(
+            &listener(""),
+            &listener("protocol = 'tcp', backend_set = 'app', max_connections = 9"),
+            &[
+                "+ listeners[a].backend_set: app",
+                "listeners[a].idle_timeout: 75s -> 3600s",
+                "listeners[a].max_connections: 0 -> 9",
+                "listeners[a].protocol: http -> tcp",
+            ],
+        );
+        let route = |fields: &str| {
+            format!("routes = [{{ name = 'a', answer = {{ status = 200 }}, {fields} }}]")
+        };
+        check(
+            &route("via = false, upgrade = [], max_request_bytes = 0"),
+            &route("stream_idle_timeout = '0s'"),
+            &[
+                "- routes[a].max_request_bytes: 0",
+                "routes[a].stream_idle_timeout: 60s -> 0s",
+                "routes[a].upgrade: [] -> [websocket]",
+                "routes[a].via: false -> true",
+            ],
+        );
+        check(
+            &format!("listeners = [{{ name = 'w', address = '127.0.0.1:1' }}]\n{}", route("")),
+            &format!(
+                "listeners = [{{ name = 'w', address = '127.0.0.1:1' }}]\n{}",
+                route("listeners = ['w']")
+            ),
+            &["routes[a].listeners: all -> [w]"],
+        );
+    }
+
+    #[test]
+    fn defaults_that_come_with_a_choice_are_not_told() {
+        check(
+            &set("health_check = {}"),
+            &set("health_check = { tcp = true }, balance = 'consistent_hash'"),
+            &[
+                "backend_sets[app].balance: round_robin -> consistent_hash",
+                "- backend_sets[app].health_check.http: /health",
+                "backend_sets[app].health_check.tcp: false -> true",
+            ],
+        );
+        check(
+            &set("balance = 'consistent_hash', hash = { algorithm = 'rendezvous' }"),
+            &set("balance = 'consistent_hash', hash = { key = 'path' }"),
+            &[
+                "backend_sets[app].hash.algorithm: rendezvous -> maglev",
+                "backend_sets[app].hash.key: client_address -> path",
+            ],
         );
     }
 

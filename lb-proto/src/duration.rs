@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
+/// What "0s" means where a duration may be turned off.
+pub const OFF: Duration = Duration::ZERO;
+
 /// # Errors
 /// If the text is not a number with a unit.
 pub fn parse(text: &str) -> Result<Duration, String> {

@@ -1,96 +1,275 @@
-//! Domain to wire. What is a default is left out, so that what people read is what they wrote.
+//! Domain to wire. What is a default is left out, so that what people read is what they wrote; or it
+//! is spelled out, so that two states can be compared field by field.
+//!
+//! Messages are built without `..default()`, so that the compiler asks about a new field.
+
+use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
 use http::HeaderMap;
 use lb_common::spec::{
     Action, Answer, Backend, BackendSet, BackendState, Balance, DesiredState, Hash, HashAlgorithm,
     HashFunction, HashKey, HealthCheck, HostMatch, Listener, OutlierEjection, PathMatch,
     PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route, RouteMatch, Scheme,
+    WeightedBackendSet,
 };
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use crate::{defaults, duration::to_wire, v1};
+use crate::{
+    defaults,
+    duration::{self, to_wire},
+    list, v1,
+};
+
+/// What becomes of values that are defaults. [`crate::parse`] reads either back to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defaults {
+    LeftOut,
+    SpelledOut,
+}
 
 pub fn spec(state: &DesiredState) -> v1::Spec {
-    v1::Spec {
-        listeners: state.listeners.values().map(|part| listener(part)).collect(),
-        routes: state.routes.values().map(|part| route(part)).collect(),
-        backend_sets: state.backend_sets.values().map(|part| backend_set(part)).collect(),
-    }
+    Defaults::LeftOut.spec(state)
 }
 
 pub fn listener(listener: &Listener) -> v1::Listener {
-    let (protocol, backend_set) = match &listener.protocol {
-        Protocol::Http => (String::new(), String::new()),
-        Protocol::Tcp { backend_set } => ("tcp".into(), backend_set.to_string()),
-    };
-    v1::Listener {
-        name: listener.name.to_string(),
-        address: listener.address.to_string(),
-        protocol,
-        backend_set,
-        idle_timeout: unless(listener.idle_timeout, defaults::IDLE_TIMEOUT),
-        header_timeout: unless(listener.header_timeout, defaults::HEADER_TIMEOUT),
-    }
+    Defaults::LeftOut.listener(listener)
 }
 
 pub fn route(route: &Route) -> v1::Route {
-    let mut wire = v1::Route {
-        name: route.name.to_string(),
-        listeners: route.listeners.iter().map(ToString::to_string).collect(),
-        r#match: some_if_given(route_match(&route.matches)),
-        timeout: unless(route.timeout, defaults::ROUTE_TIMEOUT),
-        retry: some_if_given(retry(&route.retry)),
-        ..v1::Route::default()
-    };
-    match &route.action {
-        Action::Forward(sets) => match &sets[..] {
-            [only] if only.weight == 1 => wire.backend_set = only.backend_set.to_string(),
-            sets => {
-                wire.forward = sets
-                    .iter()
-                    .map(|set| v1::WeightedBackendSet {
-                        backend_set: set.backend_set.to_string(),
-                        weight: (set.weight != 1).then_some(set.weight),
-                    })
-                    .collect();
-            }
-        },
-        Action::Redirect(action) => wire.redirect = Some(redirect(action)),
-        Action::Answer(action) => wire.answer = Some(answer(action)),
-    }
-    wire
+    Defaults::LeftOut.route(route)
 }
 
 pub fn backend_set(set: &BackendSet) -> v1::BackendSet {
-    let (balance, hash) = match &set.balance {
-        Balance::RoundRobin => ("", None),
-        Balance::LeastConnections => ("least_connections", None),
-        Balance::Random => ("random", None),
-        Balance::ConsistentHash(how) => ("consistent_hash", some_if_given(hash(how))),
-    };
-    v1::BackendSet {
-        name: set.name.to_string(),
-        balance: balance.into(),
-        hash,
-        health_check: set.health_check.as_ref().map(health_check),
-        backends: set.backends.iter().map(backend).collect(),
-        outlier_ejection: some_if_given(outlier_ejection(set.outlier_ejection.as_ref())),
-        connect_timeout: unless(set.connect_timeout, defaults::CONNECT_TIMEOUT),
-        pool: some_if_given(pool(&set.pool)),
-    }
+    Defaults::LeftOut.backend_set(set)
 }
 
-pub fn backend(backend: &Backend) -> v1::Backend {
-    let address = backend.address.to_string();
-    let named = backend.name.as_str() != address;
-    v1::Backend {
-        name: if named { backend.name.to_string() } else { String::new() },
-        address,
-        weight: (backend.weight != 1).then_some(backend.weight),
-        state: match backend.state {
-            BackendState::Active => String::new(),
-            other => other.as_str().into(),
-        },
+// === impl Defaults ===
+
+impl Defaults {
+    pub fn spec(self, state: &DesiredState) -> v1::Spec {
+        v1::Spec {
+            listeners: state.listeners.values().map(|part| self.listener(part)).collect(),
+            routes: state.routes.values().map(|part| self.route(part)).collect(),
+            backend_sets: state.backend_sets.values().map(|part| self.backend_set(part)).collect(),
+        }
+    }
+
+    pub fn listener(self, listener: &Listener) -> v1::Listener {
+        let (protocol, backend_set) = match &listener.protocol {
+            Protocol::Http => ("http", String::new()),
+            Protocol::Tcp { backend_set } => ("tcp", backend_set.to_string()),
+        };
+        let limit = |limit: Option<NonZeroU32>| self.value(limit.map_or(0, NonZeroU32::get), 0);
+        v1::Listener {
+            name: listener.name.to_string(),
+            address: listener.address.to_string(),
+            protocol: self.word(protocol, "http"),
+            backend_set,
+            idle_timeout: self
+                .time(listener.idle_timeout, defaults::idle_timeout(&listener.protocol)),
+            header_timeout: self.time(listener.header_timeout, defaults::HEADER_TIMEOUT),
+            body_timeout: self.time(listener.body_timeout, defaults::BODY_TIMEOUT),
+            write_timeout: self.time(listener.write_timeout, defaults::WRITE_TIMEOUT),
+            max_connections: limit(listener.max_connections),
+            max_connections_per_client: limit(listener.max_connections_per_client),
+            max_requests_per_connection: limit(listener.max_requests_per_connection),
+            max_header_bytes: self.value(listener.max_header_bytes, defaults::MAX_HEADER_BYTES),
+            max_header_fields: self.value(listener.max_header_fields, defaults::MAX_HEADER_FIELDS),
+            max_target_bytes: self.value(listener.max_target_bytes, defaults::MAX_TARGET_BYTES),
+            path_normalization: self
+                .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
+        }
+    }
+
+    pub fn route(self, route: &Route) -> v1::Route {
+        let (mut backend_set, mut forward) = (String::new(), Vec::new());
+        let (mut redirect, mut answer) = (None, None);
+        match &route.action {
+            Action::Forward(sets) => match &sets[..] {
+                [only] if only.weight == 1 => backend_set = only.backend_set.to_string(),
+                sets => forward = sets.iter().map(|set| self.weighted(set)).collect(),
+            },
+            Action::Redirect(action) => redirect = Some(self.redirect(action)),
+            Action::Answer(action) => answer = Some(wire_answer(action)),
+        }
+        v1::Route {
+            name: route.name.to_string(),
+            listeners: route.listeners.iter().map(ToString::to_string).collect(),
+            r#match: self.message(route_match(&route.matches)),
+            backend_set,
+            forward,
+            redirect,
+            answer,
+            upgrade: self
+                .shows(route.upgrade == defaults::UPGRADE)
+                .then(|| list::to_wire(&route.upgrade)),
+            max_request_bytes: route.max_request_bytes,
+            timeout: self.time(route.timeout, defaults::ROUTE_TIMEOUT),
+            stream_idle_timeout: self.time(
+                route.stream_idle_timeout.unwrap_or(duration::OFF),
+                defaults::STREAM_IDLE_TIMEOUT,
+            ),
+            tunnel_idle_timeout: self
+                .time(route.tunnel_idle_timeout, defaults::TUNNEL_IDLE_TIMEOUT),
+            via: self.value(route.via, defaults::VIA),
+            retry: self.message(self.retry(&route.retry)),
+        }
+    }
+
+    fn weighted(self, set: &WeightedBackendSet) -> v1::WeightedBackendSet {
+        v1::WeightedBackendSet {
+            backend_set: set.backend_set.to_string(),
+            weight: self.value(set.weight, 1),
+        }
+    }
+
+    fn redirect(self, redirect: &Redirect) -> v1::Redirect {
+        let status = redirect.status.as_u16().into();
+        v1::Redirect {
+            status: self.value(status, defaults::REDIRECT_STATUS).unwrap_or_default(),
+            scheme: match redirect.scheme {
+                None => String::new(),
+                Some(Scheme::Http) => "http".into(),
+                Some(Scheme::Https) => "https".into(),
+            },
+            host: redirect.host.clone().unwrap_or_default(),
+            path: redirect.path.clone().unwrap_or_default(),
+        }
+    }
+
+    fn retry(self, retry: &RetryPolicy) -> v1::Retry {
+        let default = RetryOn { connect_failure: true, ..RetryOn::default() };
+        v1::Retry {
+            attempts: self.value(retry.attempts.get().into(), defaults::RETRY_ATTEMPTS),
+            on: if self.shows(retry.on == default) { retry_on(&retry.on) } else { vec![] },
+            per_try_timeout: retry.per_try_timeout.map(to_wire),
+            backoff: self.time(retry.backoff, defaults::RETRY_BACKOFF),
+            budget_percent: self.value(retry.budget_percent, defaults::RETRY_BUDGET_PERCENT),
+            max_body_bytes: self.value(retry.max_body_bytes, defaults::RETRY_MAX_BODY_BYTES),
+        }
+    }
+
+    pub fn backend_set(self, set: &BackendSet) -> v1::BackendSet {
+        let hash = match &set.balance {
+            Balance::ConsistentHash(how) => self.message(self.hash(how)),
+            Balance::RoundRobin | Balance::LeastConnections | Balance::Random => None,
+        };
+        v1::BackendSet {
+            name: set.name.to_string(),
+            balance: self.word(set.balance.as_str(), Balance::RoundRobin.as_str()),
+            hash,
+            health_check: set.health_check.as_ref().map(|check| self.health_check(check)),
+            backends: set.backends.iter().map(|backend| self.backend(backend)).collect(),
+            outlier_ejection: self.message(self.outlier_ejection(set.outlier_ejection.as_ref())),
+            connect_timeout: self.time(set.connect_timeout, defaults::CONNECT_TIMEOUT),
+            pool: self.message(self.pool(&set.pool)),
+        }
+    }
+
+    fn backend(self, backend: &Backend) -> v1::Backend {
+        let address = backend.address.to_string();
+        // One that is called by its address is listed by it, too: its name is never spelled out.
+        let named = backend.name.as_str() != address;
+        v1::Backend {
+            name: if named { backend.name.to_string() } else { String::new() },
+            address,
+            weight: self.value(backend.weight, 1),
+            state: self.word(backend.state.as_str(), BackendState::Active.as_str()),
+        }
+    }
+
+    fn hash(self, hash: &Hash) -> v1::Hash {
+        v1::Hash {
+            key: self.word(&hash.key.to_string(), &HashKey::ClientAddress.to_string()),
+            algorithm: self.word(hash.algorithm.as_str(), HashAlgorithm::Maglev.as_str()),
+            function: self.word(hash.function.as_str(), HashFunction::Xxh3.as_str()),
+            table_size: match hash.algorithm {
+                HashAlgorithm::Maglev => self.value(hash.table_size, defaults::HASH_TABLE_SIZE),
+                HashAlgorithm::Rendezvous => None,
+            },
+        }
+    }
+
+    fn health_check(self, check: &HealthCheck) -> v1::HealthCheck {
+        let (mut http, mut tcp, mut grpc) = (String::new(), false, None);
+        let (mut statuses, mut headers, mut host) = (Vec::new(), BTreeMap::new(), None);
+        match &check.probe {
+            Probe::Http { path, statuses: pass, host: sent_host, headers: sent } => {
+                http = path.clone();
+                if self.shows(*pass == [200..=299]) {
+                    statuses = pass.iter().map(status_range).collect();
+                }
+                host = sent_host.clone();
+                headers = wire_headers(sent);
+            }
+            Probe::Tcp => tcp = true,
+            Probe::Grpc { service, host: sent_host } => {
+                grpc = Some(service.clone());
+                host = sent_host.clone();
+            }
+        }
+        let (healthy_after, unhealthy_after) = (check.healthy_after, check.unhealthy_after);
+        v1::HealthCheck {
+            http,
+            tcp,
+            grpc,
+            interval: self.time(check.interval, defaults::HEALTH_INTERVAL),
+            timeout: self.time(check.timeout, defaults::HEALTH_TIMEOUT),
+            healthy_after: self.value(healthy_after.get().into(), defaults::HEALTHY_AFTER),
+            unhealthy_after: self.value(unhealthy_after.get().into(), defaults::UNHEALTHY_AFTER),
+            statuses,
+            host: host.unwrap_or_default(),
+            headers,
+            prove_first: check.prove_first,
+        }
+    }
+
+    /// One that is off has its defaults.
+    fn outlier_ejection(self, ejection: Option<&OutlierEjection>) -> v1::OutlierEjection {
+        let number = |of: fn(&OutlierEjection) -> u32, default| {
+            self.value(ejection.map_or(default, of), default)
+        };
+        let time = |of: fn(&OutlierEjection) -> Duration, default| {
+            self.time(ejection.map_or(default, of), default)
+        };
+        v1::OutlierEjection {
+            disabled: ejection.is_none(),
+            consecutive_failures: number(|e| e.consecutive_failures.get(), defaults::EJECT_AFTER),
+            base_time: time(|e| e.base_time, defaults::EJECT_BASE_TIME),
+            max_time: time(|e| e.max_time, defaults::EJECT_MAX_TIME),
+            max_percent: number(|e| e.max_percent, defaults::EJECT_MAX_PERCENT),
+            interval: time(|e| e.interval, defaults::EJECT_INTERVAL),
+            min_requests: number(|e| e.min_requests.get(), defaults::EJECT_MIN_REQUESTS),
+            failure_percent: number(|e| e.failure_percent, defaults::EJECT_FAILURE_PERCENT),
+        }
+    }
+
+    fn pool(self, pool: &PoolLimits) -> v1::Pool {
+        let max_idle = u32::try_from(pool.max_idle).unwrap_or(u32::MAX);
+        v1::Pool {
+            max_idle: self.value(max_idle, defaults::POOL_MAX_IDLE),
+            idle_timeout: self.time(pool.idle_timeout, defaults::POOL_IDLE_TIMEOUT),
+        }
+    }
+
+    fn shows(self, is_default: bool) -> bool {
+        !is_default || self == Self::SpelledOut
+    }
+
+    fn value<T: PartialEq>(self, value: T, default: T) -> Option<T> {
+        self.shows(value == default).then_some(value)
+    }
+
+    fn time(self, value: Duration, default: Duration) -> Option<prost_types::Duration> {
+        self.value(value, default).map(to_wire)
+    }
+
+    fn word(self, value: &str, default: &str) -> String {
+        self.value(value, default).unwrap_or_default().into()
+    }
+
+    /// One whose absence means nothing but its fields' defaults.
+    fn message<T: Default + PartialEq>(self, message: T) -> Option<T> {
+        self.value(message, T::default())
     }
 }
 
@@ -100,6 +279,10 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         PathMatch::Exact(path) => (path.clone(), String::new()),
         PathMatch::Prefix(prefix) => (String::new(), prefix.clone()),
     };
+    let headers = matches.headers.iter().map(|(name, value)| {
+        let value = value.as_ref().map_or("*".into(), text);
+        (name.to_string(), value)
+    });
     v1::RouteMatch {
         host: match &matches.host {
             HostMatch::Any => String::new(),
@@ -109,55 +292,19 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         path,
         path_prefix,
         method: matches.method.as_ref().map(ToString::to_string).unwrap_or_default(),
-        headers: matches
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                let value = value.as_ref().map_or("*".into(), text);
-                (name.to_string(), value)
-            })
-            .collect(),
+        headers: headers.collect(),
     }
 }
 
-fn redirect(redirect: &Redirect) -> v1::Redirect {
-    let status = u32::from(redirect.status.as_u16());
-    v1::Redirect {
-        status: if status == defaults::REDIRECT_STATUS { 0 } else { status },
-        scheme: match redirect.scheme {
-            None => String::new(),
-            Some(Scheme::Http) => "http".into(),
-            Some(Scheme::Https) => "https".into(),
-        },
-        host: redirect.host.clone().unwrap_or_default(),
-        path: redirect.path.clone().unwrap_or_default(),
-    }
-}
-
-fn answer(answer: &Answer) -> v1::Answer {
+fn wire_answer(answer: &Answer) -> v1::Answer {
     v1::Answer {
         status: answer.status.as_u16().into(),
         body: answer.body.clone(),
-        headers: headers(&answer.headers),
-    }
-}
-
-fn retry(retry: &RetryPolicy) -> v1::Retry {
-    v1::Retry {
-        attempts: unless_count(retry.attempts.get().into(), defaults::RETRY_ATTEMPTS),
-        on: retry_on(&retry.on),
-        per_try_timeout: retry.per_try_timeout.map(to_wire),
-        backoff: unless(retry.backoff, defaults::RETRY_BACKOFF),
-        budget_percent: unless_count(retry.budget_percent, defaults::RETRY_BUDGET_PERCENT),
-        max_body_bytes: (retry.max_body_bytes != defaults::RETRY_MAX_BODY_BYTES)
-            .then_some(retry.max_body_bytes),
+        headers: wire_headers(&answer.headers),
     }
 }
 
 fn retry_on(on: &RetryOn) -> Vec<String> {
-    if *on == (RetryOn { connect_failure: true, ..RetryOn::default() }) {
-        return Vec::new();
-    }
     let named = [
         (on.connect_failure, "connect-failure"),
         (on.reset, "reset"),
@@ -169,53 +316,6 @@ fn retry_on(on: &RetryOn) -> Vec<String> {
     named.chain(on.statuses.iter().map(ToString::to_string)).collect()
 }
 
-fn hash(hash: &Hash) -> v1::Hash {
-    v1::Hash {
-        key: match &hash.key {
-            HashKey::ClientAddress => String::new(),
-            key => key.to_string(),
-        },
-        algorithm: match hash.algorithm {
-            HashAlgorithm::Maglev => String::new(),
-            algorithm => algorithm.as_str().into(),
-        },
-        function: match hash.function {
-            HashFunction::Xxh3 => String::new(),
-            function => function.as_str().into(),
-        },
-    }
-}
-
-fn health_check(check: &HealthCheck) -> v1::HealthCheck {
-    let mut wire = v1::HealthCheck {
-        interval: unless(check.interval, defaults::HEALTH_INTERVAL),
-        timeout: unless(check.timeout, defaults::HEALTH_TIMEOUT),
-        healthy_after: unless_count(check.healthy_after.get().into(), defaults::HEALTHY_AFTER),
-        unhealthy_after: unless_count(
-            check.unhealthy_after.get().into(),
-            defaults::UNHEALTHY_AFTER,
-        ),
-        prove_first: check.prove_first,
-        ..v1::HealthCheck::default()
-    };
-    match &check.probe {
-        Probe::Http { path, statuses, host, headers: sent } => {
-            wire.http = path.clone();
-            if *statuses != [200..=299] {
-                wire.statuses = statuses.iter().map(status_range).collect();
-            }
-            wire.host = host.clone().unwrap_or_default();
-            wire.headers = headers(sent);
-        }
-        Probe::Tcp => wire.tcp = true,
-        Probe::Grpc { service, host } => {
-            wire.grpc = Some(service.clone());
-            wire.host = host.clone().unwrap_or_default();
-        }
-    }
-    wire
-}
-
 /// The spelling that [`crate::parse`] reads back.
 pub fn status_range(range: &RangeInclusive<u16>) -> String {
     match (*range.start(), *range.end()) {
@@ -225,46 +325,10 @@ pub fn status_range(range: &RangeInclusive<u16>) -> String {
     }
 }
 
-fn outlier_ejection(ejection: Option<&OutlierEjection>) -> v1::OutlierEjection {
-    let Some(ejection) = ejection else {
-        return v1::OutlierEjection { disabled: true, ..v1::OutlierEjection::default() };
-    };
-    v1::OutlierEjection {
-        disabled: false,
-        consecutive_failures: unless_count(
-            ejection.consecutive_failures.get(),
-            defaults::EJECT_AFTER,
-        ),
-        base_time: unless(ejection.base_time, defaults::EJECT_BASE_TIME),
-        max_time: unless(ejection.max_time, defaults::EJECT_MAX_TIME),
-        max_percent: unless_count(ejection.max_percent, defaults::EJECT_MAX_PERCENT),
-    }
-}
-
-fn pool(pool: &PoolLimits) -> v1::Pool {
-    let max_idle = u32::try_from(pool.max_idle).unwrap_or(u32::MAX);
-    v1::Pool {
-        max_idle: unless_count(max_idle, defaults::POOL_MAX_IDLE),
-        idle_timeout: unless(pool.idle_timeout, defaults::POOL_IDLE_TIMEOUT),
-    }
-}
-
-fn headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+fn wire_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 fn text(value: &http::HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-fn unless(value: Duration, default: Duration) -> Option<prost_types::Duration> {
-    (value != default).then(|| to_wire(value))
-}
-
-fn unless_count(value: u32, default: u32) -> Option<u32> {
-    (value != default).then_some(value)
-}
-
-fn some_if_given<T: Default + PartialEq>(message: T) -> Option<T> {
-    (message != T::default()).then_some(message)
 }

@@ -5,19 +5,23 @@
 //!   refusal names the field, the value and what would be valid.
 //! - [`encode`]: domain to wire, leaving out what is a default.
 //! - [`update`]: snapshots and deltas as proxies get them, and their digest.
-//! - [`json`]: how answers look in JSON. [`latency`]: the buckets in which all processes count it.
+//! - [`duration`], [`list`]: how these are spelled. [`json`]: how answers look in JSON.
+//! - [`latency`]: the buckets in which all processes count it.
 //! - [`mod@file`]: the TOML spelling of the same spec, with line numbers in its errors.
 //!
 //! # Invariant
 //!
 //! `parse(encode(x)) == x` for every domain value, so that digests agree across processes.
 
+#[cfg(test)]
+mod any;
 pub mod duration;
 pub mod encode;
 pub mod error;
 pub mod file;
 pub mod json;
 pub mod latency;
+pub mod list;
 pub mod parse;
 pub mod update;
 
@@ -37,9 +41,20 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub mod defaults {
     use std::time::Duration;
 
-    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+    use lb_common::spec::{PathNormalization, Protocol};
+
     pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+    pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const MAX_HEADER_BYTES: u32 = 65_536;
+    pub const MAX_HEADER_FIELDS: u32 = 100;
+    pub const MAX_TARGET_BYTES: u32 = 16_384;
+    pub const PATH_NORMALIZATION: PathNormalization = PathNormalization::Match;
+    pub const UPGRADE: [&str; 1] = ["websocket"];
     pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+    pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+    pub const VIA: bool = true;
     pub const REDIRECT_STATUS: u32 = 302;
     pub const RETRY_ATTEMPTS: u32 = 3;
     pub const RETRY_BACKOFF: Duration = Duration::from_millis(25);
@@ -51,10 +66,23 @@ pub mod defaults {
     pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
     pub const HEALTHY_AFTER: u32 = 2;
     pub const UNHEALTHY_AFTER: u32 = 3;
+    pub const HASH_TABLE_SIZE: u32 = 65_537;
     pub const EJECT_AFTER: u32 = 5;
+    pub const EJECT_INTERVAL: Duration = Duration::from_secs(10);
+    pub const EJECT_MIN_REQUESTS: u32 = 20;
+    pub const EJECT_FAILURE_PERCENT: u32 = 50;
     pub const EJECT_BASE_TIME: Duration = Duration::from_secs(10);
     pub const EJECT_MAX_TIME: Duration = Duration::from_secs(300);
     pub const EJECT_MAX_PERCENT: u32 = 50;
     pub const POOL_MAX_IDLE: u32 = 64;
     pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Balancers in front of us close after 60 s as a rule; whoever waits longer is not the one that
+    /// closes under a request. Databases' clients are silent for longer than browsers.
+    pub fn idle_timeout(protocol: &Protocol) -> Duration {
+        match protocol {
+            Protocol::Http => Duration::from_secs(75),
+            Protocol::Tcp { .. } => Duration::from_secs(3600),
+        }
+    }
 }

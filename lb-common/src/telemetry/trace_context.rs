@@ -53,7 +53,8 @@ impl TraceContext {
         Self::parse(only.as_bytes())
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// What a `traceparent` says.
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let version = u8::try_from(hex(text.get(..2)?)?).ok()?;
         // Later versions may have more behind what is known, and version 255 is none.
         let ends = match version {

@@ -1,6 +1,13 @@
 //! Values of every kind, each with where it stands.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU8, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU8, NonZeroU32},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
 use lb_common::id::InvalidName;
@@ -79,6 +86,44 @@ impl At<'_> {
         }
     }
 
+    /// `None` where it is [`duration::OFF`].
+    #[expect(clippy::option_option, reason = "the outer one says whether it is valid")]
+    pub fn duration_or_off(
+        &mut self,
+        field: &str,
+        wire: Option<prost_types::Duration>,
+        default: Duration,
+    ) -> Option<Option<Duration>> {
+        if wire.map(duration::from_wire) == Some(Ok(duration::OFF)) {
+            return Some(None);
+        }
+        self.duration(field, wire, default).map(Some)
+    }
+
+    pub fn within(
+        &mut self,
+        field: &str,
+        wire: Option<u32>,
+        default: u32,
+        valid: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let value = wire.unwrap_or(default);
+        if valid.contains(&value) {
+            return Some(value);
+        }
+        let (least, most) = valid.into_inner();
+        self.problem(field, &format!("{value} is not valid; give {least} to {most}"));
+        None
+    }
+
+    pub fn positive(&mut self, field: &str, wire: Option<u32>, default: u32) -> Option<NonZeroU32> {
+        let parsed = NonZeroU32::new(wire.unwrap_or(default));
+        if parsed.is_none() {
+            self.problem(field, "0 is not valid; give 1 or more");
+        }
+        parsed
+    }
+
     pub fn count(&mut self, field: &str, wire: Option<u32>, default: u32) -> Option<NonZeroU8> {
         let value = wire.unwrap_or(default);
         let parsed = u8::try_from(value).ok().and_then(NonZeroU8::new);
@@ -106,12 +151,31 @@ impl At<'_> {
     }
 
     pub fn headers(&mut self, field: &str, wire: &BTreeMap<String, String>) -> Option<HeaderMap> {
-        let parsed: Vec<_> =
-            wire.iter().map(|(name, value)| self.header(field, name, value)).collect();
-        parsed.into_iter().collect()
+        self.header_fields(field, wire).map(HeaderMap::from_iter)
     }
 
-    pub fn header(
+    /// Each name once, in one order, whatever the case in which they were written.
+    pub fn header_fields(
+        &mut self,
+        field: &str,
+        wire: &BTreeMap<String, String>,
+    ) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        let parsed: Vec<_> =
+            wire.iter().map(|(name, value)| self.header(field, name, value)).collect();
+        let mut parsed = parsed.into_iter().collect::<Option<Vec<_>>>()?;
+        parsed.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        let mut valid = Some(());
+        for (name, _) in parsed.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| &w[0]) {
+            self.problem(
+                &format!("{field}[{name}]"),
+                "is there twice; upper and lower case make no difference",
+            );
+            valid = None;
+        }
+        valid.map(|()| parsed)
+    }
+
+    fn header(
         &mut self,
         field: &str,
         name: &str,

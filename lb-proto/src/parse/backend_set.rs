@@ -1,6 +1,6 @@
 //! Backend sets, their backends, and how those are picked, probed and kept out.
 
-use std::{collections::BTreeSet, num::NonZeroU32, ops::RangeInclusive, str::FromStr};
+use std::{collections::BTreeSet, ops::RangeInclusive, str::FromStr};
 
 use http::{HeaderName, uri::PathAndQuery};
 use lb_common::{
@@ -13,6 +13,10 @@ use lb_common::{
 
 use super::{at::At, element};
 use crate::{defaults, error::Problems, v1};
+
+/// Of Maglev's tables. Primes, so that each backend's steps reach every place; a few, so that nobody
+/// needs to look for one.
+const TABLE_SIZES: [u32; 3] = [65_537, 655_373, 5_000_011];
 
 pub fn backend_set(
     wire: &v1::BackendSet,
@@ -119,7 +123,20 @@ fn hash(wire: &v1::Hash, mut at: At<'_>) -> Option<Hash> {
         "crc32" => Some(HashFunction::Crc32),
         other => at.one_of("function", other, "xxh3, crc32"),
     };
-    Some(Hash { key: key?, algorithm: algorithm?, function: function? })
+    let table_size = match (algorithm, wire.table_size) {
+        (_, None) => Some(defaults::HASH_TABLE_SIZE),
+        (Some(HashAlgorithm::Rendezvous), Some(_)) => {
+            at.problem("table_size", "is only for algorithm \"maglev\"; rendezvous has no table");
+            None
+        }
+        (_, Some(size)) if TABLE_SIZES.contains(&size) => Some(size),
+        (_, Some(other)) => {
+            let [small, middle, large] = TABLE_SIZES;
+            let valid = format!("a prime, {small}, {middle} or {large}");
+            at.invalid("table_size", &other.to_string(), &valid)
+        }
+    };
+    Some(Hash { key: key?, algorithm: algorithm?, function: function?, table_size: table_size? })
 }
 
 fn health_check(
@@ -218,11 +235,16 @@ fn outlier_ejection(
     let unset = v1::OutlierEjection::default();
     let wire = wire.unwrap_or(&unset);
     let mut at = At { path, problems };
-    let failures = wire.consecutive_failures.unwrap_or(defaults::EJECT_AFTER);
-    let consecutive_failures = NonZeroU32::new(failures);
-    if consecutive_failures.is_none() {
-        at.problem("consecutive_failures", "0 would eject at once; valid is 1 or more");
-    }
+    let consecutive_failures =
+        at.positive("consecutive_failures", wire.consecutive_failures, defaults::EJECT_AFTER);
+    let interval = at.duration("interval", wire.interval, defaults::EJECT_INTERVAL);
+    let min_requests = at.positive("min_requests", wire.min_requests, defaults::EJECT_MIN_REQUESTS);
+    let failure_percent = at.within(
+        "failure_percent",
+        wire.failure_percent,
+        defaults::EJECT_FAILURE_PERCENT,
+        1..=100,
+    );
     let base_time = at.duration("base_time", wire.base_time, defaults::EJECT_BASE_TIME);
     let max_time = at.duration("max_time", wire.max_time, defaults::EJECT_MAX_TIME);
     let max_percent = wire.max_percent.unwrap_or(defaults::EJECT_MAX_PERCENT);
@@ -231,6 +253,9 @@ fn outlier_ejection(
     }
     let parsed = OutlierEjection {
         consecutive_failures: consecutive_failures?,
+        interval: interval?,
+        min_requests: min_requests?,
+        failure_percent: failure_percent?,
         base_time: base_time?,
         max_time: max_time?,
         max_percent,

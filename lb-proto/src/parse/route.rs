@@ -12,9 +12,11 @@ use lb_common::{
 };
 
 use super::at::At;
-use crate::{defaults, error::Problems, v1};
+use crate::{defaults, error::Problems, list, v1};
 
 const MAX_RETRY_BODY: u64 = 16 * 1024 * 1024;
+/// What TOML can say.
+const MAX_REQUEST: u64 = i64::MAX.unsigned_abs();
 
 pub fn route(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Route> {
     let mut at = At { path, problems };
@@ -25,7 +27,22 @@ pub fn route(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Ro
         .enumerate()
         .map(|(i, listener)| at.name(&format!("listeners[{i}]"), listener, ListenerName::new))
         .collect();
+    let upgrade = upgrade(wire.upgrade.as_ref(), &mut at);
+    let max_request_bytes = wire.max_request_bytes;
+    if max_request_bytes.is_some_and(|bytes| bytes > MAX_REQUEST) {
+        at.problem(
+            "max_request_bytes",
+            &format!("is no limit; leave it out, or give 0 to {MAX_REQUEST}"),
+        );
+    }
     let timeout = at.duration("timeout", wire.timeout, defaults::ROUTE_TIMEOUT);
+    let stream_idle_timeout = at.duration_or_off(
+        "stream_idle_timeout",
+        wire.stream_idle_timeout,
+        defaults::STREAM_IDLE_TIMEOUT,
+    );
+    let tunnel_idle_timeout =
+        at.duration("tunnel_idle_timeout", wire.tunnel_idle_timeout, defaults::TUNNEL_IDLE_TIMEOUT);
     let matches = route_match(wire.r#match.as_ref(), &format!("{path}.match"), problems);
     let action = action(wire, path, problems);
     let retry = retry(wire.retry.as_ref(), &format!("{path}.retry"), problems);
@@ -34,9 +51,34 @@ pub fn route(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Ro
         listeners: listeners.into_iter().collect::<Option<BTreeSet<_>>>()?,
         matches: matches?,
         action: action?,
+        upgrade: upgrade?,
+        max_request_bytes,
         timeout: timeout?,
+        stream_idle_timeout: stream_idle_timeout?,
+        tunnel_idle_timeout: tunnel_idle_timeout?,
+        via: wire.via.unwrap_or(defaults::VIA),
         retry: retry?,
     })
+}
+
+fn upgrade(wire: Option<&prost_types::ListValue>, at: &mut At<'_>) -> Option<Vec<String>> {
+    let Some(wire) = wire else { return Some(defaults::UPGRADE.map(Into::into).into()) };
+    let protocols = match list::from_wire(wire) {
+        Ok(protocols) => protocols,
+        Err(i) => {
+            at.problem(&format!("upgrade[{i}]"), "is no text; give a protocol, \"websocket\"");
+            return None;
+        }
+    };
+    let mut parsed = BTreeSet::new();
+    for (i, protocol) in protocols.into_iter().enumerate() {
+        // A method is a token, too, and may be any.
+        if Method::from_bytes(protocol.as_bytes()).is_err() {
+            return at.invalid(&format!("upgrade[{i}]"), protocol, "a protocol, \"websocket\"");
+        }
+        parsed.insert(protocol.to_ascii_lowercase());
+    }
+    Some(parsed.into_iter().collect())
 }
 
 fn route_match(
@@ -74,20 +116,9 @@ fn route_match(
             Err(_) => at.invalid("method", method, "a method like GET"),
         },
     };
-    let headers: Vec<_> = wire
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let (name, value) = at.header("headers", name, value)?;
-            Some((name, (value != "*").then_some(value)))
-        })
-        .collect();
-    Some(RouteMatch {
-        host: host?,
-        path: path_match?,
-        method: method?,
-        headers: headers.into_iter().collect::<Option<_>>()?,
-    })
+    let headers = at.header_fields("headers", &wire.headers)?;
+    let headers = headers.into_iter().map(|(name, value)| (name, (value != "*").then_some(value)));
+    Some(RouteMatch { host: host?, path: path_match?, method: method?, headers: headers.collect() })
 }
 
 fn action(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Action> {

@@ -1,76 +1,21 @@
 use super::*;
-use crate::{encode, file};
-
-/// Uses every field at least once, each with a value that is not its default.
-const EVERYTHING: &str = r#"
-[[listeners]]
-name = "web"
-address = "0.0.0.0:8080"
-idle_timeout = "90s"
-header_timeout = "500ms"
-
-[[listeners]]
-name = "db"
-address = "[::]:5432"
-protocol = "tcp"
-backend_set = "app"
-
-[[routes]]
-name = "split"
-listeners = ["web"]
-match = { host = "*.Example.com", path_prefix = "/api", method = "PUT", headers = { x-canary = "1", x-any = "*" } }
-forward = [{ backend_set = "app", weight = 9 }, { backend_set = "sticky" }]
-timeout = "1.5s"
-retry = { attempts = 5, on = ["reset", "5xx", "429"], per_try_timeout = "200ms", backoff = "1ms", budget_percent = 50, max_body_bytes = 1 }
-
-[[routes]]
-name = "one"
-match = { host = "example.com", path = "/one" }
-backend_set = "app"
-
-[[routes]]
-name = "away"
-redirect = { status = 308, scheme = "https", host = "example.org:8443", path = "/new" }
-
-[[routes]]
-name = "said"
-match = { path_prefix = "/said" }
-answer = { status = 418, body = "short and stout", headers = { content-type = "text/plain" } }
-
-[[backend_sets]]
-name = "app"
-balance = "least_connections"
-connect_timeout = "100ms"
-health_check = { http = "/ready?x=1", interval = "1s", timeout = "100ms", healthy_after = 1, unhealthy_after = 1, statuses = ["204", "200-201", "3xx"], host = "app.internal", headers = { x-probe = "1" }, prove_first = true }
-backends = [
-  { address = "127.0.0.1:3001" },
-  { address = "127.0.0.1:3002", name = "two", weight = 2, state = "draining" },
-  { address = "[::1]:3003", weight = 0, state = "disabled" },
-]
-outlier_ejection = { consecutive_failures = 2, base_time = "1s", max_time = "2s", max_percent = 10 }
-pool = { max_idle = 0, idle_timeout = "1s" }
-
-[[backend_sets]]
-name = "sticky"
-balance = "consistent_hash"
-hash = { key = "cookie:session", algorithm = "rendezvous", function = "crc32" }
-health_check = { grpc = "app.v1.App", host = "app" }
-outlier_ejection = { disabled = true }
-
-[[backend_sets]]
-name = "any"
-balance = "random"
-health_check = { tcp = true }
-"#;
+use crate::{any::any_spec, encode, encode::Defaults, file};
 
 #[test]
-fn what_is_encoded_is_parsed_back_to_the_same() {
-    let spec = file::parse(EVERYTHING).unwrap_or_else(|errors| panic!("{errors}"));
-    let state = desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((state.listeners.len(), state.routes.len(), state.backend_sets.len()), (2, 4, 3));
-    let again =
-        desired_state(&encode::spec(&state)).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(again, state);
+fn any_state_is_parsed_back_to_the_same() {
+    for seed in (0..1000).chain([fastrand::u64(..)]) {
+        let spec = any_spec(&mut fastrand::Rng::with_seed(seed));
+        let parsed =
+            |spec: &_| desired_state(spec).unwrap_or_else(|error| panic!("{seed}: {error}"));
+        let state = parsed(&spec);
+        for defaults in [Defaults::LeftOut, Defaults::SpelledOut] {
+            assert_eq!(
+                parsed(&defaults.spec(&state)),
+                state,
+                "seed {seed}, {defaults:?}: {spec:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -106,6 +51,11 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', protocol = 'tcp' }]", "listeners[w].backend_set", "empty"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1' }, { name = 'v', address = '1.1.1.1:1' }]", "listeners[w].address", "taken"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1' }, { name = 'w', address = '1.1.1.1:2' }]", "listeners[w]", "twice"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', max_header_bytes = 1023 }]", "listeners[w].max_header_bytes", "1024 to 1048576"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', max_header_fields = 0 }]", "listeners[w].max_header_fields", "1 to 1000"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', max_target_bytes = 65537 }]", "listeners[w].max_target_bytes", "64 to 65536"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', path_normalization = 'on' }]", "listeners[w].path_normalization", "off, match, forward"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', body_timeout = '0s' }]", "listeners[w].body_timeout", "1ms and 24h"),
         ("routes = [{ name = 'r', answer = { status = 99 } }]", "routes[r].answer.status", "200 to 599"),
         ("routes = [{ name = 'r', answer = { status = 200 }, backend_set = 'a' }]", "routes[r]", "exactly one"),
         ("routes = [{ name = 'r', answer = { status = 200 }, listeners = ['w'] }]", "routes[r].listeners", "\"w\""),
@@ -116,6 +66,11 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("routes = [{ name = 'r', answer = { status = 200 }, match = { path = 'x' } }]", "routes[r].match.path", "slash"),
         ("routes = [{ name = 'r', answer = { status = 200 }, match = { path = '/a', path_prefix = '/' } }]", "routes[r].match.path_prefix", "nothing"),
         ("routes = [{ name = 'r', answer = { status = 200 }, match = { headers = { 'a b' = '1' } } }]", "routes[r].match.headers", "\"a b\""),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { headers = { x-A = '1', X-a = '1' } } }]", "routes[r].match.headers[x-a]", "twice"),
+        ("routes = [{ name = 'r', answer = { status = 200, headers = { x-A = '1', X-a = '2' } } }]", "routes[r].answer.headers[x-a]", "twice"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, upgrade = ['websocket', 'a b'] }]", "routes[r].upgrade[1]", "\"a b\""),
+        ("routes = [{ name = 'r', answer = { status = 200 }, stream_idle_timeout = '25h' }]", "routes[r].stream_idle_timeout", "1ms and 24h"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, tunnel_idle_timeout = '0s' }]", "routes[r].tunnel_idle_timeout", "1ms and 24h"),
         ("routes = [{ name = 'r', answer = { status = 200 }, retry = { on = ['always'] } }]", "routes[r].retry.on[0]", "connect-failure"),
         ("routes = [{ name = 'r', answer = { status = 200 }, retry = { attempts = 0 } }]", "routes[r].retry.attempts", "1 to 255"),
         ("routes = [{ name = 'r', answer = { status = 200 }, retry = { budget_percent = 101 } }]", "routes[r].retry.budget_percent", "101"),
@@ -125,9 +80,13 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("backend_sets = [{ name = 'a', backends = [{ address = '1.1.1.1:1', state = 'off' }] }]", "backend_sets[a].backends[1.1.1.1:1].state", "disabled"),
         ("backend_sets = [{ name = 'a', hash = { key = 'path' } }]", "backend_sets[a].hash", "consistent_hash"),
         ("backend_sets = [{ name = 'a', balance = 'consistent_hash', hash = { key = 'header:' } }]", "backend_sets[a].hash.key", "header:NAME"),
+        ("backend_sets = [{ name = 'a', balance = 'consistent_hash', hash = { table_size = 65536 } }]", "backend_sets[a].hash.table_size", "a prime, 65537, 655373 or 5000011"),
+        ("backend_sets = [{ name = 'a', balance = 'consistent_hash', hash = { algorithm = 'rendezvous', table_size = 65537 } }]", "backend_sets[a].hash.table_size", "no table"),
         ("backend_sets = [{ name = 'a', health_check = { http = '/', tcp = true } }]", "backend_sets[a].health_check", "only one"),
         ("backend_sets = [{ name = 'a', health_check = { statuses = ['299-200'] } }]", "backend_sets[a].health_check.statuses[0]", "2xx"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { consecutive_failures = 0 } }]", "backend_sets[a].outlier_ejection.consecutive_failures", "1 or more"),
+        ("backend_sets = [{ name = 'a', outlier_ejection = { min_requests = 0 } }]", "backend_sets[a].outlier_ejection.min_requests", "1 or more"),
+        ("backend_sets = [{ name = 'a', outlier_ejection = { failure_percent = 101 } }]", "backend_sets[a].outlier_ejection.failure_percent", "1 to 100"),
     ];
     for (text, field, part) in cases {
         let Err(errors) = file::parse(text) else { panic!("accepted: {text}") };
@@ -144,4 +103,43 @@ fn a_path_prefix_of_a_slash_is_any_path() {
     let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
     let parsed = route(&spec.routes[0], "", &mut Problems::default()).expect("it is valid");
     assert_eq!(parsed.matches, lb_common::spec::RouteMatch::default());
+}
+
+/// One http and one tcp listener, and routes that say these fields.
+fn parsed(routes: &[&str]) -> DesiredState {
+    let mut text = "
+        listeners = [
+            { name = 'web', address = '127.0.0.1:1' },
+            { name = 'db', address = '127.0.0.1:2', protocol = 'tcp', backend_set = 'app' },
+        ]
+        backend_sets = [{ name = 'app' }]"
+        .to_owned();
+    for (i, fields) in routes.iter().enumerate() {
+        text += &format!("\n[[routes]]\nname = '{i}'\nbackend_set = 'app'\n{fields}");
+    }
+    let spec = file::parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn how_long_a_connection_may_be_idle_depends_on_its_protocol() {
+    let state = parsed(&[]);
+    let idle = |name: &str| state.listeners[name].idle_timeout.as_secs();
+    assert_eq!((idle("web"), idle("db")), (75, 3600));
+}
+
+#[test]
+fn an_empty_list_of_upgrades_forbids_them_and_none_does_not() {
+    let state = parsed(&["", "upgrade = []", "upgrade = ['WebSocket', 'h2c', 'websocket']"]);
+    let upgrade = |name: &str| state.routes[name].upgrade.clone();
+    assert_eq!(upgrade("0"), ["websocket"]);
+    assert!(upgrade("1").is_empty());
+    assert_eq!(upgrade("2"), ["h2c", "websocket"], "in lower case, ordered, each once");
+}
+
+#[test]
+fn silence_within_a_response_may_be_without_a_limit() {
+    let state = parsed(&["", "stream_idle_timeout = '0s'", "stream_idle_timeout = '2s'"]);
+    let limit = |name: &str| state.routes[name].stream_idle_timeout.map(|limit| limit.as_secs());
+    assert_eq!((limit("0"), limit("1"), limit("2")), (Some(60), None, Some(2)));
 }
