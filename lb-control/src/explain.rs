@@ -1,8 +1,8 @@
 //! `Fleet.Explain`: what the fleet would do with a request, and why.
 //!
 //! ```text
-//!   asked ─► listener ─► admit ─► route ─► backend sets ─► picks
-//!                        └────────── lb_routing ──────────────┘
+//!   asked ─► listener ─► read ─► admit ─► route ─► backend sets ─► picks
+//!                     lb_http┘   └────────── lb_routing ──────────────┘
 //! ```
 //!
 //! The decisions are made by the code that proxies run, on the snapshot that they are to run. What
@@ -21,13 +21,17 @@ mod compiled;
 mod listener;
 mod outcome;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use lb_common::{
     id::{ListenerName, RouteName},
     snapshot::Snapshot,
     spec,
 };
+use lb_http::message::Request;
 use lb_proto::v1;
 use lb_routing::{
     admit::admit,
@@ -48,11 +52,13 @@ pub struct Explainer {
 
 /// A request on the listener that takes it.
 struct Question {
-    asked: Asked,
-    listener: ListenerName,
+    request: Request,
+    /// The client's address.
+    from: IpAddr,
+    listener: Arc<spec::Listener>,
     /// Why that listener.
     why: String,
-    /// Whether it is a proper request. If so, it is in the form that is routed.
+    /// Whether it is a request that is forwarded.
     admitted: Result<(), Refusal>,
 }
 
@@ -68,7 +74,7 @@ impl Explainer {
     ) -> Result<v1::ExplainResponse, Refused> {
         let asked = Asked::parse(request).map_err(Refused::Invalid)?;
         let snapshot = handle.publisher().snapshot();
-        let question = Question::new(asked, &snapshot)?;
+        let question = Question::new(&asked, &snapshot)?;
         let explainer = self.clone();
         let (compiled, question, sets) = blocking(move || {
             let compiled = explainer.compiled(&snapshot);
@@ -106,17 +112,23 @@ impl Explainer {
 // === impl Question ===
 
 impl Question {
-    fn new(mut asked: Asked, snapshot: &Snapshot) -> Result<Self, Refused> {
-        let found = listener::find(&snapshot.desired.listeners, &asked);
+    fn new(asked: &Asked, snapshot: &Snapshot) -> Result<Self, Refused> {
+        let found = listener::find(&snapshot.desired.listeners, asked);
         let (listener, why) = found.map_err(Refused::Invalid)?;
-        let admitted = admit(&mut asked.request);
-        Ok(Self { listener, why, asked, admitted })
+        let (request, read) = asked.read(&listener);
+        let admitted = read.map_err(Refusal::Request).and_then(|()| admit(&request));
+        Ok(Self { request, from: asked.from, listener, why, admitted })
+    }
+
+    /// What is matched of the request.
+    fn subject<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Subject<'a> {
+        Subject::of(&self.request, self.listener.path_normalization, scratch)
     }
 
     /// The route that takes it, if one does.
     fn route<'a>(&self, compiled: &'a Compiled) -> Option<&'a Arc<spec::Route>> {
         self.admitted.as_ref().ok()?;
-        compiled.routes(&self.listener).find(&Subject::of(&self.asked.request))
+        compiled.routes(&self.listener.name).find(&self.subject(&mut Vec::new()))
     }
 
     fn answer(&self, compiled: &Compiled, statuses: &Statuses) -> v1::ExplainResponse {
@@ -124,14 +136,14 @@ impl Question {
         let outcome = match (&self.admitted, self.route(compiled)) {
             (Err(refusal), _) => outcome::refusal(refusal),
             (Ok(()), None) => outcome::refusal(&Refusal::NoRoute),
-            (Ok(()), Some(route)) => outcome::of(route, &self.asked, compiled, statuses),
+            (Ok(()), Some(route)) => outcome::of(route, self, compiled, statuses),
         };
         v1::ExplainResponse {
             epoch: id.version.epoch,
             version: id.version.version,
             revision,
             hash: id.digest.to_string(),
-            listener: self.listener.to_string(),
+            listener: self.listener.name.to_string(),
             listener_why: self.why.clone(),
             routes: self.verdicts(compiled),
             outcome: Some(outcome),
@@ -139,7 +151,9 @@ impl Question {
     }
 
     fn verdicts(&self, compiled: &Compiled) -> Vec<v1::RouteVerdict> {
-        let verdicts = compiled.routes(&self.listener).explain(&Subject::of(&self.asked.request));
+        let (listener, mut scratch) = (&self.listener.name, Vec::new());
+        let subject = self.subject(&mut scratch);
+        let verdicts = compiled.routes(listener).explain(&subject);
         let matching = verdicts.iter().filter(|v| !matches!(v.standing, Standing::Mismatched(_)));
         let (chosen, matching) = (matching.clone().next(), matching.count());
         let chosen = chosen.map(|verdict| &verdict.route.name);
@@ -152,11 +166,11 @@ impl Question {
             },
         });
         let routes = compiled.snapshot.desired.routes.values();
-        let elsewhere = routes.filter(|route| !route.serves(&self.listener)).map(|route| {
+        let elsewhere = routes.filter(|route| !route.serves(listener)).map(|route| {
             let serves: Vec<_> = route.listeners.iter().map(ListenerName::as_str).collect();
             v1::RouteVerdict {
                 route: route.name.to_string(),
-                why: format!("listeners: serves {}, not {}", serves.join(", "), self.listener),
+                why: format!("listeners: serves {}, not {}", serves.join(", "), listener),
                 ..v1::RouteVerdict::default()
             }
         });

@@ -13,9 +13,9 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     control::status::ControlStatus,
+    local::Shared,
     metrics::page::{self, Facts},
     server::BoundAddresses,
-    worker::Shared,
 };
 
 /// What the admin port tells about.
@@ -110,7 +110,7 @@ impl Admin {
             .backend_sets
             .iter()
             .filter_map(|(name, spec)| {
-                let set = table.backend_sets.get(name)?;
+                let set = table.set_named(name)?;
                 let mut value = json(&lb_proto::encode::backend_set(spec));
                 let states = spec.backends.iter().map(|backend| backend.state.as_str());
                 let backends = set.backends.iter().zip(states).map(|(backend, state)| {

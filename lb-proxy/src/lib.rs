@@ -8,18 +8,30 @@
 //!                       └─ retry ─┘
 //! ```
 //!
-//! Read [`proxy`] first: it is the way of a request, of which [`record`] and [`trace`] tell.
-//! [`worker`] is what it runs on, [`table`] what it reads, [`upstream`] how it reaches a backend,
-//! [`server`] who writes the table, and [`control`] where that comes from.
+//! Read [`proxy::request`] first: it is the way of a request. A line imports only from lines below it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`process`], [`admin`] | start, end and exit codes; metrics, health, the table as JSON |
+//! | [`server`], [`control`] | who writes the table, and where it comes from |
+//! | [`worker`] | a thread: its loop, its sweep, its drain |
+//! | [`serve`] | accepting; a connection that speaks HTTP/1; one that is just carried |
+//! | [`proxy`] | a request: route, pick, attempt, respond; upload, exchange, tunnel |
+//! | [`observe`] | what is told of it: access log, traces, explain, reports |
+//! | [`downstream`], [`upstream`] | a client's connection; a backend's: connect, pool, lease |
+//! | [`local`] | what a worker's thread has to itself |
+//! | [`table`], [`policy`] | a snapshot, compiled; retries and their budget |
+//! | [`connections`], [`metrics`], [`net`] | open connections and idle ones; counters; sockets and buffers |
 //!
 //! # Invariants
 //!
 //! - A request reads one table; the table has one writer.
 //! - Workers share nothing but the table, the backends' atomics and the counters. A request never
 //!   changes threads, and the control thread never touches one.
-//! - `table` and `retry` know nothing of workers, requests under way or sockets; nor does
-//!   [`lb_routing`], which decides where a request goes. `worker`, `proxy`, `attempt` and `upstream` know each other: a request reaches its
-//!   worker's pool and random source by it.
+//! - Bytes are read when the side that they are for has taken what came before. A connection that
+//!   idles holds no buffer.
+//! - What the process itself lacks, descriptors for instance, is never held against a backend.
+//! - hyper is not on this path: it serves the admin port. What HTTP is, [`lb_http`] knows.
 
 use std::{
     io,
@@ -32,45 +44,38 @@ use lb_common::{clock, drain::Drain, inherited};
 use tokio::{runtime, sync::mpsc, sync::oneshot, sync::watch};
 
 use crate::{
-    access_log::{Mode, WorkerLog},
     admin::Admin,
     config::Config,
     control::{last_good::LastGood, status::ControlStatus},
-    record::Recorder,
+    local::{Bounds, Shared},
+    net::files,
+    observe::{
+        access_log::{self, Mode, WorkerLog},
+        record::Recorder,
+    },
     server::{BoundAddresses, Server},
-    worker::{Command, Shared},
+    worker::Command,
 };
 
 pub use process::main;
 
-pub mod accept;
-pub mod access_log;
 pub mod admin;
-pub mod attempt;
-pub mod backend_set;
-pub mod body;
-pub mod client;
 pub mod config;
+pub mod connections;
 pub mod control;
-pub mod error;
-pub mod explain;
+pub mod downstream;
 #[cfg(test)]
 mod fixture;
-pub mod headers;
-pub mod interim;
-pub mod io_meter;
+pub mod local;
 pub mod metrics;
+pub mod net;
+pub mod observe;
+pub mod policy;
 pub mod process;
 pub mod proxy;
-pub mod record;
-pub mod reply;
-pub mod report;
-pub mod retry;
+pub mod serve;
 pub mod server;
 pub mod table;
-pub mod tcp;
-pub mod timer;
-pub mod trace;
 pub mod upstream;
 pub mod worker;
 
@@ -146,9 +151,15 @@ pub async fn run_and_tell(
     admin.set_nonblocking(true).map_err(RunError::Admin)?;
     let admin = tokio::net::TcpListener::from_std(admin).map_err(RunError::Admin)?;
 
-    let shared = Arc::new(Shared::new(config.traffic.workers().get()));
-    let mut rng = fastrand::Rng::new();
     let traffic = &config.traffic;
+    let descriptors = files::raise_limit();
+    let within = files::connections_within(descriptors);
+    let bounds = Bounds {
+        connections: traffic.max_connections.map_or(within, |most| most.get().min(within)),
+        buffers: traffic.max_buffer_bytes,
+    };
+    let shared = Arc::new(Shared::new(traffic.workers().get(), bounds));
+    let mut rng = fastrand::Rng::new();
     let log = match traffic.access_log {
         Mode::Off => None,
         _ => Some(access_log::open(&traffic.access_log_to, &shared)?),

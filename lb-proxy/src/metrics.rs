@@ -91,9 +91,19 @@ pub struct WorkerMetrics {
     /// Requests that no route took, or that were no proper requests.
     pub unrouted: Counter,
     pub accept_errors: Counter,
+    /// Connections that switched protocols.
+    pub tunnels_opened: Counter,
+    pub tunnels_closed: Counter,
     /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
     refusals: [Counter; REASONS.len() + 1],
     pub limits: Limits,
+}
+
+/// What became of the access log's lines so far. Counted a chunk at a time, so threads may share it.
+#[derive(Debug, Default)]
+pub struct LogCounts {
+    written: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// How often a limit was reached.
@@ -103,15 +113,39 @@ pub struct Limits {
     pub idle_timeout: Counter,
     /// A client took too long for a request's head.
     pub header_timeout: Counter,
+    /// A client sent nothing of a body for too long.
+    pub body_timeout: Counter,
+    /// A client took nothing for too long.
+    pub write_timeout: Counter,
+    /// A backend was silent for too long within a response.
+    pub stream_idle_timeout: Counter,
+    /// Nothing went through a tunnel for too long.
+    pub tunnel_idle_timeout: Counter,
+    /// There were too many connections in all, or of a listener.
+    pub max_connections: Counter,
+    /// There were too many of one client at a listener.
+    pub max_connections_per_client: Counter,
+    /// A connection had served as many requests as it may.
+    pub max_requests_per_connection: Counter,
+    /// A head, a target or a body was too long.
+    pub max_header_bytes: Counter,
+    pub max_target_bytes: Counter,
+    pub max_request_bytes: Counter,
+    /// Too much waited in buffers.
+    pub max_buffer_bytes: Counter,
     /// A connection to a backend was closed because enough of them idled.
     pub pool_idle: Counter,
+    /// There were no more descriptors, and what idled was closed to make room.
+    pub descriptors: Counter,
 }
 
 /// What `Proxy-Status` calls the errors that the proxy answers.
-pub const REASONS: [&str; 10] = [
+pub const REASONS: [&str; 13] = [
+    "connection_limit_reached",
     "connection_refused",
     "connection_terminated",
     "connection_timeout",
+    "connection_write_timeout",
     "destination_ip_unroutable",
     "destination_not_found",
     "destination_unavailable",
@@ -119,6 +153,7 @@ pub const REASONS: [&str; 10] = [
     "http_request_denied",
     "http_request_error",
     "http_response_timeout",
+    "proxy_internal_error",
 ];
 
 // === impl Sharded, Counter, Histogram ===
@@ -200,6 +235,21 @@ impl WorkerMetrics {
     pub fn refused(&self, reason: &str) {
         let known = REASONS.iter().position(|known| *known == reason);
         self.refusals[known.unwrap_or(REASONS.len())].increment();
+    }
+}
+
+impl LogCounts {
+    /// Lines that were written, and lines that were not and will not be.
+    pub fn read(&self) -> (u64, u64) {
+        (self.written.load(Relaxed), self.dropped.load(Relaxed))
+    }
+
+    pub fn written(&self, lines: u64) {
+        self.written.fetch_add(lines, Relaxed);
+    }
+
+    pub fn dropped(&self, lines: u64) {
+        self.dropped.fetch_add(lines, Relaxed);
     }
 }
 

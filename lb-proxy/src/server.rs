@@ -15,11 +15,12 @@ use lb_proto::v1;
 use tokio::sync::mpsc;
 
 use crate::{
-    accept,
     control::{Install, InstallError},
-    report::{self, Past},
+    local::Shared,
+    net::listen,
+    observe::report::{self, Past},
     table::RoutingTable,
-    worker::{Command, Shared},
+    worker::Command,
 };
 
 /// Where each listener really accepts; the spec may say port 0, and the proxy may override it.
@@ -52,7 +53,7 @@ struct Open {
 struct Opened {
     listener: ListenerName,
     open: Open,
-    sockets: Vec<accept::Socket>,
+    sockets: Vec<listen::Socket>,
 }
 
 impl Server {
@@ -79,8 +80,8 @@ impl Server {
                 continue;
             }
             let sockets = match self.inherited.find(name.as_str(), wanted) {
-                Some(socket) => accept::share(socket, self.workers.len()),
-                None => accept::bind(wanted, self.workers.len()),
+                Some(socket) => listen::share(socket, self.workers.len()),
+                None => listen::bind(wanted, self.workers.len()),
             };
             let sockets = sockets.map_err(|error| InstallError {
                 resource: format!("listeners[{name}]"),
@@ -109,7 +110,7 @@ impl Install for Server {
         let former = self.shared.table.load_full();
         let table = RoutingTable::build(snapshot, &former, self.shared.workers, &mut self.rng);
         let now = self.shared.millis(clock::now());
-        for set in table.backend_sets.values() {
+        for (_, set) in table.backend_sets() {
             if let Some(ejector) = &set.ejector {
                 ejector.settle(&set.backends, now);
             }

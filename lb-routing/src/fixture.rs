@@ -1,9 +1,25 @@
 //! What several tests of this crate are set up with.
 
 use lb_common::spec::DesiredState;
+use lb_http::{
+    h1::{HeadParser, Limits},
+    message::Request,
+};
 
 /// The desired state of a TOML text.
 pub fn desired(text: &str) -> DesiredState {
     let spec = lb_proto::file::parse(text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     lb_proto::parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// A request as a proxy reads it: its first line, and the lines of its fields.
+#[track_caller]
+pub fn request(line: &str, fields: &[&str]) -> Request {
+    let text =
+        format!("{line}\r\n{}\r\n", fields.iter().map(|f| format!("{f}\r\n")).collect::<String>());
+    let limits = Limits { head: 1 << 20, fields: 100, target: 1 << 20 };
+    let mut request = Request::default();
+    let read = request.read(&mut HeadParser::default(), text.as_bytes(), &limits);
+    assert_eq!(read, Ok(Some(text.len())), "{text}");
+    request
 }

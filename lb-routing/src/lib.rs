@@ -4,7 +4,8 @@
 //! it, and the controller explains with it what they would decide. Nothing here knows a socket, a
 //! worker or a request under way, and nothing reads a clock.
 //!
-//! - [`admit`]: whether it is a proper request at all.
+//! - [`admit`]: whether it is one that is forwarded at all.
+//! - [`path`]: the normal form of its path.
 //! - [`route`]: which route, the most specific one.
 //! - [`hash_key`]: what of a request consistent hashing goes by.
 //! - [`balance`]: which backend, one file an algorithm.
@@ -16,10 +17,12 @@
 pub mod admit;
 pub mod backend;
 pub mod balance;
+mod field;
 #[cfg(test)]
 mod fixture;
 pub mod hash_key;
 pub mod outlier;
+pub mod path;
 pub mod redirect;
 pub mod refusal;
 pub mod route;

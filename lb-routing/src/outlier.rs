@@ -1,16 +1,28 @@
 //! Ejection: what this proxy does by itself about a backend that keeps failing under it.
 //!
-//! So many failures in a row take a backend out of the set, for a time that grows with each
-//! ejection that soon follows another. Afterwards it starts with a clean count, as in Envoy. It
-//! needs no probe and no controller, and acts within a few requests. Source: Envoy's outlier
-//! detection by consecutive 5xx.
+//! It takes a backend out of its set, for a time that grows with each ejection that soon follows
+//! another. Afterwards the backend starts with a clean record. Ejection needs no probe and no
+//! controller, and acts within a few requests. Source: Envoy's outlier detection.
+//!
+//! There are two kinds of evidence, because failures say different things:
+//!
+//! - **No answer** (a connect that failed, a reset, a timeout), so many times in a row. Any answer
+//!   ends the row, and so does a pause longer than `interval`: failures that far apart are no row.
+//! - **A 5xx** is an answer, and may be due to the request: one URL that always fails would fail on
+//!   every backend. So it counts only against what the peers do with the same kind of requests.
+//!   Within `interval`, a backend has answered `min_requests` times at least, with 5xx in
+//!   `failure_percent` of them at least; all others that are open have together answered as many
+//!   times; and it fails clearly more than they do: with twice their share of 5xx at least, or half
+//!   their share of good answers at most, and by four standard errors. What fails everywhere ejects
+//!   nobody, nor does a backend without peers go. A backend that has been ejected is no peer, so
+//!   that a second bad one is found beside it.
 //!
 //! # Invariants
 //!
 //! - An ejection never brings the ejected share of a set's usable backends above `max_percent`,
 //!   save that one of two or more may always go, and the only one never: better a failing backend
 //!   than none. Only 100% lets the last one go.
-//! - A success costs a relaxed load; so does the question whether a backend is ejected.
+//! - A success costs three relaxed loads and a relaxed add; whether a backend is ejected, one load.
 
 use std::{
     fmt,
@@ -21,9 +33,17 @@ use std::{
     time::Duration,
 };
 
-use lb_common::spec::OutlierEjection;
+use lb_common::spec::{self, Balance, OutlierEjection};
 
 use crate::backend::{Backend, Millis};
+
+mod answers;
+mod streak;
+
+use self::{
+    answers::{Answers, Counts},
+    streak::Streak,
+};
 
 /// What counts against a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +67,10 @@ pub struct Ejection {
 /// One backend's record. Lives in [`crate::backend::Live`], shared by all workers and tables.
 #[derive(Debug, Default)]
 pub struct OutlierState {
-    /// In a row.
-    failures: AtomicU32,
+    streak: Streak,
+    answers: Answers,
+    /// Its 5xx were compared with those of its peers, and need not be until then.
+    compared_until: AtomicU64,
     /// When the last ejection ends, and above what it was for: in one word, so that they belong
     /// together. 0 if there was none.
     ejected: AtomicU64,
@@ -60,6 +82,8 @@ pub struct OutlierState {
 #[derive(Clone, Debug)]
 pub struct Ejector {
     policy: OutlierEjection,
+    /// Whether its backends get the same kind of requests. If not, answers are not even counted.
+    compares: bool,
     /// A mutex, because the limit is a count over the set: two workers that count at once would
     /// each eject the last one allowed. Only taken when a backend has failed often enough, and
     /// no worker waits for it. All tables' ejectors of a set share it.
@@ -122,17 +146,17 @@ impl OutlierState {
     /// A response that is not a failure. It does not end an ejection: it may be to a request from
     /// before.
     #[inline]
-    pub fn record_success(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-        }
+    pub fn record_success(&self, now: Millis) {
+        self.streak.end();
+        self.answers.count(false, now);
     }
 
     pub(crate) fn eject(&self, failure: Failure, until: Millis) {
         let until = until.min(u64::MAX >> FAILURE_BITS);
         let ejected = until << FAILURE_BITS | failure.encode();
         self.ejected.store(ejected, Ordering::Relaxed);
-        self.failures.store(0, Ordering::Relaxed);
+        self.streak.end();
+        self.answers.clear();
     }
 
     /// Ejections in a row, this one included: each `base` that it stayed in forgives one.
@@ -152,7 +176,21 @@ impl Ejector {
     /// `former` is that of the same set in the table before.
     pub fn new(policy: &OutlierEjection, former: Option<&Self>) -> Self {
         let deciding = former.map(|former| Arc::clone(&former.deciding)).unwrap_or_default();
-        Self { policy: policy.clone(), deciding }
+        Self { policy: policy.clone(), compares: true, deciding }
+    }
+
+    /// For a set that wants ejections.
+    ///
+    /// Under consistent hashing each backend has keys of its own, and so requests of its own: one URL
+    /// that always fails is one backend's alone, and would go on to the next with each ejection. 5xx
+    /// eject nobody there.
+    pub fn of(set: &spec::BackendSet, former: Option<&Self>) -> Option<Self> {
+        let compares = match set.balance {
+            Balance::RoundRobin | Balance::LeastConnections | Balance::Random => true,
+            Balance::ConsistentHash(_) => false,
+        };
+        let policy = set.outlier_ejection.as_ref()?;
+        Some(Self { compares, ..Self::new(policy, former) })
     }
 
     /// Counts a failure of `backend`, which is one of `backends`, and returns its ejection if this
@@ -170,8 +208,18 @@ impl Ejector {
             // It was sent before the ejection, which has already judged.
             return None;
         }
-        let failures = state.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if failures < self.policy.consecutive_failures.get() || self.policy.max_percent == 0 {
+        let is_enough = match failure {
+            Failure::Connect | Failure::Reset | Failure::Timeout => {
+                let failures = state.streak.extend(millis(self.policy.interval), now);
+                failures >= self.policy.consecutive_failures.get().min(streak::LONGEST)
+            }
+            Failure::Status => {
+                state.streak.end();
+                state.answers.count(true, now);
+                self.fails_more_than_others(backends, backend, now)
+            }
+        };
+        if !is_enough || self.policy.max_percent == 0 {
             return None;
         }
 
@@ -185,7 +233,8 @@ impl Ejector {
         if state.is_ejected(now) || ejected >= self.allowed(usable) {
             // As many failures again before the next count, so that a set which fails as a whole
             // does not count itself at each request.
-            state.failures.store(0, Ordering::Relaxed);
+            state.streak.end();
+            self.pause(state, backends.len(), now);
             return None;
         }
         let base = millis(self.policy.base_time);
@@ -197,11 +246,45 @@ impl Ejector {
         Some(Ejection { failure, remaining })
     }
 
-    /// Ends ejections, those that would end first, until no more are left than the policy allows.
-    ///
-    /// For each new table: when the controller takes backends out that are in, the ejected ones may
-    /// be all that is left.
+    /// Whether the backend's recent 5xx are reason to eject it.
+    fn fails_more_than_others(
+        &self,
+        backends: &[Arc<Backend>],
+        backend: &Backend,
+        now: Millis,
+    ) -> bool {
+        let state = &backend.live.outlier;
+        let least = u64::from(self.policy.min_requests.get());
+        let own = state.answers.recent(now);
+        let is_much = own.failed * 100 >= own.answers * u64::from(self.policy.failure_percent);
+        if own.answers < least || !is_much || now < state.compared_until.load(Ordering::Relaxed) {
+            return false;
+        }
+        let others = backends.iter().filter(|b| b.live.id != backend.live.id && b.is_open(now));
+        let rest: Counts = others.map(|other| other.live.outlier.answers.recent(now)).sum();
+        let is_worse = least <= rest.answers && own.is_clearly_worse_than(rest);
+        if !is_worse {
+            self.pause(state, backends.len(), now);
+        }
+        is_worse
+    }
+
+    /// Lets a backend be for a while, the longer the more peers there are to look at: a set which
+    /// fails as a whole spends little on comparisons.
+    fn pause(&self, state: &OutlierState, backends: usize, now: Millis) {
+        let parts = backends.clamp(32, 1_024) as u64;
+        let pause = millis(self.policy.interval).saturating_mul(parts) / 1_024;
+        state.compared_until.store(now.saturating_add(pause), Ordering::Relaxed);
+    }
+
+    /// For each new table: has all backends' answers counted, and ends ejections, those that would
+    /// end first, until no more are left than the policy allows. When the controller takes backends
+    /// out that are in, the ejected ones may be all that is left.
     pub fn settle(&self, backends: &[Arc<Backend>], now: Millis) {
+        let interval = if self.compares { millis(self.policy.interval) } else { 0 };
+        for backend in backends {
+            backend.live.outlier.answers.set_interval(interval);
+        }
         let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
         let (usable, ejected) = census(backends, now);
         let excess = ejected.saturating_sub(self.allowed(usable));
@@ -240,161 +323,4 @@ fn millis(duration: Duration) -> Millis {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{num::NonZeroU32, thread};
-
-    use super::*;
-    use crate::balance::fixture;
-
-    fn ejector(max_percent: u32) -> Ejector {
-        let policy = OutlierEjection {
-            consecutive_failures: NonZeroU32::new(5).expect("not 0"),
-            base_time: Duration::from_secs(10),
-            max_time: Duration::from_secs(25),
-            max_percent,
-        };
-        Ejector::new(&policy, None)
-    }
-
-    /// Fails a backend until it is ejected, or five times.
-    fn fail(ejector: &Ejector, backends: &[Arc<Backend>], i: usize, now: Millis) -> Option<Millis> {
-        let mut rng = fastrand::Rng::with_seed(now);
-        let mut fail =
-            || ejector.record_failure(backends, &backends[i], Failure::Connect, now, &mut rng);
-        (0..5).find_map(|_| fail()).map(|ejection| ejection.remaining)
-    }
-
-    fn ejected(backends: &[Arc<Backend>], now: Millis) -> Vec<usize> {
-        (0..backends.len()).filter(|i| backends[*i].live.outlier.is_ejected(now)).collect()
-    }
-
-    #[test]
-    fn five_failures_in_a_row_eject_and_a_success_starts_over() {
-        let (ejector, backends) = (ejector(50), fixture::backends(&[1, 1]));
-        let state = &backends[0].live.outlier;
-        let mut rng = fastrand::Rng::with_seed(1);
-        let mut fail =
-            || ejector.record_failure(&backends, &backends[0], Failure::Status, 1_000, &mut rng);
-
-        for _ in 0..4 {
-            assert_eq!(fail(), None);
-        }
-        state.record_success();
-        for _ in 0..4 {
-            assert_eq!(fail(), None);
-        }
-        let ejection = fail().expect("the fifth in a row");
-        assert!((9_000..=10_000).contains(&ejection.remaining), "{ejection:?}");
-        assert_eq!(ejection.failure.to_string(), "5xx");
-        assert_eq!(state.ejection(1_000), Some(ejection));
-
-        let end = 1_000 + ejection.remaining;
-        assert_eq!(state.ejection(end - 1).map(|e| e.remaining), Some(1));
-        assert!(state.is_ejected(end - 1) && !state.is_ejected(end));
-        assert_eq!(state.ejection(end), None);
-    }
-
-    #[test]
-    fn each_ejection_that_follows_another_is_longer_up_to_the_maximum() {
-        let (ejector, backends) = (ejector(50), fixture::backends(&[1, 1]));
-        let mut now = 5;
-        for longest in [10_000, 20_000, 25_000, 25_000] {
-            let time = fail(&ejector, &backends, 0, now).expect("it may be ejected");
-            assert!((longest * 9 / 10..=longest).contains(&time), "{time} of {longest}");
-            now += time;
-        }
-    }
-
-    #[test]
-    fn time_spent_in_the_set_is_forgiving() {
-        let (ejector, backends) = (ejector(50), fixture::backends(&[1, 1]));
-        let mut now = 5;
-        for _ in 0..2 {
-            now += fail(&ejector, &backends, 0, now).expect("it may be ejected");
-        }
-        // Two in a row; one is forgiven after 10 s.
-        now += 10_500;
-        let time = fail(&ejector, &backends, 0, now).expect("it may be ejected");
-        assert!((18_000..=20_000).contains(&time), "{time}");
-        now += time + 1_000_000;
-        let time = fail(&ejector, &backends, 0, now).expect("it may be ejected");
-        assert!((9_000..=10_000).contains(&time), "{time}");
-    }
-
-    #[test]
-    fn failures_of_requests_from_before_the_ejection_do_not_count() {
-        let (ejector, backends) = (ejector(50), fixture::backends(&[1, 1]));
-        let time = fail(&ejector, &backends, 0, 0).expect("it may be ejected");
-        assert_eq!(fail(&ejector, &backends, 0, 1), None, "it is out already");
-        let rng = &mut fastrand::Rng::with_seed(1);
-        let after = ejector.record_failure(&backends, &backends[0], Failure::Reset, time, rng);
-        assert_eq!(after, None, "the count starts at zero");
-    }
-
-    #[test]
-    fn the_ejected_share_is_bounded() {
-        #[rustfmt::skip]
-        let cases = [
-            // usable, percent, how many of them go when all fail
-            (1, 100, 0),
-            (2, 0,   0),
-            (2, 10,  1),
-            (2, 50,  1),
-            (2, 100, 2),
-            (10, 50, 5),
-            (10, 99, 9),
-            (5, 100, 5),
-        ];
-        for (n, percent, expected) in cases {
-            let (ejector, backends) = (ejector(percent), fixture::backends(&vec![1; n]));
-            for _ in 0..3 {
-                for i in 0..n {
-                    fail(&ejector, &backends, i, 0);
-                }
-            }
-            assert_eq!(ejected(&backends, 1).len(), expected, "{n} at {percent}%");
-        }
-    }
-
-    #[test]
-    fn backends_that_are_out_anyway_do_not_raise_the_limit() {
-        let (ejector, backends) = (ejector(50), fixture::with_usable(&[1; 10], |i| i < 4));
-        for i in 0..4 {
-            fail(&ejector, &backends, i, 0);
-        }
-        assert_eq!(ejected(&backends, 1), [0, 1], "half of four");
-    }
-
-    /// Nor one backend twice, which would count as two in a row.
-    #[test]
-    fn workers_do_not_eject_past_the_limit_together() {
-        for round in 0..100 {
-            let (ejector, backends) = (ejector(50), fixture::backends(&[1; 8]));
-            let worker = |worker: usize| {
-                let fail = |turn| fail(&ejector, &backends, (worker / 2 + turn) % 8, round);
-                (0..8).filter_map(fail).count()
-            };
-            let ejections: usize = thread::scope(|scope| {
-                let workers: Vec<_> = (0..8).map(|i| scope.spawn(move || worker(i))).collect();
-                workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
-            });
-            let out = ejected(&backends, round + 1).len();
-            assert!((1..=4).contains(&out), "{out} of 8, round {round}");
-            assert_eq!(ejections, out, "round {round}");
-        }
-    }
-
-    /// Two of four are ejected, and then the controller takes the other two out.
-    #[test]
-    fn a_new_table_does_not_leave_a_set_with_ejected_backends_only() {
-        let (ejector, backends) = (ejector(50), fixture::backends(&[1; 4]));
-        fail(&ejector, &backends, 1, 0).expect("one of four may go");
-        fail(&ejector, &backends, 2, 5_000).expect("two of four may go");
-
-        let next = fixture::next_table(&backends, |i| i == 1 || i == 2);
-        Ejector::new(&ejector.policy, Some(&ejector)).settle(&next, 5_001);
-        assert_eq!(ejected(&next, 5_001), [2], "the one that would return first is back");
-        ejector.settle(&backends, 5_001);
-        assert_eq!(ejected(&backends, 5_001), [2], "what the limit allows stays out");
-    }
-}
+mod tests;

@@ -1,37 +1,47 @@
 //! Where a redirect leads.
 
-use http::{HeaderValue, Request, header::HOST};
 use lb_common::spec::{Redirect, Scheme};
+use lb_http::{h1::RequestError, message::Request};
 
 use crate::refusal::Refusal;
 
 /// The request's own URL with the parts that the redirect replaces.
 ///
 /// # Errors
-/// If a header cannot say it. No admitted request leads there: what a URL may have in it, a header
-/// may.
-pub fn location<B>(to: &Redirect, request: &Request<B>) -> Result<HeaderValue, Refusal> {
-    let scheme = match to.scheme {
-        Some(Scheme::Https) => "https",
-        Some(Scheme::Http) | None => "http",
+/// If neither of them names a host, as a request of HTTP/1.0 need not.
+pub fn location(to: &Redirect, request: &Request) -> Result<Vec<u8>, Refusal> {
+    let scheme: &[u8] = match to.scheme {
+        Some(Scheme::Https) => b"https://",
+        Some(Scheme::Http) | None => b"http://",
     };
-    let given = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let given = request.authority();
     let host = match (&to.host, to.scheme) {
-        (Some(host), _) => host,
+        (Some(host), _) => host.as_bytes(),
         // Another scheme has another port.
         (None, Some(_)) => without_port(given),
         (None, None) => given,
     };
-    let path = to.path.as_deref().unwrap_or(request.uri().path());
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    HeaderValue::from_str(&format!("{scheme}://{host}{path}{query}"))
-        .map_err(|_| Refusal::BadRequest("the redirect's location is no header value"))
+    if host.is_empty() {
+        return Err(RequestError::Malformed("the redirect needs a host").into());
+    }
+    let path = match (&to.path, request.path()) {
+        (Some(path), _) => path.as_bytes(),
+        // It is about the server as a whole, whose URL has no path (RFC 9112, section 3.2.4).
+        (None, b"*") => b"",
+        (None, path) => path,
+    };
+    let mut location = [scheme, host, path].concat();
+    if let Some(query) = request.query() {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    Ok(location)
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
-        _ => host,
+fn without_port(authority: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', authority) {
+        Some(colon) if authority[colon + 1..].iter().all(u8::is_ascii_digit) => &authority[..colon],
+        _ => authority,
     }
 }
 
@@ -42,22 +52,47 @@ mod tests {
     use super::*;
     use crate::fixture;
 
-    #[track_caller]
-    fn check(redirect: &str, host: &str, target: &str, expected: &str) {
+    fn redirected(redirect: &str, line: &str, host: &[&str]) -> Result<String, String> {
         let toml = format!("[[routes]]\nname = 'r'\nredirect = {{ {redirect} }}\n");
         let state = fixture::desired(&toml);
         let Action::Redirect(to) = &state.routes["r"].action else { panic!("{state:?}") };
-        let request = Request::builder().uri(target).header(HOST, host).body(()).expect("parts");
-        let location = location(to, &request).expect("a header can say it");
-        assert_eq!(location.as_bytes(), expected.as_bytes(), "{redirect} {host} {target}");
+        let location = location(to, &fixture::request(line, host));
+        location.map(|location| String::from_utf8(location).expect("is text")).map_err(|refusal| {
+            assert_eq!(refusal.status().as_u16(), 400);
+            refusal.to_string()
+        })
+    }
+
+    #[track_caller]
+    fn check(redirect: &str, host: &str, target: &str, expected: &str) {
+        let line = format!("GET {target} HTTP/1.1");
+        let location = redirected(redirect, &line, &[&format!("host: {host}")]);
+        assert_eq!(location.as_deref(), Ok(expected), "{redirect} {host} {target}");
     }
 
     #[test]
     fn what_is_not_replaced_stays_and_another_scheme_has_another_port() {
         check("scheme = 'https'", "a.test:8080", "/p?q=1", "https://a.test/p?q=1");
         check("scheme = 'https'", "[::1]:8080", "/", "https://[::1]/");
+        check("scheme = 'https'", "[::1]", "/?", "https://[::1]/?");
         check("host = 'b.test:81'", "a.test", "/p", "http://b.test:81/p");
         check("path = '/new'", "a.test:8080", "/p?q=1", "http://a.test:8080/new?q=1");
-        check("host = 'b.test'", "a.test", "/ü", "http://b.test/ü");
+        check("path = '/new'", "a.test", "http://A.test:80/p", "http://A.test:80/new");
+        check("host = 'b.test'", "a.test", "/%c3%bc", "http://b.test/%c3%bc");
+    }
+
+    #[test]
+    fn what_is_about_the_whole_server_has_no_path() {
+        let location = redirected("scheme = 'https'", "OPTIONS * HTTP/1.1", &["host: a"]);
+        assert_eq!(location.as_deref(), Ok("https://a"));
+    }
+
+    #[test]
+    fn a_redirect_to_no_host_is_refused() {
+        let refused = Err("the redirect needs a host".to_owned());
+        assert_eq!(redirected("path = '/moved'", "GET / HTTP/1.0", &[]), refused);
+        assert_eq!(redirected("scheme = 'https'", "GET / HTTP/1.0", &[]), refused);
+        let location = redirected("host = 'b'", "GET /p HTTP/1.0", &[]);
+        assert_eq!(location.as_deref(), Ok("http://b/p"));
     }
 }

@@ -1,8 +1,17 @@
-//! The request that is asked about, as a proxy would read it from a client that is given its parts.
+//! The request that is asked about, as a client would write it that is given its parts.
+//!
+//! A proxy's own codec reads it then, so that what is refused here is what a proxy refuses, in the
+//! same words. Only what cannot be written as the part that it is given for (a name with a line's end
+//! in it would be two lines) is a problem of the question.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
+use http::{HeaderName, HeaderValue, Method};
+use lb_common::spec::Listener;
+use lb_http::{
+    h1::{HeadParser, Limits, RequestError},
+    message::Request,
+};
 use lb_proto::{error::Problems, v1};
 
 const VALID_URL: &str =
@@ -11,7 +20,8 @@ const VALID_URL: &str =
 /// A question, parsed.
 #[derive(Debug)]
 pub struct Asked {
-    pub request: Request<()>,
+    /// Of the request, with its empty line.
+    head: Vec<u8>,
     /// The client's address.
     pub from: IpAddr,
     /// The name of a listener, if one was given.
@@ -23,7 +33,17 @@ pub struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub host: String,
-    pub port: u16,
+    /// If the URL says one.
+    pub port: Option<u16>,
+}
+
+/// What a client makes of a URL.
+#[derive(Debug, Default)]
+struct Url {
+    target: String,
+    server: Option<Server>,
+    /// What it sends as `Host`.
+    host: Option<String>,
 }
 
 // === impl Asked ===
@@ -34,99 +54,137 @@ impl Asked {
     pub fn parse(wire: v1::ExplainRequest) -> Result<Self, Problems> {
         let v1::ExplainRequest { method, url, headers, from, listener } = wire;
         let mut problems = Problems::default();
-        let method = parse_method(&method, &mut problems);
-        let url = parse_url(&url, &method, &mut problems);
-        let mut headers = parse_headers(&headers, &mut problems);
-        let from = parse_from(&from, &mut problems);
-        let (target, server, host) = problems.or(url)?.unwrap_or_default();
-        if !headers.contains_key(HOST) {
-            headers.extend(host.map(|host| (HOST, host)));
+        let method = if method.is_empty() { "GET" } else { &method };
+        if Method::from_bytes(method.as_bytes()).is_err() {
+            problems.add("method", format!("{method:?} is not valid; give a method like GET"));
         }
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        *request.uri_mut() = target;
-        *request.headers_mut() = headers;
+        let parsed = match Url::parse(&url, method) {
+            Ok(parsed) => Some(parsed),
+            Err(why) => {
+                problems.add("url", format!("{url:?} {why}; give {VALID_URL}"));
+                None
+            }
+        };
+        check_headers(&headers, &mut problems);
+        let from = parse_from(&from, &mut problems);
+        let Url { target, server, host } = problems.or(parsed)?.unwrap_or_default();
+
+        let mut head = format!("{method} {target} HTTP/1.1\r\n");
+        let mut line = |name: &str, value: &str| head.extend([name, ": ", value, "\r\n"]);
+        if !headers.iter().any(|header| header.name.eq_ignore_ascii_case("host"))
+            && let Some(host) = host
+        {
+            line("Host", &host);
+        }
+        for v1::Header { name, value } in &headers {
+            line(name, value);
+        }
+        head.push_str("\r\n");
         let listener = Some(listener).filter(|listener| !listener.is_empty());
-        Ok(Self { request, from, listener, server })
+        Ok(Self { head: head.into_bytes(), from, listener, server })
+    }
+
+    /// The request as this listener's proxies read it, and whether they do. Of one that they refuse,
+    /// what was understood until then.
+    pub fn read(&self, listener: &Listener) -> (Request, Result<(), RequestError>) {
+        let size = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+        let limits = Limits {
+            head: size(listener.max_header_bytes),
+            fields: size(listener.max_header_fields),
+            target: size(listener.max_target_bytes),
+        };
+        let mut request = Request::default();
+        let read = match request.read(&mut HeadParser::default(), &self.head, &limits) {
+            Ok(Some(_)) => Ok(()),
+            // It ends with its empty line.
+            Ok(None) => Err(RequestError::Malformed("the head has no end")),
+            Err(error) => Err(error),
+        };
+        (request, read)
     }
 }
 
-fn parse_method(text: &str, problems: &mut Problems) -> Method {
-    let text = if text.is_empty() { "GET" } else { text };
-    Method::from_bytes(text.as_bytes()).unwrap_or_else(|_| {
-        problems.add("method", format!("{text:?} is not valid; give a method like GET"));
-        Method::default()
-    })
-}
+// === impl Url ===
 
-/// The request's target, the server to connect to, and the `Host` that clients send for it.
-type Url = (Uri, Option<Server>, Option<HeaderValue>);
-
-fn parse_url(text: &str, method: &Method, problems: &mut Problems) -> Option<Url> {
-    let mut invalid = |why: &str| {
-        problems.add("url", format!("{text:?} {why}; give {VALID_URL}"));
-        None
-    };
-    if text.is_empty() {
-        return invalid("is no URL");
-    }
-    let uri: Uri = match text.parse() {
-        Ok(uri) => uri,
-        Err(error) => return invalid(&format!("is not valid: {error}")),
-    };
-    let Some(authority) = uri.authority() else { return Some((uri, None, None)) };
-    match uri.scheme_str() {
-        Some("http") => {}
-        // Its target is nothing but a host and a port.
-        None if *method == Method::CONNECT => {}
-        Some("https") => return invalid("needs TLS, which listeners do not speak"),
-        Some(_) => return invalid("is no http URL"),
-        None => return invalid("says no scheme"),
-    }
-    if authority.as_str().contains('@') {
-        return invalid("has user information in it, which clients send as a header");
-    }
-    let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
-        None => 80,
-        Some(port) => match port.parse() {
-            Ok(port) if port > 0 => port,
-            _ => return invalid("has no valid port"),
-        },
-    };
-    // Clients leave the default port out.
-    let host = authority.as_str().strip_suffix(":80").unwrap_or(authority.as_str());
-    let Ok(host) = HeaderValue::from_str(host) else { return invalid("has no valid host") };
-    let server = Server { host: authority.host().to_owned(), port };
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    match format!("{}{query}", uri.path()).parse() {
-        Ok(target) => Some((target, Some(server), Some(host))),
-        // A CONNECT has no path at all.
-        Err(_) => Some((uri, Some(server), Some(host))),
+impl Url {
+    /// Says what is wrong with it otherwise.
+    fn parse(text: &str, method: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Err("is no URL");
+        }
+        if text.bytes().any(|c| c <= b' ' || c == 0x7f) {
+            return Err("has white space or control characters in it");
+        }
+        if text.starts_with('/') || text == "*" {
+            return Ok(Self { target: text.into(), ..Self::default() });
+        }
+        let is_connect = method == "CONNECT";
+        let rest = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return Err("needs TLS, which listeners do not speak");
+            }
+            Some(_) => return Err("is no http URL"),
+            // Its target is nothing but a host and a port.
+            None if is_connect => {
+                let (host, port) = split(text)?;
+                let server = Some(Server { host: host.into(), port });
+                return Ok(Self { target: text.into(), server, host: Some(text.into()) });
+            }
+            None => return Err("says no scheme"),
+        };
+        // Clients keep the fragment to themselves.
+        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("has user information in it, which clients send as a header");
+        }
+        let (host, port) = split(authority)?;
+        let target = match port.unwrap_or(80) {
+            port if is_connect => format!("{host}:{port}"),
+            _ if path.starts_with('/') => path.into(),
+            _ => format!("/{path}"),
+        };
+        let server = Some(Server { host: host.into(), port });
+        // Clients leave the default port out.
+        let host = match port {
+            None | Some(80) => host.into(),
+            Some(port) => format!("{host}:{port}"),
+        };
+        Ok(Self { target, server, host: Some(host) })
     }
 }
 
-fn parse_headers(wire: &[v1::Header], problems: &mut Problems) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+/// The host, whatever it is, and the port if there is one.
+fn split(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    let after_brackets = authority.rfind(']').unwrap_or(0);
+    let (host, port) = match authority[after_brackets..].split_once(':') {
+        Some((rest, port)) => (&authority[..after_brackets + rest.len()], port),
+        None => (authority, ""),
+    };
+    let port = match port.parse() {
+        _ if port.is_empty() => None,
+        Ok(number @ 1..) if port.bytes().all(|c| c.is_ascii_digit()) => Some(number),
+        _ => return Err("has no valid port"),
+    };
+    if host.is_empty() {
+        return Err("names no host");
+    }
+    Ok((host, port))
+}
+
+/// Each must be one line. What the lines mean is for the proxies to say.
+fn check_headers(wire: &[v1::Header], problems: &mut Problems) {
     for (i, v1::Header { name, value }) in wire.iter().enumerate() {
-        let parsed_name = HeaderName::from_bytes(name.as_bytes());
-        if parsed_name.is_err() {
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
             let message = format!("{name:?} is not valid; give a header name like x-user");
             problems.add(format!("headers[{i}].name"), message);
         }
-        // White space around a value is not part of it.
-        let parsed_value = HeaderValue::from_str(value.trim_matches([' ', '\t']));
-        if parsed_value.is_err() {
+        if HeaderValue::from_bytes(value.as_bytes()).is_err() {
             let message = format!("{value:?} is not valid; give text without control characters");
             problems.add(format!("headers[{i}].value"), message);
         }
-        if let (Ok(name), Ok(value)) = (parsed_name, parsed_value)
-            && headers.try_append(name, value).is_err()
-        {
-            problems.add("headers", "there are too many; give fewer than 10000");
-            break;
-        }
     }
-    headers
 }
 
 fn parse_from(text: &str, problems: &mut Problems) -> IpAddr {
@@ -144,14 +202,14 @@ fn parse_from(text: &str, problems: &mut Problems) -> IpAddr {
 mod tests {
     use super::*;
 
-    /// Method, URL, headers; the request's line, its host, and the server.
+    /// Method, URL, headers; the first line, the host, and the server.
     type Url<'a> = (
         &'a str,
         &'a str,
         &'a [(&'a str, &'a str)],
         &'a str,
         Option<&'a str>,
-        Option<(&'a str, u16)>,
+        Option<(&'a str, Option<u16>)>,
     );
     /// Method, URL, headers; what is told.
     type Wrong<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
@@ -170,23 +228,31 @@ mod tests {
     #[test]
     fn a_url_becomes_what_a_client_would_send() {
         #[rustfmt::skip]
-        let cases: [Url<'_>; 10] = [
-            ("",        "http://a.test/p?q=1",    &[],                  "GET /p?q=1",  Some("a.test"),    Some(("a.test", 80))),
-            ("GET",     "http://a.test",          &[],                  "GET /",       Some("a.test"),    Some(("a.test", 80))),
-            ("GET",     "http://a.test?q",        &[],                  "GET /?q",     Some("a.test"),    Some(("a.test", 80))),
-            ("GET",     "http://a.test:80/",      &[],                  "GET /",       Some("a.test"),    Some(("a.test", 80))),
-            ("GET",     "http://[::1]:8080/x#f",  &[],                  "GET /x",      Some("[::1]:8080"), Some(("[::1]", 8080))),
-            ("get",     "http://a.test/",         &[("Host", " b ")],   "get /",       Some("b"),         Some(("a.test", 80))),
+        let cases: [Url<'_>; 14] = [
+            ("",        "http://a.test/p?q=1",    &[],                  "GET /p?q=1",  Some("a.test"),    Some(("a.test", None))),
+            ("GET",     "http://a.test",          &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
+            ("GET",     "HTTP://a.test?q",        &[],                  "GET /?q",     Some("a.test"),    Some(("a.test", None))),
+            ("GET",     "http://a.test:80/",      &[],                  "GET /",       Some("a.test"),    Some(("a.test", Some(80)))),
+            ("GET",     "http://a.test:/",        &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
+            ("GET",     "http://[::1]:8080/x#f",  &[],                  "GET /x",      Some("[::1]:8080"), Some(("[::1]", Some(8080)))),
+            ("GET",     "http://a.test#@b.test/", &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
+            ("get",     "http://a.test/",         &[("Host", " b ")],   "get /",       Some("b"),         Some(("a.test", None))),
             ("PUT",     "/p",                     &[("host", "b:1")],   "PUT /p",      Some("b:1"),       None),
-            ("PUT",     "/p",                     &[],                  "PUT /p",      None,              None),
+            ("PUT",     "/p#f",                   &[],                  "PUT /p#f",    None,              None),
             ("OPTIONS", "*",                      &[("host", "b")],     "OPTIONS *",   Some("b"),         None),
-            ("CONNECT", "a.test:443",             &[],                  "CONNECT a.test:443", Some("a.test:443"), Some(("a.test", 443))),
+            ("CONNECT", "a.test:443",             &[],                  "CONNECT a.test:443", Some("a.test:443"), Some(("a.test", Some(443)))),
+            ("CONNECT", "http://a.test/",         &[],                  "CONNECT a.test:80", Some("a.test"), Some(("a.test", None))),
+            ("CONNECT", "a.test",                 &[],                  "CONNECT a.test", Some("a.test"), Some(("a.test", None))),
         ];
         for (method, url, headers, line, host, server) in cases {
             let asked = parse(method, url, headers).expect(url);
-            assert_eq!(format!("{} {}", asked.request.method(), asked.request.uri()), line);
-            let given = asked.request.headers().get(HOST).and_then(|host| host.to_str().ok());
-            assert_eq!(given, host, "{url}");
+            let host = host.map(|host| format!("Host: {host}\r\n"));
+            let head = String::from_utf8(asked.head).expect("is text");
+            let lines = head.strip_prefix(line).and_then(|rest| rest.strip_prefix(" HTTP/1.1\r\n"));
+            let given = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+            let expected = if headers.is_empty() { host } else { Some(given.collect()) };
+            let expected = format!("{}\r\n", expected.unwrap_or_default());
+            assert_eq!(lines, Some(&*expected), "{url}: {head:?}");
             let server = server.map(|(host, port)| Server { host: host.into(), port });
             assert_eq!(asked.server, server, "{url}");
             assert_eq!(asked.from, IpAddr::from([127, 0, 0, 1]));
@@ -196,16 +262,20 @@ mod tests {
     #[test]
     fn what_no_client_could_send_is_told_by_field_with_what_would_be_valid() {
         #[rustfmt::skip]
-        let cases: [Wrong<'_>; 9] = [
+        let cases: [Wrong<'_>; 13] = [
             ("G T", "/",                 &[],              "method: \"G T\" is not valid; give a method like GET"),
             ("GET", "",                  &[],              "url: \"\" is no URL; give \"http://"),
-            ("GET", "/a b",              &[],              "url: \"/a b\" is not valid: "),
+            ("GET", "/a b",              &[],              "url: \"/a b\" has white space or control characters in it; give \"http://"),
+            ("GET", "/ HTTP/1.1\r\nX: y", &[],             "url: \"/ HTTP/1.1\\r\\nX: y\" has white space"),
             ("GET", "a.test",            &[],              "url: \"a.test\" says no scheme; give \"http://"),
             ("GET", "https://a.test/",   &[],              "url: \"https://a.test/\" needs TLS"),
             ("GET", "ftp://a.test/",     &[],              "url: \"ftp://a.test/\" is no http URL"),
             ("GET", "http://u@a.test/",  &[],              "url: \"http://u@a.test/\" has user information"),
-            ("GET", "http://a.test:99999/", &[],           "url: \"http://a.test:99999/\" "),
+            ("GET", "http:///a",         &[],              "url: \"http:///a\" names no host"),
+            ("GET", "http://a.test:99999/", &[],           "url: \"http://a.test:99999/\" has no valid port"),
+            ("GET", "http://a.test:+8/", &[],              "url: \"http://a.test:+8/\" has no valid port"),
             ("GET", "/",                 &[("a", "1"), ("x y", "\n")], "headers[1].name: \"x y\" is not valid; give a header name like x-user\nheaders[1].value: \"\\n\" is not valid"),
+            ("GET", "/",                 &[("", "1")],     "headers[0].name: \"\" is not valid"),
         ];
         for (method, url, headers, expected) in cases {
             let told = parse(method, url, headers).expect_err(url);

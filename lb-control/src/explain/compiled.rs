@@ -44,7 +44,7 @@ impl Compiled {
         let routes = routes.map(|listener| {
             let serving = desired.routes.values().filter(|route| route.serves(&listener.name));
             let routes = serving.map(|route| (Arc::clone(route), Arc::clone(route)));
-            (listener.name.clone(), Routes::new(routes))
+            (listener.name.clone(), Routes::new(listener.path_normalization, routes))
         });
         let sets = desired.backend_sets.iter().map(|(name, spec)| {
             let unchanged = former.and_then(|former| {

@@ -10,6 +10,9 @@ use lb_proto::error::Problems;
 
 use super::asked::{Asked, Server};
 
+/// A URL without a port has this one.
+const DEFAULT_PORT: u16 = 80;
+
 /// The listener, and why it is that one.
 ///
 /// # Errors
@@ -17,61 +20,64 @@ use super::asked::{Asked, Server};
 pub fn find(
     listeners: &BTreeMap<ListenerName, Arc<Listener>>,
     asked: &Asked,
-) -> Result<(ListenerName, String), Problems> {
-    let http: Vec<&Listener> = listeners
-        .values()
-        .filter(|listener| listener.protocol == Protocol::Http)
-        .map(|listener| &**listener)
-        .collect();
+) -> Result<(Arc<Listener>, String), Problems> {
+    let is_http = |listener: &&Arc<Listener>| listener.protocol == Protocol::Http;
+    let (http, tcp): (Vec<_>, Vec<_>) = listeners.values().partition(is_http);
     let problem = |message: String| {
         let mut problems = Problems::default();
         problems.add("listener", message);
-        problems
+        Err(problems)
     };
+    let found = |listener: &Arc<Listener>, why| Ok((Arc::clone(listener), why));
     if http.is_empty() {
-        return Err(problem("there is no http listener; apply one first".into()));
+        return problem("there is no http listener; apply one first".into());
     }
+    let others = || format!("http listeners are {}", list(&http));
     if let Some(name) = asked.listener.as_deref() {
         return match listeners.get(name) {
-            Some(listener) if listener.protocol == Protocol::Http => {
-                Ok((listener.name.clone(), "it was asked for".into()))
+            Some(listener) if is_http(&listener) => found(listener, "it was asked for".into()),
+            Some(_) => {
+                let others = others();
+                problem(format!("{name:?} is a tcp listener and has no routes; {others}"))
             }
-            Some(_) => Err(problem(format!(
-                "{name:?} is a tcp listener and has no routes; http listeners are {}",
-                list(&http)
-            ))),
-            None => Err(problem(format!(
-                "no listener is called {name:?}; http listeners are {}",
-                list(&http)
-            ))),
+            None => problem(format!("no listener is called {name:?}; {}", others())),
         };
     }
-    let by_port = asked.server.as_ref().map(|server| (server, at(&http, server)));
-    match by_port.as_ref().map(|(server, found)| (server.port, &found[..])) {
-        Some((port, [only])) => {
-            return Ok((only.name.clone(), format!("its port is the URL's, {port}")));
+    let port = asked.server.as_ref().map(|server| server.port.unwrap_or(DEFAULT_PORT));
+    if let (Some(server), Some(port)) = (&asked.server, port) {
+        match (&at(&http, server, port)[..], &at(&tcp, server, port)[..]) {
+            ([only], _) => return found(only, format!("its port is the URL's, {port}")),
+            (several @ [_, _, ..], _) => {
+                let several = list(several);
+                let why = format!("several have port {port}; name one of {several}");
+                return problem(format!("is needed, because {why}"));
+            }
+            ([], [tcp, ..]) => {
+                let (tcp, others) = (&tcp.name, others());
+                let why = format!("port {port} is that of {tcp}, a tcp listener without routes");
+                return problem(format!("{why}; {others}"));
+            }
+            // Nobody would answer. Without a port of its own, a URL may be that of whatever leads
+            // to the proxies.
+            ([], []) if server.port.is_some() => {
+                return problem(format!("none has the URL's port {port}; {}", others()));
+            }
+            ([], []) => {}
         }
-        Some((port, several @ [_, _, ..])) => {
-            return Err(problem(format!(
-                "is needed, because several have port {port}; name one of {}",
-                list(several)
-            )));
-        }
-        Some((_, [])) | None => {}
     }
     if let [only] = http[..] {
-        return Ok((only.name.clone(), "it is the only http listener".into()));
+        return found(only, "it is the only http listener".into());
     }
-    let why = match &asked.server {
-        Some(Server { port, .. }) => format!("none has the URL's port {port}"),
+    let why = match port {
+        Some(port) => format!("none has the URL's port {port}"),
         None => "the URL says no port".into(),
     };
-    Err(problem(format!("is needed, because {why}; name one of {}", list(&http))))
+    problem(format!("is needed, because {why}; name one of {}", list(&http)))
 }
 
 /// Those that a client of this URL could reach, if it is known which one.
-fn at<'a>(http: &[&'a Listener], server: &Server) -> Vec<&'a Listener> {
-    let with_port = http.iter().copied().filter(|listener| listener.address.port() == server.port);
+fn at<'a>(listeners: &[&'a Arc<Listener>], server: &Server, port: u16) -> Vec<&'a Arc<Listener>> {
+    let with_port = listeners.iter().copied().filter(|listener| listener.address.port() == port);
     let with_port: Vec<_> = with_port.collect();
     let host: Option<IpAddr> = server.host.trim_matches(['[', ']']).parse().ok();
     let exact = with_port.iter().copied().filter(|listener| Some(listener.address.ip()) == host);
@@ -79,7 +85,7 @@ fn at<'a>(http: &[&'a Listener], server: &Server) -> Vec<&'a Listener> {
     if exact.len() == 1 { exact } else { with_port }
 }
 
-fn list(listeners: &[&Listener]) -> String {
+fn list(listeners: &[&Arc<Listener>]) -> String {
     let with_address =
         listeners.iter().map(|listener| format!("{} ({})", listener.name, listener.address));
     with_address.collect::<Vec<_>>().join(", ")

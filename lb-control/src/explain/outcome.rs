@@ -1,6 +1,6 @@
 //! What becomes of a request that has its route, in the API's words.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use lb_common::{
     snapshot::Snapshot,
@@ -10,13 +10,13 @@ use lb_proto::v1::{self, explain_response::Outcome};
 use lb_routing::{backend::Backend, balance::hash, hash_key::Hashed, redirect, refusal::Refusal};
 
 use super::{
-    asked::Asked,
+    Question,
     compiled::{Compiled, Set},
 };
 
 /// What the controller knows about backends, by set and name.
 #[derive(Debug, Default)]
-pub struct Statuses(HashMap<(String, String), v1::BackendStatus>);
+pub struct Statuses(BTreeMap<(String, String), v1::BackendStatus>);
 
 // === impl Statuses ===
 
@@ -37,22 +37,22 @@ pub fn refusal(refusal: &Refusal) -> Outcome {
 }
 
 /// Of a request that goes to this route.
-pub fn of(route: &Route, asked: &Asked, compiled: &Compiled, statuses: &Statuses) -> Outcome {
+pub fn of(route: &Route, question: &Question, compiled: &Compiled, statuses: &Statuses) -> Outcome {
     match &route.action {
         Action::Forward(sets) => {
             let total: u64 = sets.iter().map(|set| u64::from(set.weight)).sum();
             let verdict = |split: &WeightedBackendSet| {
                 let share = f64::from(split.weight) / total as f64;
                 let set = compiled.set(&split.backend_set);
-                forward(set, share, asked, &compiled.snapshot, statuses)
+                forward(set, share, question, &compiled.snapshot, statuses)
             };
             let backend_sets = sets.iter().map(verdict).collect();
             Outcome::Forward(v1::ForwardOutcome { backend_sets })
         }
-        Action::Redirect(to) => match redirect::location(to, &asked.request) {
+        Action::Redirect(to) => match redirect::location(to, &question.request) {
             Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
                 status: to.status.as_u16().into(),
-                location: String::from_utf8_lossy(location.as_bytes()).into(),
+                location: String::from_utf8_lossy(&location).into(),
             }),
             Err(why) => refusal(&why),
         },
@@ -66,7 +66,7 @@ pub fn of(route: &Route, asked: &Asked, compiled: &Compiled, statuses: &Statuses
 fn forward(
     set: &Set,
     share: f64,
-    asked: &Asked,
+    question: &Question,
     snapshot: &Snapshot,
     statuses: &Statuses,
 ) -> v1::BackendSetVerdict {
@@ -92,7 +92,7 @@ fn forward(
     let count = usize::from(only.is_some()) + eligible.count();
     let (pick, why) = match &set.spec.balance {
         Balance::ConsistentHash(how) => {
-            let (pick, key, why) = by_hash(set, how, asked);
+            let (pick, key, why) = by_hash(set, how, question);
             (verdict.hash_key, verdict.hash_value) = key;
             (pick, why)
         }
@@ -120,10 +120,10 @@ fn forward(
 fn by_hash<'a>(
     set: &'a Set,
     how: &Hash,
-    asked: &Asked,
+    question: &Question,
 ) -> (Option<&'a Backend>, (String, String), String) {
-    let Hash { key, algorithm, function } = how;
-    let hashed = Hashed::of(key, asked.from, &asked.request);
+    let Hash { key, algorithm, function, .. } = how;
+    let hashed = Hashed::of(key, question.from, &question.request);
     let pick = set.pick(hashed.hash(|bytes| hash::hash(*function, bytes)));
     let (used, value) = match hashed {
         Hashed::Key(bytes) => (key, String::from_utf8_lossy(bytes).into_owned()),

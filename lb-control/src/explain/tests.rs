@@ -23,7 +23,7 @@ fn explain_with(
     request: v1::ExplainRequest,
 ) -> Result<v1::ExplainResponse, String> {
     let asked = Asked::parse(request).map_err(|problems| problems.to_string())?;
-    let question = Question::new(asked, snapshot).map_err(|refused| refused.to_string())?;
+    let question = Question::new(&asked, snapshot).map_err(|refused| refused.to_string())?;
     let compiled = Compiled::new(snapshot, None);
     Ok(question.answer(&compiled, &Statuses::new(statuses.into_iter())))
 }
@@ -94,13 +94,25 @@ fn a_refusal_has_the_status_and_the_reason_that_the_proxy_gives() {
         "{WEB}routes = [{{ name = 'r', match = {{ path = '/a' }}, answer = {{ status = 200 }} }}]"
     );
     let connect = v1::ExplainRequest { method: "CONNECT".into(), ..get("http://a/") };
+    let trace = v1::ExplainRequest { method: "TRACE".into(), ..get("http://a/") };
+    let gzip = &[("transfer-encoding", "gzip, chunked")];
+    let fields: Vec<_> = (0..100).map(|_| ("x", "y")).collect();
     #[rustfmt::skip]
     let cases = [
         (get("http://a/b"),                               404, "no route matches"),
         (connect,                                         405, "method CONNECT is not forwarded"),
-        (get("/a"),                                       400, "no host header"),
-        (with(get("/a"), &[("host", "a"), ("host", "b")]), 400, "more than one host header"),
-        (with(get("/a"), &[("host", "a,b")]),             400, "the host header is not a host"),
+        (trace,                                           405, "method TRACE is not forwarded"),
+        (get("/a"),                                       400, "no host"),
+        (with(get("/a"), &[("host", "a"), ("host", "b")]), 400, "more than one host"),
+        (with(get("/a"), &[("host", "a/b")]),             400, "the host is not a host"),
+        (get("http://a[b/"),                              400, "the host is not a host"),
+        (with(get("/a#b"), &[("host", "a")]),             400, "the target has a character that is not allowed there"),
+        (with(get("http://a/a"), &[("content-length", "+1")]), 400, "the content-length is not a number"),
+        (with(get("http://a/a"), gzip),                   400, "a transfer coding besides chunked"),
+        (with(get("http://a/a"), &[("expect", "more")]),  417, "an expectation other than 100-continue"),
+        (get(&format!("http://a/{}", "b".repeat(16_384))), 414, "the target is too long"),
+        (with(get("http://a/a"), &fields),                431, "the head has too many fields"),
+        (with(get("http://a/a"), &[("x", &"y".repeat(65_536))]), 431, "the head is too long"),
     ];
     for (request, status, reason) in cases {
         let response = explain(&toml, request.clone());
@@ -108,6 +120,23 @@ fn a_refusal_has_the_status_and_the_reason_that_the_proxy_gives() {
         let expected = Outcome::Refusal(v1::RefusalOutcome { status, reason });
         assert_eq!(response.outcome, Some(expected), "{request:?}");
         assert!(!response.routes[0].chosen && !response.routes[0].why.is_empty());
+    }
+}
+
+#[test]
+fn paths_are_matched_in_the_form_in_which_the_listener_has_them() {
+    let chosen = |normalization: &str, url: &str| {
+        let toml = format!(
+            "listeners = [{{ name = 'web', address = '0.0.0.0:8080', path_normalization = '{normalization}' }}]
+            routes = [{{ name = 'admin', match = {{ path_prefix = '/admin' }}, answer = {{ status = 403 }} }},
+                      {{ name = 'rest', answer = {{ status = 200 }} }}]"
+        );
+        explain(&toml, get(url)).routes.into_iter().find(|v| v.chosen).map(|v| v.route)
+    };
+    for url in ["http://a//admin/", "http://a/x/../admin/", "http://a/%61dmin/"] {
+        assert_eq!(chosen("match", url).as_deref(), Some("admin"), "{url}");
+        assert_eq!(chosen("forward", url).as_deref(), Some("admin"), "{url}");
+        assert_eq!(chosen("off", url).as_deref(), Some("rest"), "{url}");
     }
 }
 
@@ -270,7 +299,11 @@ fn the_listener_is_the_one_asked_for_or_where_the_url_leads() {
         (three, "http://a:8080/",         "",      Ok("web, its port is the URL's, 8080".to_owned())),
         (three, "http://127.0.0.2:9000/", "",      Ok("twin, its port is the URL's, 9000".to_owned())),
         (three, "http://a:8080/",         "admin", Ok("admin, it was asked for".to_owned())),
-        (WEB,   "http://a:81/",           "",      Ok("web, it is the only http listener".to_owned())),
+        (WEB,   "http://a/",              "",      Ok("web, it is the only http listener".to_owned())),
+        (WEB,   "http://a:81/",           "web",   Ok("web, it was asked for".to_owned())),
+        (WEB,   "http://a:81/",           "",      Err("listener: none has the URL's port 81; http listeners are web (0.0.0.0:8080)".into())),
+        (three, "http://a:81/",           "",      Err(format!("listener: none has the URL's port 81; http listeners are {list}"))),
+        (three, "http://a:5432/",         "",      Err(format!("listener: port 5432 is that of db, a tcp listener without routes; http listeners are {list}"))),
         (WEB,   "/",                      "",      Ok("web, it is the only http listener".to_owned())),
         (three, "http://a/",              "",      Err(format!("listener: is needed, because none has the URL's port 80; {all}"))),
         (three, "/",                      "",      Err(format!("listener: is needed, because the URL says no port; {all}"))),

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, thread, time::Duration};
 use clap::Args;
 use lb_common::telemetry::{LogFormat, flags::TraceFlags};
 
-use crate::{
+use crate::observe::{
     access_log::{Destination, Mode},
     explain::Token,
 };
@@ -26,6 +26,20 @@ pub struct Traffic {
         value_parser = lb_proto::duration::parse
     )]
     pub drain_timeout: Duration,
+
+    /// Client connections at once [default: what the limit of open files allows]
+    ///
+    /// Above it, the connection that has idled longest is closed for a new one; if none idles, the new
+    /// one is answered with 503. The limit of open files is raised to the hard one at start.
+    #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<NonZeroUsize>,
+
+    /// Bytes that may wait in buffers, of all connections, besides what each needs to go on
+    ///
+    /// Above it, bodies are not kept for another attempt, and requests whose heads come in pieces are
+    /// answered with 503.
+    #[arg(long, env = "LB_MAX_BUFFER_BYTES", value_name = "BYTES", default_value_t = MAX_BUFFER_BYTES)]
+    pub max_buffer_bytes: usize,
 
     /// How log lines look, text or json; LB_LOG filters them (warn, lb_proxy=debug,info)
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
@@ -54,6 +68,7 @@ pub struct Traffic {
 }
 
 const MAX_WORKERS: usize = 1024;
+const MAX_BUFFER_BYTES: usize = 256 * 1024 * 1024;
 
 impl Traffic {
     /// How many threads carry traffic.
@@ -69,6 +84,8 @@ impl Default for Traffic {
         Self {
             workers: None,
             drain_timeout: Duration::from_secs(30),
+            max_connections: None,
+            max_buffer_bytes: MAX_BUFFER_BYTES,
             log_format: LogFormat::default(),
             access_log: Mode::default(),
             access_log_to: Destination::default(),

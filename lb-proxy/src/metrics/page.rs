@@ -8,10 +8,9 @@ use lb_proto::latency;
 
 use super::{BackendMetrics, Counter, Limits, RouteMetrics, Sharded};
 use crate::{
-    backend_set::BackendSet,
     control::status::{ControlStatus, LastGoodStatus, Running},
-    table::{Route, RoutingTable, Target},
-    worker::Shared,
+    local::Shared,
+    table::{BackendSet, Route, RoutingTable, Target},
 };
 
 /// What a page is written from.
@@ -92,6 +91,11 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     const ACCEPT_ERRORS: &str = "Connections that could not be accepted.";
     page.counter("lb_proxy_accept_errors_total", ACCEPT_ERRORS)
         .value(metrics.sum(|shard| &shard.accept_errors));
+    let opened = metrics.sum(|shard| &shard.tunnels_opened);
+    const TUNNELS: &str = "Connections that switched protocols.";
+    page.counter("lb_proxy_tunnels_total", TUNNELS).value(opened);
+    page.gauge("lb_proxy_tunnels_open", "Tunnels that are open.")
+        .value(opened.saturating_sub(metrics.sum(|shard| &shard.tunnels_closed)));
     page.counter("lb_proxy_unrouted_total", "Requests that no route took.")
         .value(metrics.sum(|shard| &shard.unrouted));
     const REFUSALS: &str = "Answers that the proxy gave instead of a backend's, by Proxy-Status.";
@@ -99,18 +103,30 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     for (reason, count) in metrics.refusals() {
         refusals.sample(&[("error", reason)], count);
     }
-    let access_log = facts.shared.access_log.read();
+    let (written, dropped) = facts.shared.access_log.read();
     const LINES: &str = "Lines of the access log that were written.";
-    page.counter("lb_proxy_access_log_lines_total", LINES).value(access_log.written);
+    page.counter("lb_proxy_access_log_lines_total", LINES).value(written);
     const DROPPED: &str = "Lines of the access log that its sink was too slow for, or refused.";
-    page.counter("lb_proxy_access_log_dropped_total", DROPPED).value(access_log.dropped);
-    const LIMITS: &str = "Times that a limit was reached and a connection closed for it.";
+    page.counter("lb_proxy_access_log_dropped_total", DROPPED).value(dropped);
+    const LIMITS: &str = "Times that a limit was reached.";
     let mut limits = page.counter("lb_proxy_limits_hit_total", LIMITS);
     type Read = fn(&Limits) -> &Counter;
-    let read: [(&str, Read); 3] = [
-        ("idle_timeout", |limits| &limits.idle_timeout),
+    let read: [(&str, Read); 15] = [
+        ("body_timeout", |limits| &limits.body_timeout),
+        ("descriptors", |limits| &limits.descriptors),
         ("header_timeout", |limits| &limits.header_timeout),
+        ("idle_timeout", |limits| &limits.idle_timeout),
+        ("max_buffer_bytes", |limits| &limits.max_buffer_bytes),
+        ("max_connections", |limits| &limits.max_connections),
+        ("max_connections_per_client", |limits| &limits.max_connections_per_client),
+        ("max_header_bytes", |limits| &limits.max_header_bytes),
+        ("max_request_bytes", |limits| &limits.max_request_bytes),
+        ("max_requests_per_connection", |limits| &limits.max_requests_per_connection),
+        ("max_target_bytes", |limits| &limits.max_target_bytes),
         ("pool_max_idle", |limits| &limits.pool_idle),
+        ("stream_idle_timeout", |limits| &limits.stream_idle_timeout),
+        ("tunnel_idle_timeout", |limits| &limits.tunnel_idle_timeout),
+        ("write_timeout", |limits| &limits.write_timeout),
     ];
     for (limit, read) in read {
         limits.sample(&[("limit", limit)], metrics.sum(|shard| read(&shard.limits)));
@@ -154,7 +170,7 @@ fn routes(table: &RoutingTable, page: &mut Page) {
 
 fn backends(table: &RoutingTable, now: u64, page: &mut Page) {
     let mut sets: Vec<(&str, &BackendSet)> =
-        table.backend_sets.iter().map(|(name, set)| (name.as_str(), &**set)).collect();
+        table.backend_sets().map(|(name, set)| (name.as_str(), &**set)).collect();
     sets.sort_by_key(|(name, _)| *name);
 
     const SECONDS: &str = "From an attempt's start to the response's head, or to its time-out.";

@@ -1,67 +1,125 @@
-//! Idle connections, kept by each worker for itself: no lock, and no request changes its thread.
+//! Idle connections to backends, kept by each worker for itself: no lock, and no request changes its
+//! thread.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
-    task::{Context, Waker},
+    sync::{Arc, Weak},
 };
 
-use lb_common::spec::PoolLimits;
-
-use super::Connection;
 use lb_routing::backend::{Live, Millis};
 
-#[derive(Debug, Default)]
-pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
+use crate::{
+    metrics::{BackendMetrics, Sharded},
+    net::stream::Stream,
+    table::Pick,
+};
+
+/// By the id of the backend's live part.
+#[derive(Debug)]
+pub struct Pool {
+    /// Which shard of the counters is this worker's.
+    worker: usize,
+    backends: RefCell<HashMap<u64, Backend, Plain>>,
+}
+
+#[derive(Debug)]
+struct Backend {
+    /// Gone when the backend is.
+    live: Weak<Live>,
+    metrics: Arc<Sharded<BackendMetrics>>,
+    idle: Vec<Idle>,
+}
 
 #[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    stream: Stream,
     until: Millis,
 }
 
+/// Ids are counted by this process, so nobody can choose them to collide.
+type Plain = std::hash::BuildHasherDefault<Counted>;
+
+#[derive(Debug, Default)]
+pub struct Counted(u64);
+
+impl std::hash::Hasher for Counted {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    /// Spreads to the high bits, which a map looks at first (Fibonacci hashing).
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Pool {
+    pub fn new(worker: usize) -> Self {
+        Self { worker, backends: RefCell::default() }
+    }
+
     /// The connection that was used last, if one is alive: the older ones may then grow too old.
-    pub fn take(&self, live: &Live, now: Millis, cx: &mut Context<'_>) -> Option<Connection> {
-        let mut idle = self.0.borrow_mut();
-        let connections = idle.get_mut(&live.id)?;
-        while let Some(mut candidate) = connections.pop() {
-            if now < candidate.until && candidate.connection.is_idle(cx) {
-                return Some(candidate.connection);
+    pub fn take(&self, live: &Live, now: Millis) -> Option<Stream> {
+        let mut backends = self.backends.borrow_mut();
+        let backend = backends.get_mut(&live.id)?;
+        let mut found = None;
+        while let Some(mut candidate) = backend.idle.pop() {
+            if now < candidate.until && candidate.stream.is_silent() {
+                found = Some(candidate.stream);
+                break;
             }
         }
-        None
+        backend.count(self.worker);
+        found
     }
 
     /// Keeps a connection, unless there are enough. Returns whether it does.
-    pub fn put(
-        &self,
-        live: &Live,
-        connection: Connection,
-        limits: &PoolLimits,
-        now: Millis,
-    ) -> bool {
-        let mut idle = self.0.borrow_mut();
-        let connections = idle.entry(live.id).or_default();
-        let has_room = connections.len() < limits.max_idle;
+    pub fn put(&self, pick: &Pick, stream: Stream, now: Millis) -> bool {
+        let limits = &pick.set().spec.pool;
+        let live = &pick.backend().live;
+        let mut backends = self.backends.borrow_mut();
+        let backend = backends.entry(live.id).or_insert_with(|| Backend {
+            live: Arc::downgrade(live),
+            metrics: Arc::clone(pick.all_metrics()),
+            idle: Vec::new(),
+        });
+        let has_room = backend.idle.len() < limits.max_idle;
         if has_room {
             let lifetime = u64::try_from(limits.idle_timeout.as_millis()).unwrap_or(u64::MAX);
-            connections.push(Idle { connection, until: now.saturating_add(lifetime) });
+            backend.idle.push(Idle { stream, until: now.saturating_add(lifetime) });
+            backend.count(self.worker);
         }
         has_room
     }
 
-    /// Connections to a backend that idle.
-    pub fn idle(&self, live: &Live) -> usize {
-        self.0.borrow().get(&live.id).map_or(0, Vec::len)
+    /// Closes what is too old, what its backend closed, and what leads to a backend that is gone.
+    pub fn sweep(&self, now: Millis) {
+        self.backends.borrow_mut().retain(|_, backend| {
+            let is_known = backend.live.strong_count() > 0;
+            backend.idle.retain_mut(|idle| is_known && now < idle.until && idle.stream.is_silent());
+            backend.count(self.worker);
+            !backend.idle.is_empty()
+        });
     }
 
-    /// Closes what is too old, what its backend closed, and what leads to a backend that is gone.
-    pub fn sweep(&self, now: Millis, is_known: impl Fn(u64) -> bool) {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.0.borrow_mut().retain(|id, connections| {
-            connections.retain_mut(|idle| now < idle.until && idle.connection.is_idle(&mut cx));
-            is_known(*id) && !connections.is_empty()
-        });
+    /// Closes all, so that others may have their descriptors.
+    pub fn clear(&self) {
+        for (_, mut backend) in self.backends.borrow_mut().drain() {
+            backend.idle.clear();
+            backend.count(self.worker);
+        }
+    }
+}
+
+impl Backend {
+    fn count(&self, worker: usize) {
+        self.metrics.of(worker).idle.set(self.idle.len() as u64);
     }
 }

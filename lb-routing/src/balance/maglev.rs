@@ -8,7 +8,9 @@
 //!
 //! # Invariants
 //!
-//! - A table depends on names and weights only, not on their order, health or addresses.
+//! - A table depends on names, weights and the configured size only, not on the members' order,
+//!   health, addresses or number. With a size that goes by their number, one backend more or less
+//!   could move nearly all keys (93% of them at 13 and 14).
 //! - Entries are positions in the order of the names, so tables with another list can share one.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -17,18 +19,15 @@ use lb_common::id::BackendName;
 
 use super::hash;
 
-/// Primes, and the members up to which each is used. Thousands of entries a member keep what moves
-/// in a change of membership near its minimum; beyond that, a hundred keep shares within 1%.
-const SIZES: [(u32, usize); 3] = [(65_537, 13), (655_373, 6_553), (5_000_011, usize::MAX)];
-
 #[derive(Debug)]
 pub struct Table {
     /// What it was built for, in order.
     members: Box<[(BackendName, u32)]>,
+    size: u32,
     entries: Entries,
 }
 
-/// As narrow as they can be: the smallest table is 128 KiB and stays in a core's own cache.
+/// As narrow as they can be: the default table is 128 KiB and stays in a core's own cache.
 #[derive(Debug)]
 enum Entries {
     Narrow(Box<[u16]>),
@@ -47,23 +46,18 @@ const FREE: u32 = u32::MAX;
 // === impl Table ===
 
 impl Table {
-    /// Members are sorted by name, and have weights above zero.
-    pub fn new(members: Box<[(BackendName, u32)]>) -> Self {
-        let sizes = SIZES.into_iter();
-        let size = sizes.filter(|(_, most)| members.len() <= *most).map(|(size, _)| size).next();
-        Self::with_size(members, size.unwrap_or(SIZES[2].0))
-    }
-
-    fn with_size(members: Box<[(BackendName, u32)]>, size: u32) -> Self {
+    /// Members are sorted by name, and have weights above zero. The size is a prime. A member's
+    /// share is exact to one entry: a size of a hundred times the members keeps it within 1%.
+    pub fn new(members: Box<[(BackendName, u32)]>, size: u32) -> Self {
         let entries = fill(&members, size);
         let narrow: Result<Box<[u16]>, _> = entries.iter().map(|&e| u16::try_from(e)).collect();
         let entries = narrow.map_or(Entries::Wide(entries), Entries::Narrow);
-        Self { members, entries }
+        Self { members, size, entries }
     }
 
     /// Whether it is what [`Self::new`] would return for these.
-    pub fn is_for(&self, members: &[(BackendName, u32)]) -> bool {
-        *self.members == *members
+    pub fn is_for(&self, members: &[(BackendName, u32)], size: u32) -> bool {
+        self.size == size && *self.members == *members
     }
 
     /// The position of the key's member, or `None` if there are no members.
@@ -117,7 +111,7 @@ impl Walk {
     }
 
     fn step(&mut self, size: u32) {
-        // Both are below the size, which is far below 2³¹.
+        // Both are below the size, which is a few million at most.
         self.next += self.skip;
         if self.next >= size {
             self.next -= size;
@@ -138,6 +132,11 @@ mod tests {
         members.into()
     }
 
+    /// Of the default size.
+    fn table(weights: impl IntoIterator<Item = u32>) -> Table {
+        Table::new(members(weights), 65_537)
+    }
+
     /// Entries of each member.
     fn shares(table: &Table) -> Vec<u32> {
         let mut counts = vec![0; table.members.len()];
@@ -152,7 +151,7 @@ mod tests {
     #[test]
     fn the_largest_share_is_one_entry_above_the_average() {
         for (n, largest) in [(10, 6_554), (100, 656), (1_000, 66)] {
-            let shares = shares(&Table::with_size(members(vec![1; n]), 65_537));
+            let shares = shares(&table(vec![1; n]));
             assert_eq!(shares.iter().copied().max(), Some(largest), "{n} members");
             assert_eq!(shares.iter().copied().min(), Some(largest - 1), "{n} members");
         }
@@ -160,36 +159,53 @@ mod tests {
 
     #[test]
     fn weights_give_envoys_shares() {
-        assert_eq!(shares(&Table::new(members([1, 2]))), [21_846, 43_691]);
-        assert_eq!(shares(&Table::new(members([100, 200]))), [21_846, 43_691]);
+        assert_eq!(shares(&table([1, 2])), [21_846, 43_691]);
+        assert_eq!(shares(&table([100, 200])), [21_846, 43_691]);
     }
 
     #[test]
     fn everyone_has_an_entry_however_light() {
         let mut weights = vec![1; 200];
         weights[17] = 65_535;
-        let shares = shares(&Table::new(members(weights)));
+        let shares = shares(&table(weights));
         assert_eq!(shares.iter().filter(|share| **share == 0).count(), 0);
     }
 
+    /// The size went by the number of members, and was another one above 13 and 6,553: draining one
+    /// of 14 moved 93% of the keys. It is the first member that goes, so that the position of each
+    /// other one changes.
     #[test]
-    fn a_large_set_gets_a_larger_table() {
-        let len = |n: usize| match Table::new(members(vec![1; n])).entries {
-            Entries::Narrow(entries) => entries.len(),
-            Entries::Wide(_) => panic!("{n} positions fit 16 bits"),
-        };
-        assert_eq!([len(1), len(13), len(14)], [65_537, 65_537, 655_373]);
-    }
-
-    #[test]
-    fn sizes_are_primes() {
-        for (size, _) in SIZES {
-            assert!((2..).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
+    fn one_member_less_moves_its_own_keys_and_less_than_a_hundredth_of_the_others() {
+        for (n, size) in
+            [(14, 65_537), (13, 65_537), (100, 65_537), (6_554, 65_537), (6_554, 655_373)]
+        {
+            let all = Table::new(members(vec![1; n]), size);
+            let fewer = Table::new(all.members[1..].into(), size);
+            let (mut its_own, mut of_others) = (0usize, 0);
+            for key in (0..100_000).map(hash::spread) {
+                let is = fewer.get(key).map(|member| member + 1);
+                match all.get(key) {
+                    Some(0) => its_own += 1,
+                    was if was != is => of_others += 1,
+                    _ => {}
+                }
+            }
+            let expected = 100_000 / n;
+            assert!(its_own.abs_diff(expected) <= 10 + expected / 20, "{its_own} of one in {n}");
+            assert!(of_others < 1_000, "{of_others} of the others in {n}, {size}");
         }
     }
 
     #[test]
+    fn a_table_of_another_size_is_another_table() {
+        let table = table([1, 2]);
+        let members = members([1, 2]);
+        assert!(table.is_for(&members, 65_537) && !table.is_for(&members, 655_373));
+        assert!(!table.is_for(&members[1..], 65_537));
+    }
+
+    #[test]
     fn no_members_have_no_key() {
-        assert_eq!(Table::new(Box::default()).get(7), None);
+        assert_eq!(table([]).get(7), None);
     }
 }

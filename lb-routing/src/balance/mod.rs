@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | [`round_robin`] | one cursor for all workers | O(1) | its turns are drawn by weight |
 //! | [`random`] | none | O(1) | drawn again |
-//! | [`least_connections`] | in-flight counts of the backends | two draws, or a scan of up to 8 | not a candidate |
+//! | [`least_connections`] | in-flight counts of the backends | two draws by weight, O(log n), or a scan of up to 8 | not a candidate |
 //! | [`consistent_hash`] | none | Maglev O(1), rendezvous O(n) | its keys go to their next in rank |
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub mod random;
 pub mod rendezvous;
 pub mod round_robin;
 pub mod schedule;
+mod shares;
 
 use self::{
     consistent_hash::ConsistentHash, least_connections::LeastConnections, random::Random,
@@ -88,9 +89,7 @@ pub fn build(
     match spec {
         Balance::RoundRobin => Box::new(RoundRobin::new(backends, carry, rng)),
         Balance::LeastConnections => Box::new(LeastConnections::new(backends)),
-        Balance::ConsistentHash(hash) => {
-            Box::new(ConsistentHash::new(hash.algorithm, backends, carry))
-        }
+        Balance::ConsistentHash(hash) => Box::new(ConsistentHash::new(hash, backends, carry)),
         Balance::Random => Box::new(Random::new(backends)),
     }
 }
@@ -125,7 +124,7 @@ mod tests {
     fn policies() -> Vec<Balance> {
         let hash = |algorithm| {
             let (key, function) = (HashKey::Path, HashFunction::Xxh3);
-            Balance::ConsistentHash(Hash { key, algorithm, function })
+            Balance::ConsistentHash(Hash { key, algorithm, function, table_size: 65_537 })
         };
         vec![
             Balance::RoundRobin,

@@ -1,18 +1,19 @@
 //! Why each route does or does not take a request.
 //!
 //! What is chosen comes out of the walk and the predicates of [`Routes::find`] themselves. That a
-//! walk does not lead to a route is told by its host and path, whose look-ups by hash have no
-//! reason to give.
+//! walk does not lead to a route is told by its host and path, because the walk has no reason to
+//! give.
 
-use std::{fmt, ptr, sync::Arc};
+use std::{borrow::Cow, fmt, ptr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method};
 use lb_common::spec::{self, HostMatch, PathMatch};
 
 use super::{
-    Candidate, Candidates, Paths, Routes, Subject, lower_host, rank, takes, takes_header,
+    Candidate, Candidates, Host, Key, Path, Routes, Subject, Trie, takes, takes_header,
     takes_method,
 };
+use crate::field;
 
 /// How much of a request's text a reason quotes, in bytes.
 const MOST_QUOTED: usize = 100;
@@ -39,9 +40,9 @@ pub enum Standing<'a> {
 #[derive(Debug)]
 pub enum Mismatch<'a> {
     Host { host: String, wanted: &'a HostMatch },
-    Path { path: &'a str, wanted: &'a PathMatch },
-    Method { method: &'a Method, wanted: &'a Method },
-    Header { given: Vec<&'a HeaderValue>, name: &'a HeaderName, wanted: Option<&'a HeaderValue> },
+    Path { path: Cow<'a, str>, wanted: &'a PathMatch },
+    Method { method: Cow<'a, str>, wanted: &'a Method },
+    Header { given: Vec<Cow<'a, str>>, name: &'a HeaderName, wanted: Option<&'a HeaderValue> },
 }
 
 /// Not more of a text than a reader wants to see.
@@ -64,10 +65,10 @@ impl<R> Routes<R> {
         {
             Some(0) => Standing::Chosen,
             Some(_) => Standing::Surpassed,
-            None => Standing::Mismatched(mismatches(&candidate.spec, subject)),
+            None => Standing::Mismatched(candidate.mismatches(subject)),
         };
         let mut all: Vec<_> = self.candidates().collect();
-        all.sort_by(|a, b| rank(&a.spec).cmp(&rank(&b.spec)));
+        all.sort_by(|a, b| a.rank().cmp(&b.rank()));
         all.into_iter()
             .map(|candidate| Verdict {
                 route: &candidate.spec,
@@ -78,60 +79,61 @@ impl<R> Routes<R> {
     }
 
     fn candidates(&self) -> impl Iterator<Item = &Candidate<R>> {
-        let hosts = self.exact_hosts.values().chain(self.wildcard_hosts.values());
-        hosts.chain([&self.any_host]).flat_map(Paths::candidates)
+        let alike = self.hosts.values().flat_map(Trie::values);
+        alike.flat_map(|Candidates(candidates)| candidates)
     }
 }
 
-impl<R> Paths<R> {
-    fn candidates(&self) -> impl Iterator<Item = &Candidate<R>> {
-        let Self { exact, slash_prefix, segment_prefix, any } = self;
-        let by_path = exact.values().chain(slash_prefix.values()).chain(segment_prefix.values());
-        by_path.chain([any]).flat_map(|Candidates(candidates)| candidates)
+impl<R> Candidate<R> {
+    fn mismatches<'a>(&'a self, subject: &Subject<'a>) -> Vec<Mismatch<'a>> {
+        let matches = &self.spec.matches;
+        let mut mismatches = Vec::new();
+        let host = Host::of(subject.host);
+        if !takes_host(&matches.host, &host) {
+            mismatches.push(Mismatch::Host { host: host.to_lower(), wanted: &matches.host });
+        }
+        if !takes_path(self.path(), &Path(subject.path)) {
+            let path = String::from_utf8_lossy(subject.path);
+            mismatches.push(Mismatch::Path { path, wanted: self.path() });
+        }
+        let method = subject.request.method_text();
+        if let Some(wanted) = &matches.method
+            && !takes_method(matches, method)
+        {
+            let method = String::from_utf8_lossy(method);
+            mismatches.push(Mismatch::Method { method, wanted });
+        }
+        let missed = matches.headers.iter().filter(|header| !takes_header(header, subject.request));
+        mismatches.extend(missed.map(|(name, wanted)| Mismatch::Header {
+            given: field::values(subject.request, name).map(String::from_utf8_lossy).collect(),
+            name,
+            wanted: wanted.as_ref(),
+        }));
+        mismatches
     }
 }
 
-fn mismatches<'a>(route: &'a spec::Route, subject: &Subject<'a>) -> Vec<Mismatch<'a>> {
-    let matches = &route.matches;
-    let mut mismatches = Vec::new();
-    let host = lower_host(subject.host);
-    if !takes_host(&matches.host, &host) {
-        mismatches.push(Mismatch::Host { host: host.into_owned(), wanted: &matches.host });
-    }
-    if !takes_path(&matches.path, subject.path) {
-        mismatches.push(Mismatch::Path { path: subject.path, wanted: &matches.path });
-    }
-    if let Some(wanted) = &matches.method
-        && !takes_method(matches, subject.method)
-    {
-        mismatches.push(Mismatch::Method { method: subject.method, wanted });
-    }
-    let missed = matches.headers.iter().filter(|header| !takes_header(header, subject.headers));
-    mismatches.extend(missed.map(|(name, wanted)| Mismatch::Header {
-        given: subject.headers.get_all(name).iter().collect(),
-        name,
-        wanted: wanted.as_ref(),
-    }));
-    mismatches
-}
-
-/// Whether the walk for this host, which is in lower case and without a port, would come by.
-fn takes_host(wanted: &HostMatch, host: &str) -> bool {
+/// Whether the walk for this host would come by.
+fn takes_host(wanted: &HostMatch, host: &Host<'_>) -> bool {
+    let ends_with = |text: &str| {
+        let from_end: Vec<u8> = text.bytes().rev().collect();
+        host.goes_on_with(0, &from_end)
+    };
     match wanted {
         HostMatch::Any => true,
-        HostMatch::Wildcard(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        HostMatch::Exact(wanted) => host == wanted,
+        HostMatch::Wildcard(suffix) => ends_with(suffix) && host.is_taken_at(suffix.len()),
+        HostMatch::Exact(wanted) => ends_with(wanted) && host.len() == wanted.len(),
     }
 }
 
 /// Whether the walk for this path would come by.
-fn takes_path(wanted: &PathMatch, path: &str) -> bool {
+fn takes_path(wanted: &PathMatch, path: &Path<'_>) -> bool {
     match wanted {
         PathMatch::Any => true,
-        PathMatch::Exact(wanted) => path == wanted,
-        PathMatch::Prefix(prefix) => path
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/')),
+        PathMatch::Exact(wanted) => path.0 == wanted.as_bytes(),
+        PathMatch::Prefix(prefix) => {
+            path.goes_on_with(0, prefix.as_bytes()) && path.is_taken_at(prefix.len())
+        }
     }
 }
 
@@ -162,7 +164,7 @@ impl fmt::Display for Mismatch<'_> {
                 }
             }
             Self::Method { method, wanted } => {
-                write!(f, "method: {} is not {wanted}", Quoted(method.as_str()))
+                write!(f, "method: {} is not {wanted}", Quoted(method))
             }
             Self::Header { given, name, .. } if given.is_empty() => {
                 write!(f, "headers: {name} is missing")
@@ -170,8 +172,7 @@ impl fmt::Display for Mismatch<'_> {
             Self::Header { given, name, wanted } => {
                 write!(f, "headers: {name} is ")?;
                 for (i, value) in given.iter().enumerate() {
-                    let value = String::from_utf8_lossy(value.as_bytes());
-                    write!(f, "{}\"{}\"", if i == 0 { "" } else { ", " }, Quoted(&value))?;
+                    write!(f, "{}\"{}\"", if i == 0 { "" } else { ", " }, Quoted(value))?;
                 }
                 match wanted.map(|wanted| String::from_utf8_lossy(wanted.as_bytes())) {
                     Some(wanted) => write!(f, ", not \"{wanted}\""),
@@ -194,14 +195,15 @@ impl fmt::Display for Quoted<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use lb_common::spec::PathNormalization::{Match, Off};
 
     use super::*;
     use crate::fixture;
 
-    fn routes(toml: &str) -> Routes<String> {
+    fn routes(normalization: spec::PathNormalization, toml: &str) -> Routes<String> {
         let state = fixture::desired(toml);
-        Routes::new(state.routes.values().map(|route| (Arc::clone(route), route.name.to_string())))
+        let routes = state.routes.values();
+        Routes::new(normalization, routes.map(|route| (Arc::clone(route), route.name.to_string())))
     }
 
     /// A random match of few enough words that many requests meet it.
@@ -225,21 +227,19 @@ mod tests {
         parts.join(", ")
     }
 
-    fn random_headers(rng: &mut fastrand::Rng) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn random_fields(rng: &mut fastrand::Rng) -> Vec<String> {
+        let mut fields = Vec::new();
         for name in ["x-a", "x-b"] {
-            for _ in 0..rng.u8(..3) {
-                let value = ["1", "2", "3"][rng.usize(..3)];
-                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-            }
+            fields.extend((0..rng.u8(..3)).map(|_| format!("{name}: {}", rng.u8(1..4))));
         }
-        headers
+        fields
     }
 
     #[test]
     fn what_is_explained_is_what_is_found_for_any_request() {
-        let hosts = ["a.test", "A.B.Test:80", "c.a.b.test", "x.test", "test", "b.test.", "org", ""];
-        let paths = ["/", "/a", "/a/", "/a/b", "/a/b/", "/a/bc", "/a/b/c", "/ab", "/abc/d", "*"];
+        let hosts = ["a.test", "A.B.Test:80", "c.a.b.test", "x.test", "test", "b.test.", ".test"];
+        let paths =
+            ["/", "/a", "/a/", "//a/x/../%62", "/a/b/", "/a/bc", "/a/b/c", "/ab", "/abc/d", "*"];
         let mut outcomes = [0; 3];
         for seed in 0..40 {
             let mut rng = fastrand::Rng::with_seed(seed);
@@ -252,16 +252,18 @@ mod tests {
                     )
                 })
                 .collect();
-            let routes = routes(&toml);
+            let normalization = if seed % 4 == 0 { Off } else { Match };
+            let routes = routes(normalization, &toml);
             for _ in 0..250 {
-                let method = [Method::GET, Method::POST, Method::PUT][rng.usize(..3)].clone();
-                let headers = random_headers(&mut rng);
-                let subject = Subject {
-                    host: hosts[rng.usize(..hosts.len())],
-                    path: paths[rng.usize(..paths.len())],
-                    method: &method,
-                    headers: &headers,
-                };
+                let path = paths[rng.usize(..paths.len())];
+                let method = ["GET", "POST", "PUT"][rng.usize(..3)];
+                let method = if path == "*" { "OPTIONS" } else { method };
+                let mut fields = random_fields(&mut rng);
+                fields.push(format!("host: {}", hosts[rng.usize(..hosts.len())]));
+                let fields: Vec<_> = fields.iter().map(String::as_str).collect();
+                let request = fixture::request(&format!("{method} {path} HTTP/1.1"), &fields);
+                let mut scratch = Vec::new();
+                let subject = Subject::of(&request, normalization, &mut scratch);
                 let verdicts = routes.explain(&subject);
                 assert_eq!(verdicts.len(), 30, "seed {seed}: {subject:?}");
 
@@ -281,7 +283,8 @@ mod tests {
                 assert_eq!(chosen, Vec::from_iter(found), "seed {seed}: {subject:?}");
                 // What does not match has a reason, and what matches has none.
                 for verdict in &verdicts {
-                    let reasons = mismatches(verdict.route, &subject);
+                    let candidate = routes.candidates().find(|c| ptr::eq(&c.found, verdict.found));
+                    let reasons = candidate.expect("all are there").mismatches(&subject);
                     let mismatched = matches!(verdict.standing, Standing::Mismatched(_));
                     assert_eq!(mismatched, !reasons.is_empty(), "seed {seed}: {subject:?}");
                 }
@@ -293,10 +296,6 @@ mod tests {
 
     #[test]
     fn each_condition_that_fails_is_told_with_what_was_given_and_what_is_wanted() {
-        let headers: HeaderMap = [("x-a", "1"), ("x-a", "2")]
-            .into_iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect();
         let long = format!("/{}", "x".repeat(200));
         #[rustfmt::skip]
         let cases = [
@@ -311,11 +310,14 @@ mod tests {
             ("host = 'b.test', method = 'PUT'", "/other", "host: a.test is not b.test; method: GET is not PUT"),
         ];
         for (matches, path, expected) in cases {
-            let routes = routes(&format!(
+            let toml = format!(
                 "[[routes]]\nname = 'r'\nmatch = {{ {matches} }}\nanswer = {{ status = 200 }}\n"
-            ));
-            let subject =
-                Subject { host: "A.Test:80", path, method: &Method::GET, headers: &headers };
+            );
+            let routes = routes(Match, &toml);
+            let fields = ["host: A.Test:80", "x-a: 1", "X-A: 2"];
+            let request = fixture::request(&format!("GET {path} HTTP/1.1"), &fields);
+            let mut scratch = Vec::new();
+            let subject = Subject::of(&request, Match, &mut scratch);
             let verdicts = routes.explain(&subject);
             let Standing::Mismatched(reasons) = &verdicts[0].standing else {
                 panic!("{verdicts:?}")
@@ -323,7 +325,7 @@ mod tests {
             let told: Vec<_> = reasons.iter().map(ToString::to_string).collect();
             assert_eq!(told.join("; "), expected);
         }
-        let quoted = Mismatch::Path { path: &long, wanted: &PathMatch::Exact("/y".into()) };
+        let quoted = Mismatch::Path { path: long.into(), wanted: &PathMatch::Exact("/y".into()) };
         assert_eq!(quoted.to_string(), format!("path: /{}... is not /y", "x".repeat(99)));
     }
 }

@@ -1,0 +1,150 @@
+//! A client's connection: who it is, what was read of it and not used yet, and what is on its way
+//! to it.
+
+use std::{
+    cell::OnceCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use lb_common::clock;
+use lb_http::h1::BodyDecoder;
+
+use crate::{
+    connections::Id,
+    local::{Held, Local},
+    metrics::RouteMetrics,
+    net::{outbox::Outbox, stream::Stream, timer::LazyTimer},
+    table::Presence,
+};
+
+/// Who a connection is from.
+#[derive(Debug)]
+pub struct Client {
+    pub peer: SocketAddr,
+    /// The peer's address as a field has it.
+    pub forwarded_for: Box<str>,
+    /// Of the listener that accepted it.
+    pub presence: Arc<Presence>,
+    pub id: Id,
+    /// What all of its lines in the access log have in common, once there is one.
+    pub log_part: OnceCell<Box<[u8]>>,
+    /// For whatever its requests wait for; it has one at a time.
+    pub timer: LazyTimer,
+}
+
+#[derive(Debug)]
+pub struct Downstream {
+    pub client: Rc<Client>,
+    pub stream: Stream,
+    /// What was read and is not used yet.
+    pub input: Vec<u8>,
+    pub outbox: Outbox,
+    /// How far its latest request's body has been read.
+    pub body: BodyDecoder,
+    /// When the client was seen to have ended its side. It may still read.
+    pub ended: Option<Instant>,
+    /// Bytes of requests that were used so far.
+    pub used: u64,
+    /// Of `used`, and of what was written, what is counted already.
+    counted: (u64, u64),
+    held: Held,
+}
+
+/// So much is read ahead of what is asked for, to notice when the client goes.
+const AHEAD: usize = 16 * 1024;
+
+impl Client {
+    pub fn new(peer: SocketAddr, presence: Arc<Presence>, id: Id) -> Self {
+        Self {
+            peer,
+            forwarded_for: peer.ip().to_canonical().to_string().into(),
+            presence,
+            id,
+            log_part: OnceCell::new(),
+            timer: LazyTimer::default(),
+        }
+    }
+}
+
+impl Downstream {
+    pub fn new(local: &Rc<Local>, client: Rc<Client>, stream: Stream) -> Self {
+        Self {
+            client,
+            stream,
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            body: BodyDecoder::Empty,
+            ended: None,
+            used: 0,
+            counted: (0, 0),
+            held: Held::new(local),
+        }
+    }
+
+    /// Reads on into `input`. Ready with nothing when the client has ended its side.
+    pub fn poll_more(&mut self, local: &Local, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.ended.is_some() {
+            return Poll::Ready(Ok(0));
+        }
+        let filled = ready!(local.hot.poll_fill(&mut self.stream, cx))?;
+        if filled.is_empty() {
+            self.ended = Some(clock::now());
+        } else {
+            if self.input.capacity() == 0 {
+                self.input = local.buffer();
+            }
+            local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
+        }
+        Poll::Ready(Ok(filled.len()))
+    }
+
+    /// Watches a client from whom nothing is expected: notices its end, and reads what it sends ahead
+    /// up to a limit.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn watch(&mut self, local: &Local, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.ended.is_none() && self.input.len() < AHEAD {
+            match self.poll_more(local, cx) {
+                Poll::Ready(Ok(0)) | Poll::Pending => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what has gone through since the last call.
+    pub fn count(&mut self, metrics: &RouteMetrics) {
+        let now = (self.used, self.outbox.written());
+        metrics.received_bytes.add(now.0 - self.counted.0);
+        metrics.sent_bytes.add(now.1 - self.counted.1);
+        self.counted = now;
+    }
+
+    /// What has gone through since the last call is of no route.
+    pub fn count_nothing(&mut self) {
+        self.counted = (self.used, self.outbox.written());
+    }
+
+    /// The first bytes of the input were used.
+    pub fn consume(&mut self, local: &Local, bytes: usize) {
+        self.used += bytes as u64;
+        if self.input.len() <= bytes {
+            local.recycle_buffer(std::mem::take(&mut self.input));
+        } else {
+            self.input.drain(..bytes);
+        }
+    }
+
+    /// Counts what it holds in buffers, and `more` bytes besides.
+    pub fn hold(&mut self, more: usize) {
+        let own = self.input.capacity() + self.outbox.capacity() + self.body.buffered();
+        self.held.set(own + more);
+    }
+}

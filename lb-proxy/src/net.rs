@@ -1,0 +1,8 @@
+//! Sockets, and what their bytes go through. Knows nothing of HTTP or of the routing table.
+
+pub mod files;
+pub mod hot;
+pub mod listen;
+pub mod outbox;
+pub mod stream;
+pub mod timer;

@@ -1,0 +1,74 @@
+//! A connection's bytes, whatever they go through.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// The one kind there is; TLS has its place here.
+#[derive(Debug)]
+pub struct Stream(TcpStream);
+
+impl Stream {
+    pub fn new(stream: TcpStream) -> Self {
+        Self(stream)
+    }
+
+    /// Returns how many bytes came; none at the end.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        // Unlike `try_read`, it knows that a read which leaves room has found all there was, and
+        // asks the kernel no second time.
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    /// Whether a read would find something: bytes, the end or an error.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    /// Tells the other side that nothing more comes.
+    pub fn end_writing(&mut self) -> io::Result<()> {
+        match Pin::new(&mut self.0).poll_shutdown(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Whether it is open and nothing has come. Costs no system call as a rule.
+    pub fn is_silent(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.0.poll_read_ready(&mut cx).is_pending() {
+            return true;
+        }
+        // A read that filled its buffer has left this mark behind, although nothing more was there.
+        matches!(self.0.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closing it is to look like a failure to the other side.
+    pub fn reset_when_closed(&self) {
+        // If that fails, it looks like an end.
+        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
+    }
+}

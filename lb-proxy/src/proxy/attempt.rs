@@ -1,0 +1,163 @@
+//! One attempt: a request to one backend, up to the head of its response.
+
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
+
+use lb_common::clock;
+use lb_http::{
+    h1::encode::{self, ToBackend},
+    message::Request,
+};
+use lb_routing::{backend::InFlight, outlier::Failure};
+
+use super::{
+    error::{AttemptError, ClientError},
+    exchange::{Exchange, HeadError, Sides},
+};
+use crate::{
+    observe::record::Record,
+    table::Pick,
+    upstream::{
+        connect::{ConnectError, connect},
+        lease::Lease,
+    },
+};
+
+pub struct Attempt<'a> {
+    pub pick: &'a Pick,
+    /// As backends get it.
+    pub target: &'a [u8],
+    pub via: bool,
+    pub asks_for_upgrade: bool,
+    /// When it starts.
+    pub now: Instant,
+}
+
+/// Clients that give up sooner say nothing about a backend.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Attempt<'_> {
+    /// Tries the backend. Tells outlier ejection of a failure; a success is one only when the
+    /// response's end has come.
+    pub async fn run(
+        &self,
+        sides: &mut Sides<'_>,
+        record: &mut Record,
+    ) -> Result<Exchange, AttemptError> {
+        let pick = self.pick;
+        pick.metrics(sides.local.index).attempts.increment();
+        let result = self.send(sides, record).await;
+        let took = clock::now() - self.now;
+        if matches!(result, Ok(_) | Err(AttemptError::Timeout(_))) {
+            pick.record_attempt(sides.local.index, took);
+        }
+        let failure = match &result {
+            Ok(exchange) => (exchange.response.status >= 500).then_some(Failure::Status),
+            // One alone is nobody's fault. One after another, they say that it hangs.
+            Err(AttemptError::Client(ClientError::Gone)) => {
+                let waited = sides.down.ended.map_or(took, |ended| ended - self.now);
+                (PATIENCE <= waited).then_some(Failure::Timeout)
+            }
+            Err(error) => error.failure(),
+        };
+        if let Some(failure) = failure {
+            sides.local.record_failure(pick, failure);
+        }
+        result
+    }
+
+    /// A connection that idled may have been closed by its backend meanwhile. That is nobody's
+    /// failure: the request goes out again on another one, if it has not been sent or may be sent
+    /// twice, and on a new one at the latest, so that one attempt never sends a third time.
+    async fn send(
+        &self,
+        sides: &mut Sides<'_>,
+        record: &mut Record,
+    ) -> Result<Exchange, AttemptError> {
+        let mut was_stale = false;
+        loop {
+            let lease = self.lease(sides, record, was_stale).await?;
+            let is_reused = lease.is_reused;
+            let request = &record.request;
+            let head = self.head(sides, record);
+            let mut exchange =
+                Exchange::new(sides.local, lease, request, head, self.asks_for_upgrade);
+            match poll_fn(|cx| exchange.poll_head(sides, self.now, cx)).await {
+                Ok(()) if exchange.response.status == 101 && !is_asked(&exchange, request) => {
+                    return Err(AttemptError::Malformed("101 to another protocol"));
+                }
+                Ok(()) => return Ok(exchange),
+                Err(HeadError::Failed(error)) => return Err(error),
+                Err(HeadError::Unsent) if is_reused && sides.upload.is_replayable() => {}
+                Err(HeadError::Stale)
+                    if request.method.is_idempotent() && sides.upload.is_replayable() =>
+                {
+                    was_stale = true;
+                }
+                Err(HeadError::Unsent | HeadError::Stale) => return Err(AttemptError::Closed),
+            }
+        }
+    }
+
+    /// A connection that idled, or a new one.
+    async fn lease(
+        &self,
+        sides: &mut Sides<'_>,
+        record: &mut Record,
+        was_stale: bool,
+    ) -> Result<Lease, ConnectError> {
+        let (local, pick) = (sides.local, self.pick);
+        let (metrics, backend) = (pick.metrics(local.index), pick.backend());
+        let in_flight = InFlight::start(&backend.live);
+        if !was_stale && let Some(stream) = local.pool.take(&backend.live, local.millis(self.now)) {
+            metrics.reuses.increment();
+            return Ok(Lease::new(stream, pick.clone(), true, in_flight));
+        }
+        metrics.connects.increment();
+        // Time has passed if another connection was tried before.
+        let now = if was_stale { clock::now() } else { self.now };
+        let deadline =
+            sides.upload.completed().unwrap_or(now).max(self.now) + sides.deadlines.response;
+        let limit = pick.set().spec.connect_timeout;
+        let timer = &sides.down.client.timer;
+        let stream = connect(backend.address, limit, now, deadline, timer).await?;
+        record.connected();
+        Ok(Lease::new(stream, pick.clone(), false, in_flight))
+    }
+
+    fn head(&self, sides: &Sides<'_>, record: &Record) -> Vec<u8> {
+        let request = &record.request;
+        // HTTP/1.0 needs no host, HTTP/1.1 does.
+        let address;
+        let host = match request.authority() {
+            [] => {
+                address = self.pick.backend().address.to_string();
+                address.as_bytes()
+            }
+            host => host,
+        };
+        let to = ToBackend {
+            target: self.target,
+            host,
+            forwarded_for: sides.down.client.forwarded_for.as_bytes(),
+            proto: b"http",
+            via: self.via,
+            body: request.body,
+            upgrades: self.asks_for_upgrade,
+            trace: record.trace_context(),
+        };
+        let mut head = sides.local.buffer();
+        encode::request(&mut head, request, &to);
+        head
+    }
+}
+
+/// Whether the backend switches to what it was asked for.
+fn is_asked(exchange: &Exchange, request: &Request) -> bool {
+    let (Some(wanted), Some(given)) = (request.upgrade(), exchange.response.upgrade()) else {
+        return false;
+    };
+    wanted.eq_ignore_ascii_case(given)
+}

@@ -1,0 +1,257 @@
+//! Every way in which a request gets no response from a backend, named once, and the only place
+//! where a failure becomes a status.
+
+use std::{io, time::Duration};
+
+use http::StatusCode;
+use lb_common::id::BackendName;
+use lb_http::h1::RequestError;
+use lb_routing::{outlier::Failure, refusal::Refusal};
+
+use crate::{policy::retry::Outcome, upstream::connect::ConnectError};
+
+/// Why the proxy answers by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// No backend was tried.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nor was one for this.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("there are too many connections")]
+    TooManyConnections,
+    #[error("too much waits in buffers")]
+    NoRoom,
+    #[error("backend {backend}: {source}")]
+    Attempt {
+        backend: BackendName,
+        #[source]
+        source: AttemptError,
+    },
+}
+
+/// How one attempt failed, ordered by how much the backend may have seen of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("closed before the response")]
+    Closed,
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    #[error("the backend took nothing of the request's body for {0:?}")]
+    NotTaken(Duration),
+    #[error("the response is malformed: {0}")]
+    Malformed(&'static str),
+    /// The client's doing.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// What a client did, or did not do, while its request was under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is left to be answered.
+    #[error("the client went away")]
+    Gone,
+    /// It has ended its side, and may read an answer all the same.
+    #[error("the client's body ended early")]
+    Truncated,
+    #[error("the request's head did not come in time")]
+    SlowHead,
+    #[error("the client's body did not come in time")]
+    Slow,
+    #[error("the client's body is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("the client's body is longer than {0} bytes")]
+    TooLarge(u64),
+}
+
+// === impl ProxyError ===
+
+impl ProxyError {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::Client(error) => error.status(),
+            Self::TooManyConnections | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Attempt { source, .. } => source.status(),
+        }
+    }
+
+    /// An error type of RFC 9209, section 2.3.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Client(_) => "http_request_error",
+            Self::TooManyConnections => "connection_limit_reached",
+            Self::NoRoom => "proxy_internal_error",
+            Self::Attempt { source, .. } => source.kind(),
+        }
+    }
+
+    /// As in the access log: the kind, or what is more telling.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Attempt { source: AttemptError::Client(error), .. } | Self::Client(error) => {
+                error.reason()
+            }
+            Self::NoRoom => "max_buffer_bytes",
+            Self::Refused(Refusal::Request(RequestError::TargetTooLong)) => "max_target_bytes",
+            Self::Refused(Refusal::Request(
+                RequestError::HeadTooLong | RequestError::TooManyFields,
+            )) => "max_header_bytes",
+            Self::Attempt { .. } | Self::Refused(_) | Self::TooManyConnections => self.kind(),
+        }
+    }
+
+    /// What the client did, if it was its doing.
+    pub fn client(&self) -> Option<ClientError> {
+        match self {
+            Self::Client(error) | Self::Attempt { source: AttemptError::Client(error), .. } => {
+                Some(*error)
+            }
+            Self::Refused(_) | Self::Attempt { .. } | Self::TooManyConnections | Self::NoRoom => {
+                None
+            }
+        }
+    }
+
+    /// Whether what follows the request on its connection can no longer be told from it, or its client
+    /// takes the connection for something else.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Self::Client(_) | Self::Attempt { source: AttemptError::Client(_), .. } => true,
+            Self::Refused(refusal) => matches!(refusal, Refusal::MethodRefused(_)),
+            Self::TooManyConnections | Self::NoRoom => true,
+            Self::Attempt { .. } => false,
+        }
+    }
+
+    /// The `Proxy-Status` of the answer: an error type of RFC 9209, section 2.3, and our own words.
+    pub fn proxy_status(&self) -> String {
+        let kind = self.kind();
+        // A structured-field string: printable ASCII, with quotes and backslashes escaped.
+        let mut details = String::new();
+        for c in self.to_string().chars() {
+            match c {
+                '"' | '\\' => details.extend(['\\', c]),
+                ' '..='~' => details.push(c),
+                _ => details.push('?'),
+            }
+        }
+        format!("lb; error={kind}; details=\"{details}\"")
+    }
+}
+
+impl AttemptError {
+    /// How a retry policy sees it; `None` if another attempt would fare no better.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Connect(ConnectError::Local(_)) | Self::Client(_) => None,
+            Self::Connect(_) => Some(Outcome::ConnectFailed),
+            Self::Closed | Self::Malformed(_) => Some(Outcome::Reset),
+            Self::Timeout(_) | Self::NotTaken(_) => Some(Outcome::PerTryTimeout),
+        }
+    }
+
+    /// How outlier ejection sees it; `None` if it says nothing about the backend.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Connect(ConnectError::Local(_)) | Self::Client(_) => None,
+            Self::Connect(_) => Some(Failure::Connect),
+            Self::Closed | Self::Malformed(_) => Some(Failure::Reset),
+            Self::Timeout(_) | Self::NotTaken(_) => Some(Failure::Timeout),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(_) | Self::NotTaken(_) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Connect(ConnectError::Local(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Closed | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
+            Self::Client(error) => error.status(),
+        }
+    }
+
+    /// An error type of RFC 9209, section 2.3.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Refused) => "connection_refused",
+            Self::Connect(ConnectError::Timeout(_)) => "connection_timeout",
+            Self::Connect(ConnectError::Failed(error)) => match error.kind() {
+                io::ErrorKind::TimedOut => "connection_timeout",
+                _ => "destination_ip_unroutable",
+            },
+            Self::Connect(ConnectError::Local(_)) => "proxy_internal_error",
+            Self::Closed => "connection_terminated",
+            Self::Timeout(_) => "http_response_timeout",
+            Self::NotTaken(_) => "connection_write_timeout",
+            Self::Malformed(_) => "http_protocol_error",
+            Self::Client(_) => "http_request_error",
+        }
+    }
+}
+
+impl ClientError {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Gone | Self::Truncated | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::SlowHead | Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    /// As in the access log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Gone | Self::Truncated => "client_gone",
+            Self::SlowHead => "header_timeout",
+            Self::Slow => "body_timeout",
+            Self::Malformed(_) => "http_request_error",
+            Self::TooLarge(_) => "max_request_bytes",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::id::BackendSetName;
+
+    use super::*;
+
+    fn attempt(source: AttemptError) -> ProxyError {
+        ProxyError::Attempt { backend: BackendName::new("10.0.0.1:80").expect("valid"), source }
+    }
+
+    #[test]
+    fn each_failure_has_one_status_and_one_reason() {
+        #[rustfmt::skip]
+        let cases = [
+            (Refusal::NoRoute.into(),                                       404, "destination_not_found"),
+            (Refusal::NoBackend(BackendSetName::new("app").expect("valid")).into(), 503, "destination_unavailable"),
+            (Refusal::Request(RequestError::Malformed("no host")).into(),                         400, "http_request_error"),
+            (Refusal::MethodRefused("CONNECT".into()).into(),                405, "http_request_denied"),
+            (attempt(ConnectError::Refused.into()),                                502, "connection_refused"),
+            (attempt(ConnectError::Timeout(Duration::from_secs(1)).into()), 504, "connection_timeout"),
+            (attempt(AttemptError::Closed),                                 502, "connection_terminated"),
+            (attempt(ClientError::Slow.into()),                             408, "http_request_error"),
+            (attempt(AttemptError::Timeout(Duration::from_secs(1))),        504, "http_response_timeout"),
+        ];
+        for (error, status, kind) in cases {
+            assert_eq!(error.status(), status, "{error}");
+            let header = error.proxy_status();
+            assert!(header.starts_with(&format!("lb; error={kind}; details=\"")), "{header}");
+        }
+    }
+
+    #[test]
+    fn details_cannot_break_out_of_their_quotes() {
+        let odd = io::Error::other("a \"b\" \\ \n ü");
+        let header = attempt(ConnectError::Failed(odd).into()).proxy_status();
+        assert!(header.ends_with(r#"could not connect: a \"b\" \\ ? ?""#), "{header}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Bytes both ways until both sides have ended: what becomes of a TCP connection, and of an HTTP one
+//! that has switched protocols.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use lb_common::clock;
+
+use crate::{
+    local::Local,
+    net::{outbox::Outbox, stream::Stream, timer::LazyTimer},
+};
+
+/// One of the two connections, and what is on its way to it.
+#[derive(Debug)]
+pub struct Side<'a> {
+    pub stream: &'a mut Stream,
+    pub outbox: &'a mut Outbox,
+    /// It has been read to its end.
+    has_ended: bool,
+    /// It was told that nothing more comes.
+    is_told: bool,
+    /// Bytes that were read of it.
+    read: u64,
+}
+
+#[derive(Debug)]
+pub struct Tunnel<'a> {
+    pub client: Side<'a>,
+    pub backend: Side<'a>,
+}
+
+/// How a tunnel ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides have ended, and each got all that the other sent.
+    Both,
+    Broken(io::Error),
+    /// Nothing moved for too long.
+    Idle,
+}
+
+impl<'a> Side<'a> {
+    pub fn new(stream: &'a mut Stream, outbox: &'a mut Outbox) -> Self {
+        Self { stream, outbox, has_ended: false, is_told: false, read: 0 }
+    }
+}
+
+impl Tunnel<'_> {
+    /// What the client sent, and what it was sent.
+    pub fn moved(&self) -> (u64, u64) {
+        (self.client.read, self.backend.read)
+    }
+
+    /// Moves bytes until both sides have ended. `moved` is told each time how many there were so
+    /// far.
+    pub async fn run(
+        &mut self,
+        local: &Local,
+        timer: &LazyTimer,
+        idle: Duration,
+        mut moved: impl FnMut(u64, u64),
+    ) -> End {
+        let mut since: Option<Instant> = None;
+        poll_fn(|cx| {
+            let before = self.progress();
+            let (up, down) = (
+                poll_move(&mut self.client, &mut self.backend, local, cx),
+                poll_move(&mut self.backend, &mut self.client, local, cx),
+            );
+            if self.progress() != before {
+                since = None;
+                moved(self.client.read, self.backend.read);
+            }
+            match (up, down) {
+                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                    return Poll::Ready(End::Broken(error));
+                }
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Both),
+                _ => {}
+            }
+            let deadline = *since.get_or_insert_with(clock::now) + idle;
+            timer.poll_expired(deadline, cx).map(|()| End::Idle)
+        })
+        .await
+    }
+
+    fn progress(&self) -> u64 {
+        let Self { client, backend } = self;
+        client.read + backend.read + client.outbox.written() + backend.outbox.written()
+    }
+}
+
+/// Ready when all of one side was written to the other, which was told of its end.
+fn poll_move(
+    from: &mut Side<'_>,
+    to: &mut Side<'_>,
+    local: &Local,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        ready!(to.outbox.poll_flush(to.stream, cx))?;
+        if from.has_ended {
+            if !to.is_told {
+                to.is_told = true;
+                to.stream.end_writing()?;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let filled = ready!(local.hot.poll_fill(from.stream, cx))?;
+        from.read += filled.len() as u64;
+        from.has_ended = filled.is_empty();
+        local.hot.with(filled, |bytes| to.outbox.send(to.stream, cx, bytes, b""))?;
+    }
+}

@@ -1,0 +1,6 @@
+//! Clients' connections: accepting them, and serving each to its end in a task of its own.
+
+pub mod accept;
+pub mod h1;
+mod linger;
+pub mod tcp;

@@ -1,0 +1,237 @@
+//! Accepting, and how many connections there may be.
+
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use lb_common::id::ListenerName;
+use lb_http::message::Request;
+use tokio::{net::TcpStream, sync::oneshot, task::spawn_local, time};
+
+use super::{h1, tcp};
+use crate::{
+    connections::{End, Scope},
+    downstream::{Client, Downstream},
+    local::Local,
+    net::{listen, stream::Stream},
+    proxy::{Context, error::ProxyError, reply, respond},
+    table::{Counted, Listener, Service, TooMany},
+};
+
+/// How long connections that are being made get to complete, once no new ones begin.
+pub const LINGER: Duration = Duration::from_millis(50);
+/// How long accepting rests when the system has no more descriptors or memory.
+const REST: Duration = Duration::from_millis(50);
+/// So many at a time are told that they are one too many; others are just closed.
+const MOST_TOLD: usize = 64;
+/// What they get to read it.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// Stops accepting when it is dropped.
+#[derive(Debug)]
+pub struct Stop(#[expect(dead_code, reason = "dropping it is the signal")] oneshot::Sender<()>);
+
+/// Accepts in a task of its own until told to stop.
+pub fn start(cx: &Rc<Context>, name: &ListenerName, socket: listen::Socket) -> Option<Stop> {
+    let (stop, stopped) = oneshot::channel();
+    // Tables come before their listeners, so it is there unless it is gone again.
+    let at_first = Arc::clone(cx.local.view().listener_named(name)?);
+    let acceptor = Acceptor { cx: Rc::clone(cx), at_first, told: Rc::default() };
+    spawn_local(async move {
+        if let Err(error) = acceptor.run(socket, stopped).await {
+            tracing::error!(listener = %acceptor.at_first.spec.name, %error, "cannot accept");
+        }
+    });
+    Some(Stop(stop))
+}
+
+struct Acceptor {
+    cx: Rc<Context>,
+    /// For connections that are accepted when the listener is gone from the table.
+    at_first: Arc<Listener>,
+    /// Connections that are being told that they are one too many.
+    told: Rc<Cell<usize>>,
+}
+
+impl Acceptor {
+    async fn run(
+        &self,
+        socket: listen::Socket,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        let (socket, is_inherited) = socket.into_listener()?;
+        loop {
+            tokio::select! {
+                biased;
+                accepted = socket.accept() => self.take(accepted).await,
+                _ = &mut stopped => break,
+            }
+        }
+        if is_inherited {
+            return Ok(());
+        }
+        listen::refuse_new(&socket)?;
+        let linger = async {
+            loop {
+                self.take(socket.accept().await).await;
+            }
+        };
+        // Never completes by itself; what the queue still has then is taken without waiting.
+        let _ = time::timeout(LINGER, linger).await;
+        while let Ok(Ok(accepted)) = time::timeout(Duration::ZERO, socket.accept()).await {
+            self.take(Ok(accepted)).await;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, peer)) => self.admit(stream, peer),
+            Err(error) => {
+                self.cx.local.metrics().accept_errors.increment();
+                // A client that is gone already is no reason to rest; a full table of descriptors is.
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) {
+                    self.cx.local.make_room();
+                    let listener = &self.at_first.spec.name;
+                    tracing::warn!(%listener, %error, "accepting rests");
+                    time::sleep(REST).await;
+                }
+            }
+        }
+    }
+
+    /// Serves the connection in a task of its own, if there may be one more. If there may not, the one
+    /// that has idled longest makes room.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let local = &self.cx.local;
+        let view = local.view();
+        let presence = &self.at_first.presence;
+        let listener = view.listener_of(presence).map_or(&self.at_first, |(listener, _)| listener);
+        let ip = peer.ip().to_canonical();
+        let is_http = matches!(listener.service, Service::Http(_));
+        let (open, too_many) = Open::new(local, listener, peer);
+        let limits = &local.metrics().limits;
+        let makes_room = |scope| local.connections.end_oldest(scope);
+        let is_refused = match too_many {
+            None => false,
+            Some(Excess::All) => {
+                limits.max_connections.increment();
+                !makes_room(Scope::All)
+            }
+            Some(Excess::Of(TooMany::OfListener)) => {
+                limits.max_connections.increment();
+                !makes_room(Scope::Listener(presence.slot))
+            }
+            Some(Excess::Of(TooMany::OfClient)) => {
+                limits.max_connections_per_client.increment();
+                !makes_room(Scope::Client(presence.slot, ip))
+            }
+        };
+        let id = local.connections.open(presence.slot, ip);
+        let client = Rc::new(Client::new(peer, Arc::clone(presence), id));
+        let down = Downstream::new(local, client, Stream::new(stream));
+        let serving = Serving { local: Rc::clone(local), open, id };
+        match (is_refused, is_http) {
+            (false, true) => serving.spawn(h1::serve(Rc::clone(&self.cx), down)),
+            (false, false) => serving.spawn(tcp::serve(Rc::clone(&self.cx), down)),
+            (true, true) if self.told.get() < MOST_TOLD => {
+                serving.spawn(tell(Rc::clone(&self.cx), Rc::clone(&self.told), down));
+            }
+            (true, _) => {}
+        }
+    }
+}
+
+/// Tells a client that its connection is one too many.
+async fn tell(cx: Rc<Context>, told: Rc<Cell<usize>>, mut down: Downstream) {
+    told.set(told.get() + 1);
+    let error = ProxyError::TooManyConnections;
+    cx.local.metrics().refused(error.kind());
+    cx.recorder.malformed(&down.client, error.status(), error.reason());
+    let reply = reply::refuse(&error);
+    let nothing = Request::default();
+    respond::refuse(&cx.local, &mut down, &nothing, reply, TOLD_WITHIN).await;
+    let read = async {
+        // What it has sent must not reset the connection before it has read the answer.
+        if down.stream.end_writing().is_ok() {
+            while let Ok(1..) = std::future::poll_fn(|task| down.poll_more(&cx.local, task)).await {
+                down.input.clear();
+            }
+        }
+    };
+    let _ = time::timeout(TOLD_WITHIN, read).await;
+    told.set(told.get() - 1);
+}
+
+enum Excess {
+    All,
+    Of(TooMany),
+}
+
+/// Counts a connection for as long as it is open.
+struct Open {
+    local: Rc<Local>,
+    _of_listener: Option<Counted>,
+}
+
+impl Open {
+    /// Counts it, and says if it is one too many.
+    fn new(local: &Rc<Local>, listener: &Listener, peer: SocketAddr) -> (Self, Option<Excess>) {
+        local.metrics().connections_accepted.increment();
+        let before = local.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let counted = listener.presence.admit(&listener.spec, peer.ip().to_canonical());
+        let (of_listener, excess) = match counted {
+            Ok(counted) => (Some(counted), None),
+            Err(too_many) => (None, Some(Excess::Of(too_many))),
+        };
+        let excess = match local.shared.bounds.connections <= before {
+            true => Some(Excess::All),
+            false => excess,
+        };
+        (Self { local: Rc::clone(local), _of_listener: of_listener }, excess)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.local.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.local.metrics().connections_closed.increment();
+    }
+}
+
+/// An open connection's place among its worker's.
+struct Serving {
+    local: Rc<Local>,
+    #[expect(dead_code, reason = "dropping it counts the connection's end")]
+    open: Open,
+    id: crate::connections::Id,
+}
+
+impl Serving {
+    /// Runs what serves it, until that ends or the connection is cut.
+    fn spawn(self, serving: impl Future<Output = ()> + 'static) {
+        spawn_local(async move {
+            let mut serving = std::pin::pin!(serving);
+            std::future::poll_fn(|cx| match self.local.connections.poll_end(self.id, cx) {
+                End::AtOnce => Poll::Ready(()),
+                End::NotYet | End::Gracefully => serving.as_mut().poll(cx),
+            })
+            .await;
+        });
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.local.connections.close(self.id);
+    }
+}

@@ -1,0 +1,39 @@
+//! Ending a connection whose client may still be sending: closing it at once would reset it, and the
+//! client might never read what was written last (RFC 9112, section 9.6).
+
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use lb_common::clock;
+
+use crate::{downstream::Downstream, local::Local};
+
+/// A client that is silent for so long has read what it was sent, or never will.
+const SILENCE: Duration = Duration::from_secs(2);
+/// However long it goes on.
+const MOST: Duration = Duration::from_secs(30);
+
+/// Says that nothing more comes, and reads until the client ends, too.
+pub async fn linger(local: &Local, mut down: Downstream) {
+    if down.stream.end_writing().is_err() || down.ended.is_some() {
+        return;
+    }
+    local.recycle_buffer(std::mem::take(&mut down.input));
+    down.hold(0);
+    let end = clock::now() + MOST;
+    let mut silent: Option<Instant> = None;
+    poll_fn(|cx| {
+        while let Poll::Ready(filled) = local.hot.poll_fill(&mut down.stream, cx) {
+            match filled {
+                Ok(filled) if !filled.is_empty() => silent = None,
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        let until = (*silent.get_or_insert_with(clock::now) + SILENCE).min(end);
+        down.client.timer.poll_expired(until, cx)
+    })
+    .await;
+}

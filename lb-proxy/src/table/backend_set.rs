@@ -1,0 +1,99 @@
+//! A backend set, compiled: its backends, how one of them is picked, and what is counted.
+
+use std::sync::Arc;
+
+use lb_common::{
+    id::BackendName,
+    spec::{self, Balance, HashFunction, HashKey},
+};
+use lb_routing::{
+    backend::{Backend, Live},
+    balance::{self, PickContext, Picker},
+    outlier::Ejector,
+};
+
+use crate::metrics::{BackendMetrics, SetMetrics, Sharded};
+
+/// Belongs to the tables that have it in common; its backends' live parts outlive it.
+#[derive(Debug)]
+pub struct BackendSet {
+    pub spec: Arc<spec::BackendSet>,
+    /// In the order of the spec.
+    pub backends: Vec<Arc<Backend>>,
+    /// Of each backend.
+    metrics: Vec<Arc<Sharded<BackendMetrics>>>,
+    /// Of all that it ever had.
+    set_metrics: Arc<Sharded<SetMetrics>>,
+    picker: Box<dyn Picker>,
+    pub ejector: Option<Ejector>,
+}
+
+impl BackendSet {
+    /// `former` is the set of this name in the table before.
+    pub fn new(
+        spec: &Arc<spec::BackendSet>,
+        is_healthy: impl Fn(&BackendName) -> bool,
+        former: Option<&Self>,
+        workers: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let same = |backend: &spec::Backend| {
+            let is_same =
+                |old: &Arc<Backend>| old.name == backend.name && old.address == backend.address;
+            let former = former?;
+            former.backends.iter().position(is_same).map(|i| (former, i))
+        };
+        let (backends, metrics): (Vec<_>, Vec<_>) = spec
+            .backends
+            .iter()
+            .map(|backend| {
+                let (live, metrics) = match same(backend) {
+                    Some((former, i)) => {
+                        (Arc::clone(&former.backends[i].live), Arc::clone(&former.metrics[i]))
+                    }
+                    None => (Arc::new(Live::new()), Arc::new(Sharded::new(workers))),
+                };
+                (Arc::new(Backend::new(backend, is_healthy(&backend.name), live)), metrics)
+            })
+            .unzip();
+        let former_ejector = former.and_then(|former| former.ejector.as_ref());
+        let ejector = Ejector::of(spec, former_ejector);
+        let set_metrics = match former {
+            Some(former) => Arc::clone(&former.set_metrics),
+            None => Arc::new(Sharded::new(workers)),
+        };
+        let former_picker = former.map(|former| &*former.picker);
+        let picker = balance::build(&spec.balance, &backends, former_picker, rng);
+        Self { spec: Arc::clone(spec), backends, metrics, set_metrics, picker, ejector }
+    }
+
+    pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        self.picker.pick(&self.backends, cx)
+    }
+
+    /// Whether a pick would find a backend that is not among `tried`.
+    pub fn has_other(&self, cx: &PickContext<'_>) -> bool {
+        self.backends.iter().any(|backend| cx.admits(backend))
+    }
+
+    /// What consistent hashing goes by, if this set does.
+    pub fn hash_key(&self) -> Option<(&HashKey, HashFunction)> {
+        match &self.spec.balance {
+            Balance::ConsistentHash(hash) => Some((&hash.key, hash.function)),
+            Balance::RoundRobin | Balance::LeastConnections | Balance::Random => None,
+        }
+    }
+
+    pub fn metrics_of(&self, backend: usize) -> &Arc<Sharded<BackendMetrics>> {
+        &self.metrics[backend]
+    }
+
+    pub fn set_metrics(&self) -> &Sharded<SetMetrics> {
+        &self.set_metrics
+    }
+
+    /// Each backend with what was counted of it.
+    pub fn counted(&self) -> impl Iterator<Item = (&Backend, &Sharded<BackendMetrics>)> {
+        self.backends.iter().zip(&self.metrics).map(|(backend, metrics)| (&**backend, &**metrics))
+    }
+}

@@ -1,0 +1,52 @@
+//! A backend that was picked, by its place in the table that it was picked from.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use lb_routing::{backend::Backend, balance::PickContext};
+
+use super::{backend_set::BackendSet, routing::View};
+use crate::metrics::{BackendMetrics, Sharded};
+
+/// Holds its table by a count of its own thread's: picking writes nothing that workers share.
+#[derive(Clone, Debug)]
+pub struct Pick {
+    view: View,
+    set: u32,
+    index: usize,
+}
+
+impl Pick {
+    /// Picks from the backend set in this slot, if a backend of it is open.
+    pub fn from(view: &View, set: u32, cx: &mut PickContext<'_>) -> Option<Self> {
+        let index = view.set(set)?.pick(cx)?;
+        Some(Self { view: Rc::clone(view), set, index })
+    }
+
+    pub fn set(&self) -> &Arc<BackendSet> {
+        self.view.set(self.set).expect("it was picked from there")
+    }
+
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.set().backends[self.index]
+    }
+
+    /// Where the table that it was picked from has its set.
+    pub fn slot(&self) -> u32 {
+        self.set
+    }
+
+    pub fn all_metrics(&self) -> &Arc<Sharded<BackendMetrics>> {
+        self.set().metrics_of(self.index)
+    }
+
+    /// The shard that only this worker writes.
+    pub fn metrics(&self, worker: usize) -> &BackendMetrics {
+        self.all_metrics().of(worker)
+    }
+
+    /// Counts how long an attempt took to the response's head, or to its time-out.
+    pub fn record_attempt(&self, worker: usize, took: Duration) {
+        self.metrics(worker).latency.record(took);
+        self.set().set_metrics().of(worker).attempts.record(took);
+    }
+}

@@ -1,0 +1,263 @@
+//! A snapshot, compiled.
+//!
+//! Listeners and backend sets keep their slots from version to version, so that what names them by
+//! slot, a route for instance, is shared with the version before as long as it did not change itself.
+//! A flip of health costs one new backend set, and nothing else.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc};
+
+use lb_common::{
+    id::{BackendSetName, ListenerName, RouteName},
+    snapshot::Snapshot,
+    spec::{self, Protocol},
+};
+use lb_routing::route::Routes;
+
+use super::{
+    backend_set::BackendSet,
+    listener::{Listener, Presence, Service},
+    route::Route,
+};
+
+/// A worker's hold on a table: counted by its thread alone.
+pub type View = Rc<Arc<RoutingTable>>;
+
+#[derive(Debug, Default)]
+pub struct RoutingTable {
+    pub snapshot: Arc<Snapshot>,
+    pub routes: HashMap<RouteName, Arc<Route>>,
+    listeners: Vec<Option<Arc<Listener>>>,
+    listener_slots: HashMap<ListenerName, u32>,
+    /// Of listeners that are gone, while connections that they accepted are open.
+    gone: Vec<Arc<Listener>>,
+    backend_sets: Vec<Option<Arc<BackendSet>>>,
+    set_slots: HashMap<BackendSetName, u32>,
+}
+
+impl RoutingTable {
+    /// Compiles a snapshot, which is consistent: whatever it names is in it.
+    pub fn build(
+        snapshot: &Arc<Snapshot>,
+        former: &Self,
+        workers: usize,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let desired = &snapshot.desired;
+        let (backend_sets, set_slots) =
+            placed(desired.backend_sets.iter(), &former.set_slots, |name, spec, _| {
+                let old = former.set_named(name);
+                let unchanged = old.filter(|old| {
+                    let unhealthy = snapshot.unhealthy.of(name);
+                    unhealthy == former.snapshot.unhealthy.of(name) && Arc::ptr_eq(&old.spec, spec)
+                });
+                unchanged.cloned().unwrap_or_else(|| {
+                    let is_healthy = |backend: &_| !snapshot.unhealthy.contains(name, backend);
+                    let old = old.map(|old| &**old);
+                    Arc::new(BackendSet::new(spec, is_healthy, old, workers, rng))
+                })
+            });
+        let slot_of = |name: &BackendSetName| set_slots.get(name).copied();
+        let routes: HashMap<_, _> = desired
+            .routes
+            .iter()
+            .map(|(name, spec)| {
+                (name.clone(), Route::new(spec, slot_of, former.routes.get(name), workers))
+            })
+            .collect();
+        let (listeners, listener_slots) =
+            placed(desired.listeners.iter(), &former.listener_slots, |name, spec, slot| {
+                listener(spec, slot, &routes, former.listener_named(name))
+            });
+        let mut gone: Vec<_> = former.gone.clone();
+        gone.extend(
+            former.listeners().filter(|l| !desired.listeners.contains_key(&l.spec.name)).cloned(),
+        );
+        // Every connection holds its listener's presence; the listener itself holds it once.
+        gone.retain(|listener| Arc::strong_count(&listener.presence) > 1);
+        Self {
+            snapshot: Arc::clone(snapshot),
+            routes,
+            listeners,
+            listener_slots,
+            gone,
+            backend_sets,
+            set_slots,
+        }
+    }
+
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners.iter().flatten()
+    }
+
+    pub fn listener_named(&self, name: &ListenerName) -> Option<&Arc<Listener>> {
+        self.listeners[*self.listener_slots.get(name)? as usize].as_ref()
+    }
+
+    /// What a connection's listener is now, and whether it is there no more and this is what it was
+    /// last.
+    pub fn listener_of(&self, presence: &Arc<Presence>) -> Option<(&Arc<Listener>, bool)> {
+        let is_it = |listener: &&Arc<Listener>| Arc::ptr_eq(&listener.presence, presence);
+        let present = self.listeners.get(presence.slot as usize).and_then(Option::as_ref);
+        match present.filter(is_it) {
+            Some(listener) => Some((listener, false)),
+            None => self.gone.iter().find(is_it).map(|listener| (listener, true)),
+        }
+    }
+
+    pub fn backend_sets(&self) -> impl Iterator<Item = (&BackendSetName, &Arc<BackendSet>)> {
+        self.backend_sets.iter().flatten().map(|set| (&set.spec.name, set))
+    }
+
+    pub fn set(&self, slot: u32) -> Option<&Arc<BackendSet>> {
+        self.backend_sets.get(slot as usize)?.as_ref()
+    }
+
+    pub fn set_named(&self, name: &BackendSetName) -> Option<&Arc<BackendSet>> {
+        self.set(self.slot_of_set(name)?)
+    }
+
+    pub fn slot_of_set(&self, name: &BackendSetName) -> Option<u32> {
+        self.set_slots.get(name).copied()
+    }
+}
+
+fn listener(
+    spec: &Arc<spec::Listener>,
+    slot: u32,
+    routes: &HashMap<RouteName, Arc<Route>>,
+    former: Option<&Arc<Listener>>,
+) -> Arc<Listener> {
+    let mut serving: Vec<_> = match spec.protocol {
+        Protocol::Http => {
+            routes.values().filter(|route| route.spec.serves(&spec.name)).cloned().collect()
+        }
+        Protocol::Tcp { .. } => Vec::new(),
+    };
+    serving.sort_unstable_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let same_routes = |former: &&Arc<Listener>| {
+        former.routes.len() == serving.len()
+            && former.routes.iter().zip(&serving).all(|(old, new)| Arc::ptr_eq(old, new))
+    };
+    if let Some(former) = former.filter(same_routes)
+        && Arc::ptr_eq(&former.spec, spec)
+    {
+        return Arc::clone(former);
+    }
+    let service = match &spec.protocol {
+        Protocol::Tcp { backend_set } => Service::Tcp(backend_set.clone()),
+        Protocol::Http => {
+            let found = |route: &Arc<Route>| (Arc::clone(&route.spec), Arc::clone(route));
+            Service::Http(Box::new(Routes::new(spec.path_normalization, serving.iter().map(found))))
+        }
+    };
+    let presence = match former {
+        Some(former) => Arc::clone(&former.presence),
+        None => Arc::new(Presence::new(spec.name.clone(), slot)),
+    };
+    Arc::new(Listener { spec: Arc::clone(spec), service, presence, routes: serving })
+}
+
+/// Gives each its slot: the one that it had, or one that is free.
+fn placed<'a, N, S, T>(
+    all: impl Iterator<Item = (&'a N, &'a S)> + Clone,
+    former: &HashMap<N, u32>,
+    mut make: impl FnMut(&N, &'a S, u32) -> T,
+) -> (Vec<Option<T>>, HashMap<N, u32>)
+where
+    N: Clone + Eq + std::hash::Hash + 'a,
+    S: 'a,
+{
+    let mut slots: HashMap<N, u32> =
+        all.clone().filter_map(|(name, _)| Some((name.clone(), *former.get(name)?))).collect();
+    let mut taken: Vec<bool> = Vec::new();
+    for slot in slots.values() {
+        let slot = *slot as usize;
+        if taken.len() <= slot {
+            taken.resize(slot + 1, false);
+        }
+        taken[slot] = true;
+    }
+    let mut free = 0;
+    let mut placed: Vec<Option<T>> = Vec::new();
+    for (name, spec) in all {
+        let slot = *slots.entry(name.clone()).or_insert_with(|| {
+            while taken.get(free).copied().unwrap_or(false) {
+                free += 1;
+            }
+            free += 1;
+            u32::try_from(free - 1).expect("a configuration has fewer parts")
+        });
+        let made = make(name, spec, slot);
+        if placed.len() <= slot as usize {
+            placed.resize_with(slot as usize + 1, || None);
+        }
+        placed[slot as usize] = Some(made);
+    }
+    (placed, slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::snapshot::{UnhealthyBackends, Version};
+    use lb_proto::update::seal;
+
+    use super::{super::Target, *};
+    use crate::fixture;
+
+    fn table(version: u64, text: &str, former: &RoutingTable) -> RoutingTable {
+        let version = Version { epoch: 1, version };
+        let desired = fixture::desired(text);
+        let sealed = seal(version, 1, desired, UnhealthyBackends::default());
+        RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, &mut fastrand::Rng::with_seed(1))
+    }
+
+    fn name(text: &str) -> BackendSetName {
+        BackendSetName::new(text).expect("valid")
+    }
+
+    const TWO: &str = "
+        routes = [{ name = 'r', backend_set = 'a' }]
+        [[backend_sets]]
+        name = 'a'
+        backends = [{ address = '127.0.0.1:1' }, { address = '127.0.0.1:2' }]";
+
+    #[test]
+    fn what_is_live_of_a_backend_outlives_every_change_but_its_address() {
+        let first = table(1, TWO, &RoutingTable::default());
+        let changed = TWO.replace("'127.0.0.1:1' }", "'127.0.0.1:1', weight = 9 }");
+        let changed = changed.replace("127.0.0.1:2", "127.0.0.1:3");
+        let second = table(2, &changed, &first);
+        let live = |table: &RoutingTable, i: usize| {
+            Arc::clone(&table.set_named(&name("a")).expect("it is there").backends[i].live)
+        };
+        assert!(Arc::ptr_eq(&live(&first, 0), &live(&second, 0)), "a weight is nothing to it");
+        assert!(!Arc::ptr_eq(&live(&first, 1), &live(&second, 1)), "an address is another server");
+        let budget = |table: &RoutingTable| Arc::clone(&table.routes["r"].budget);
+        assert!(Arc::ptr_eq(&budget(&first), &budget(&second)));
+    }
+
+    #[test]
+    fn a_split_goes_by_weight() {
+        let table = table(
+            1,
+            "
+            backend_sets = [{ name = 'a' }, { name = 'b' }, { name = 'none' }]
+            [[routes]]
+            name = 'r'
+            forward = [
+                { backend_set = 'none', weight = 0 },
+                { backend_set = 'a', weight = 9 },
+                { backend_set = 'b' },
+            ]",
+            &RoutingTable::default(),
+        );
+        let Target::Forward(split) = &table.routes["r"].target else { panic!("it forwards") };
+        let mut rng = fastrand::Rng::with_seed(7);
+        let chosen: Vec<_> = (0..10_000)
+            .map(|_| table.set(split.choose(&mut rng)).expect("it is there").spec.name.to_string())
+            .collect();
+        let of = |name: &str| chosen.iter().filter(|chosen| *chosen == name).count();
+        assert_eq!(of("a") + of("b"), 10_000);
+        assert!((8_800..9_200).contains(&of("a")), "{}", of("a"));
+    }
+}
