@@ -1,0 +1,148 @@
+"""docs/benchmarks.md and its charts, from what was measured."""
+
+from . import chart, report
+from .machine import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+CHARTS = ROOT / "docs" / "benchmarks"
+
+INTRODUCTION = """\
+# Benchmarks
+
+lb-proxy beside HAProxy, nginx and Envoy, in one run on one machine. `bench/compare --docs` makes this
+page; `bench/compare small` gives the first row of it on your machine, within two minutes, and
+`bench/compare --help` says what else there is.
+
+**How.** One core is the measured program's own, another one has the load generator (wrk, and a small
+one for WebSockets) and the backends (an nginx on three ports). Each program has one worker on its core
+and its best plain configuration: connections to backends are kept, nothing is logged unless the row
+says so, nothing is loaded that the row does not need, and buffers are as large as suits the program best
+(nginx: 64 KiB instead of 4; HAProxy: 64 KiB instead of 16 where answers have 1 MiB). All tell the
+backend who the client is. `bench/lib/peers/` has the configurations. Programs take turns in short
+rounds, and who begins changes, so that whatever else the machine does hits all of them. Figures are
+medians over the rounds, ratios are medians of each round's ratio.
+
+**What the columns say.** CPU is the processor time of a request, in the program and in the kernel on
+its behalf, by the scheduler's accounts; "× best" compares it with the best of the others, so below 1
+is ahead of them all. "busy" is the share of its core that a program used: far below 100%, the load was
+the limit, and requests a second say little. Times are those of a client that sends its next request
+when it has the answer, at full load. RSS is what the processes that carry traffic have in RAM.
+
+**What they do not say.** Load, backends and proxy share a machine, and the network is its loopback:
+compare the programs, not these figures with other people's. PyPI's nginx was built for size and with
+another C library than Debian's, which is part of its figures.
+"""
+
+
+def write(rows, order):
+    """Makes the page of all rows that there are, in the table's order."""
+    rows = [rows[name] for name in order if name in rows]
+    CHARTS.mkdir(exist_ok=True)
+    for old in CHARTS.glob("*.svg"):
+        old.unlink()
+    parts = [INTRODUCTION, machine(rows), programs(rows), summary(rows)]
+    for row in rows:
+        draw = chart.memory if "base_rss" in figures_of(row) else chart.speed
+        (CHARTS / f"{row['name']}.svg").write_text(draw(row))
+        parts.append(section(row))
+    PAGE.write_text("\n".join(parts))
+
+
+def figures_of(row):
+    return {figure for entry in row["entries"] for figure in entry["figures"]}
+
+
+def machine(rows):
+    """Rows may be of different days, but a page is of one machine."""
+    days = sorted({row["date"] for row in rows})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    facts = {"date": when}
+    for row in rows:
+        facts.update(row["machine"])
+    return markdown(["", ""], [[name, value] for name, value in facts.items()])
+
+
+def programs(rows):
+    known = {p["name"]: p for row in rows for p in row["programs"]}
+    lines = [[p["name"], p["version"], p["source"]] for p in known.values()]
+    return markdown(["program", "version", "from"], lines)
+
+
+def summary(rows):
+    """Ours beside the best of the others, and what is behind."""
+    lines, behind = [], []
+    for row in rows:
+        headline = "connection_bytes" if "connection_bytes" in figures_of(row) else "cpu_us"
+        show = "{:,.0f} B" if headline == "connection_bytes" else "{:.1f} µs"
+        for entry in row["entries"]:
+            if not entry["ours"] or is_baseline(row, entry):
+                continue
+            link = f"[{row['title']}](#{anchor(row['title'])})"
+            figures = entry["figures"]
+            ratio = figures.get(f"{headline}_to_best")
+            if headline not in figures:
+                lines.append([link, entry["label"], "-", "-", "-", "-"])
+                behind.append(f"{row['title']}, {entry['label']}: {entry['failed']}")
+                continue
+            if ratio is None:
+                lines.append([link, entry["label"], show.format(figures[headline]), "-", "-", "-"])
+                continue
+            best = figures[f"{headline}_best"]
+            theirs = next(e for e in row["entries"] if e["label"] == best)["figures"][headline]
+            lines.append([
+                link, entry["label"], show.format(figures[headline]),
+                f"{best}: {show.format(theirs)}", f"{ratio:.2f}×",
+                f"{figures['rate_to_best']:.2f}×" if "rate_to_best" in figures else "-",
+            ])
+            if ratio > 1:
+                what = "the bytes" if headline == "connection_bytes" else "the CPU"
+                behind.append(f"{row['title']}, {entry['label']}: {ratio:.2f} times {what} of {best}")
+            elif figures.get("rate_to_best", 1) < 1:
+                behind.append(
+                    f"{row['title']}, {entry['label']}: {figures['rate_to_best']:.2f} times the "
+                    f"{row['unit']}s a second of {figures['rate_best']}"
+                )
+            if figures.get("base_rss_to_best", 0) > 1:
+                ratio, best = figures["base_rss_to_best"], figures["base_rss_best"]
+                behind.append(
+                    f"Memory without connections, {entry['label']}: {ratio:.2f} times that of {best}"
+                )
+    heading = ["", "program", "costs", "best of the others", "ratio", "requests/s"]
+    parts = ["## At a glance", "", markdown(heading, lines)]
+    if behind:
+        parts += ["Where lb-proxy is behind the best of the others:", ""]
+        parts += [*(f"- {line}" for line in behind), ""]
+    return "\n".join(parts)
+
+
+def is_baseline(row, entry):
+    """Whether it is only there for another one to be compared with."""
+    return any(other["beside"] == entry["label"] for other in row["entries"])
+
+
+def section(row):
+    heading, lines = report.table(row)
+    parts = [
+        f"## {row['title']}",
+        "",
+        f"{row['about']} Medians of {row['how']}.",
+        "",
+        f"![{row['title']}, as bars](benchmarks/{row['name']}.svg)",
+        "",
+        markdown(heading, lines),
+    ]
+    said = report.remarks(row)
+    if said:
+        parts += [*(f"- {remark}" for remark in said), ""]
+    return "\n".join(parts)
+
+
+def markdown(heading, lines):
+    rule = ["---", *("---:" for _ in heading[1:])] if len(heading) > 3 else ["---"] * len(heading)
+    rows = [heading, rule, *lines]
+    return "\n".join([*("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+def anchor(title):
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -")
+    return kept.replace(" ", "-")
