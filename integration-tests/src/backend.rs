@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 
 use crate::{
     ports::Port,
-    wire::{Body, Head, Wire},
+    wire::{Body, Head, Tap, Wire},
 };
 
 /// Listens until it is dropped or stopped.
@@ -44,6 +44,8 @@ pub enum Reply {
     Raw(Vec<u8>),
     /// These bytes, and then the end.
     RawAndClose(Vec<u8>),
+    /// These bytes, and then a reset.
+    RawAndReset(Vec<u8>),
     /// Nothing, until the client goes away.
     Hang,
     /// The end, without an answer.
@@ -74,6 +76,8 @@ struct State {
     open: AtomicUsize,
     waiting: AtomicUsize,
     abandoned: AtomicUsize,
+    /// One a connection, where they are recorded.
+    taps: Mutex<Vec<Tap>>,
 }
 
 /// Counts for as long as it lives.
@@ -102,6 +106,33 @@ impl Backend {
                 // The client's going away in the middle is for the client's side to judge.
                 let _ = serve(wire, connection, &state, &*reply).await;
             }
+        })
+        .await
+    }
+
+    /// As [`Backend::start`], and keeps every byte that comes, also of what is no request.
+    pub async fn recording(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let reply = Arc::new(reply);
+        Self::listen(Port::reserve(), move |mut wire, connection, state| {
+            let reply = Arc::clone(&reply);
+            state.taps.lock().expect("nobody panics with it").push(wire.record());
+            async move {
+                let _ = serve(wire, connection, &state, &*reply).await;
+            }
+        })
+        .await
+    }
+
+    /// As [`Backend::script`], and keeps every byte that comes.
+    pub async fn recording_script<F>(
+        script: impl Fn(Wire, usize) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::listen(Port::reserve(), move |mut wire, connection, state| {
+            state.taps.lock().expect("nobody panics with it").push(wire.record());
+            script(wire, connection)
         })
         .await
     }
@@ -161,6 +192,12 @@ impl Backend {
     /// What it got, without health checks.
     pub fn requests(&self) -> Vec<Seen> {
         self.state.seen.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Every byte that came, by connection, if it is [recording](Backend::recording).
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        let taps = self.state.taps.lock().expect("nobody panics with it");
+        taps.iter().map(|tap| tap.lock().expect("nobody panics with it").clone()).collect()
     }
 
     /// How many it got, without health checks.
@@ -248,6 +285,11 @@ async fn serve(
             Reply::Answer(answer) => wire.send(answer.to_bytes(to_head)).await?,
             Reply::Raw(bytes) => wire.send(bytes).await?,
             Reply::RawAndClose(bytes) => return wire.send(bytes).await,
+            Reply::RawAndReset(bytes) => {
+                wire.send(bytes).await?;
+                wire.reset();
+                return Ok(());
+            }
             Reply::Hang | Reply::Behind(..) => {
                 wire.closed().await;
                 state.abandoned.fetch_add(1, SeqCst);
@@ -322,6 +364,10 @@ impl Answer {
 impl Gate {
     pub fn closed() -> Self {
         Self(watch::Sender::new(false))
+    }
+
+    pub fn open_already() -> Self {
+        Self(watch::Sender::new(true))
     }
 
     pub fn open(&self) {

@@ -1,6 +1,9 @@
 //! A client that sees all of an answer, and can send anything.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -35,6 +38,8 @@ pub struct Response {
     pub body: Body,
 }
 
+const NARROW: u32 = 16 * 1024;
+
 // === impl Client ===
 
 impl Client {
@@ -62,6 +67,26 @@ impl Client {
         Self { wire: Wire::new(stream), heads: Vec::new() }
     }
 
+    /// With so small a receive buffer that whoever sends soon waits for this client to read.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    pub async fn connect_narrow(address: SocketAddr) -> Self {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(NARROW)?;
+            socket.connect(address).await
+        };
+        let stream = within(PATIENCE, "a connection", connect).await;
+        let stream = stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        Self { wire: Wire::new(stream), heads: Vec::new() }
+    }
+
+    /// Reads what came on a connection that is over. `heads`: which of the answers are to a HEAD.
+    pub fn replay(bytes: Vec<u8>, heads: Vec<bool>) -> Self {
+        Self { wire: Wire::replay(bytes), heads }
+    }
+
     /// Sends a request without waiting for its answer. Answers are to be read in the same order.
     ///
     /// # Panics
@@ -77,6 +102,27 @@ impl Client {
     /// If the connection is closed.
     pub async fn send_raw(&mut self, bytes: impl AsRef<[u8]>) {
         within(PATIENCE, "the other end reads", self.wire.send(bytes)).await.expect("it is open");
+    }
+
+    /// Sends bytes as they are while it reads so many.
+    ///
+    /// # Panics
+    /// If the connection is closed before.
+    pub async fn send_and_read(&mut self, bytes: &[u8], length: usize) -> Vec<u8> {
+        let both = self.wire.send_and_read(bytes, length);
+        within(PATIENCE, "both directions flow", both).await.expect("it is open")
+    }
+
+    /// Sends bytes as they are, one each `pause`, until all are sent or the other end refuses more.
+    /// Returns how many were sent.
+    pub async fn send_slowly(&mut self, bytes: &[u8], pause: Duration) -> usize {
+        for (i, byte) in bytes.iter().enumerate() {
+            if self.wire.send([*byte]).await.is_err() {
+                return i;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        bytes.len()
     }
 
     /// The next answer.

@@ -1,6 +1,10 @@
 //! A fleet of real processes.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use lb_proto::{
     file,
@@ -22,6 +26,7 @@ use crate::{
     metrics::Metrics,
     ports::Port,
     process::Process,
+    tools::tool,
 };
 
 /// One controller and its proxies.
@@ -75,12 +80,22 @@ pub fn app_with(route: &str, set: &str, backends: &str) -> String {
     )
 }
 
+/// With more lines of TOML for the listener `web` of a spec.
+pub fn listening(spec: &str, lines: &str) -> String {
+    spec.replacen("name = 'web'", &format!("name = 'web'\n{lines}"), 1)
+}
+
 /// The listener `web`. Each proxy has it at an address of its own: [`Proxy::web`].
 pub const WEB: &str = "
 [[listeners]]
 name = 'web'
 address = '127.0.0.1:1'
 ";
+
+/// What runs a program with so many descriptors, and its first arguments.
+fn limited(program: &Path, soft: u64, hard: u64) -> (PathBuf, Vec<String>) {
+    (tool("prlimit"), vec![format!("--nofile={soft}:{hard}"), program.display().to_string()])
+}
 
 // === impl Fleet ===
 
@@ -111,15 +126,29 @@ impl Fleet {
     /// # Panics
     /// If it does not start.
     pub async fn empty_with(flags: &[String]) -> Self {
+        Self::empty_as(binary("lb-control"), Vec::new(), flags).await
+    }
+
+    /// As [`Fleet::empty`], with a controller that may have so many descriptors.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn limited(descriptors: u64) -> Self {
+        let (program, first) = limited(&binary("lb-control"), descriptors, descriptors);
+        Self::empty_as(program, first, &[]).await
+    }
+
+    async fn empty_as(program: PathBuf, first: Vec<String>, flags: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("the system has a place for temporary files");
         let (grpc, admin) = (Port::reserve(), Port::reserve());
-        let mut args = vec![
+        let mut args = first;
+        args.extend([
             format!("--grpc={}", grpc.address()),
             format!("--admin={}", admin.address()),
             format!("--data-dir={}", dir.path().join("control-data").display()),
-        ];
+        ]);
         args.extend(flags.iter().cloned());
-        let process = Process::start(dir.path(), "control", &binary("lb-control"), &args);
+        let process = Process::start(dir.path(), "control", &program, &args);
         let controller = Controller { process, grpc, admin };
         controller.serves().await;
         Self { proxies: Vec::new(), controller, dir }
@@ -133,18 +162,35 @@ impl Fleet {
     /// Starts a proxy, and does not wait for it. Unless `args` say where, it has `web` at a port of
     /// its own.
     pub fn add_proxy(&mut self, id: &str, args: &[String]) -> &mut Proxy {
+        self.add_proxy_as(binary("lb-proxy"), Vec::new(), id, args)
+    }
+
+    /// As [`Fleet::add_proxy`], one that may have `soft` descriptors, and `hard` if it asks.
+    pub fn add_limited_proxy(&mut self, id: &str, soft: u64, hard: u64, args: &[String]) {
+        let (program, first) = limited(&binary("lb-proxy"), soft, hard);
+        self.add_proxy_as(program, first, id, args);
+    }
+
+    fn add_proxy_as(
+        &mut self,
+        program: PathBuf,
+        first: Vec<String>,
+        id: &str,
+        args: &[String],
+    ) -> &mut Proxy {
         let admin = Port::reserve();
         let has_own = !args.iter().any(|arg| arg.starts_with("--listen"));
         let web = has_own.then(Port::reserve);
-        let mut all = vec![
+        let mut all = first;
+        all.extend([
             format!("--id={id}"),
             format!("--control=http://{}", self.controller.grpc()),
             format!("--admin={}", admin.address()),
             format!("--data-dir={}", self.dir.path().join(format!("{id}-data")).display()),
-        ];
+        ]);
         all.extend(web.iter().map(|web| format!("--listen=web={}", web.address())));
         all.extend(args.iter().cloned());
-        let process = Process::start(self.dir.path(), id, &binary("lb-proxy"), &all);
+        let process = Process::start(self.dir.path(), id, &program, &all);
         self.proxies.push(Proxy { id: id.into(), process, admin, web });
         self.proxies.last_mut().expect("it was pushed")
     }
@@ -360,6 +406,22 @@ impl Proxy {
         let answer = client::get(self.admin(), "/table").await;
         assert_eq!(answer.status(), 200, "{answer:?}");
         serde_json::from_slice(&answer.body.bytes).expect("it is JSON")
+    }
+
+    /// How often it closed a connection because of this limit.
+    ///
+    /// # Panics
+    /// If it knows no such limit.
+    pub async fn limit_hits(&self, limit: &str) -> u64 {
+        self.metrics().await.sum("lb_proxy_limits_hit_total", &[("limit", limit)]) as u64
+    }
+
+    /// How many connections of clients it has.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub async fn open_connections(&self) -> u64 {
+        self.metrics().await.sum("lb_proxy_connections_open", &[]) as u64
     }
 
     /// # Panics

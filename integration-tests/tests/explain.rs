@@ -21,7 +21,7 @@ use integration_tests::{
 use lb_common::clock;
 use lb_proto::v1::{
     BackendSetVerdict, DrainBackendRequest, ExplainRequest, ExplainResponse, ForwardOutcome,
-    Health, explain_response::Outcome,
+    Health, RefusalOutcome, explain_response::Outcome,
 };
 
 use configuration::{Configuration, DRAINED};
@@ -95,7 +95,7 @@ impl Tally {
         let Self { routes, refused, redirects, answers, forwarded, .. } = self;
         assert_eq!(self.versions.len(), 1, "nothing changed meanwhile: {self:?}");
         assert!(routes.len() >= 25, "only {} routes were taken: {self:?}", routes.len());
-        for reason in ["no route matches", "more than one host header", "no host header"] {
+        for reason in ["no route matches", "more than one host", "no host"] {
             assert!(refused.contains_key(reason), "{self:?}");
         }
         assert!(*redirects > 0 && *answers > 0 && self.splits > 0, "{self:?}");
@@ -115,6 +115,12 @@ fn compare(told: &ExplainResponse, got: &Response, tally: &mut Tally) -> Result<
     holds(told.routes.iter().all(|verdict| !verdict.why.is_empty()), || "no reason".into())?;
     tally.routes.extend(route.map(str::to_owned));
 
+    // A head that is refused is not read for what else it asks.
+    if let (Some(Outcome::Refusal(refusal)), None) = (&told.outcome, got.header("x-lb-explain")) {
+        same("route", None, route)?;
+        same("end of the connection", Some("close"), got.header("connection"))?;
+        return same_refusal(refusal, got, tally);
+    }
     // What the proxy says about itself agrees with what everybody can see of it.
     let said = got.header("x-lb-explain").ok_or("the proxy did not explain itself")?;
     let said: BTreeMap<_, _> = said.split("; ").filter_map(|part| part.split_once('=')).collect();
@@ -124,14 +130,7 @@ fn compare(told: &ExplainResponse, got: &Response, tally: &mut Tally) -> Result<
     same("route", route, said("route"))?;
 
     match told.outcome.as_ref().ok_or("no outcome")? {
-        Outcome::Refusal(refusal) => {
-            same("status", refusal.status, got.status().into())?;
-            let details = got.header("proxy-status").unwrap_or_default();
-            holds(details.contains(&format!("details=\"{}\"", refusal.reason)), || {
-                format!("told {:?}, got {details:?}", refusal.reason)
-            })?;
-            *tally.refused.entry(refusal.reason.clone()).or_default() += 1;
-        }
+        Outcome::Refusal(refusal) => same_refusal(refusal, got, tally)?,
         Outcome::Redirect(redirect) => {
             same("status", redirect.status, got.status().into())?;
             same("location", Some(redirect.location.as_str()), got.header("location"))?;
@@ -158,6 +157,16 @@ fn compare(told: &ExplainResponse, got: &Response, tally: &mut Tally) -> Result<
             same_backend(set, got, said("backend"), tally)?;
         }
     }
+    Ok(())
+}
+
+fn same_refusal(refusal: &RefusalOutcome, got: &Response, tally: &mut Tally) -> Result<(), String> {
+    same("status", refusal.status, got.status().into())?;
+    let details = got.header("proxy-status").unwrap_or_default();
+    holds(details.contains(&format!("details=\"{}\"", refusal.reason)), || {
+        format!("told {:?}, got {details:?}", refusal.reason)
+    })?;
+    *tally.refused.entry(refusal.reason.clone()).or_default() += 1;
     Ok(())
 }
 
@@ -227,7 +236,7 @@ async fn a_backend_that_proxies_keep_out_or_are_busy_with_is_told() {
     let gate = Gate::closed();
     let hold = gate.clone();
     let busy = Backend::start(move |_| Reply::ok("busy").behind(&hold)).await;
-    let failing = Backend::start(|_| Reply::status(500, "")).await;
+    let failing = Backend::start(|_| Reply::Close).await;
     let backends = format!(
         "{{ name = 'busy', address = '{}' }}, {{ name = 'failing', address = '{}' }}",
         busy.address(),

@@ -3,7 +3,6 @@
 use integration_tests::{
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request},
-    eventually::{eventually, holds},
     fleet::{Fleet, app},
 };
 
@@ -53,20 +52,6 @@ async fn a_body_that_still_comes_when_the_first_attempt_fails_is_sent_whole_by_t
 }
 
 #[tokio::test]
-async fn a_client_whose_body_does_not_come_is_told_408_and_no_backend_is_blamed() {
-    let backend = Backend::named("a").await;
-    let fleet = one_proxy("timeout = '300ms'", "", &[&backend]).await;
-    let mut client = Client::connect(fleet.proxies[0].web()).await;
-    client.send_raw("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").await;
-    let response = client.response().await;
-    assert_eq!((response.status(), response.proxy_error()), (408, Some("http_request_error")));
-    assert_eq!(response.header("connection"), Some("close"));
-    let metrics = fleet.proxies[0].metrics().await;
-    assert_eq!(metrics.sum("lb_proxy_attempt_timeouts_total", &[]), 0.0);
-    fleet.idle().await;
-}
-
-#[tokio::test]
 async fn a_response_that_could_be_read_in_two_ways_is_502() {
     for wrong in [
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
@@ -79,26 +64,6 @@ async fn a_response_that_could_be_read_in_two_ways_is_502() {
         let seen = (response.status(), response.proxy_error());
         assert_eq!(seen, (502, Some("http_protocol_error")), "{wrong}");
     }
-}
-
-#[tokio::test]
-async fn a_backend_that_breaks_off_its_responses_is_ejected() {
-    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
-    let broken = Backend::start(move |_| Reply::RawAndClose(cut.into())).await;
-    let sound = Backend::named("sound").await;
-    let ejection = "outlier_ejection = { consecutive_failures = 3 }";
-    let fleet = one_proxy("", ejection, &[&broken, &sound]).await;
-    let proxy = &fleet.proxies[0];
-    eventually("it is ejected", async || {
-        let mut client = Client::connect(proxy.web()).await;
-        client.send(&Request::get("/")).await;
-        // Half of them end early.
-        let _ = client.try_response().await;
-        let ejections = proxy.metrics().await.sum("lb_proxy_ejections_total", &[]);
-        holds(ejections > 0.0, || format!("{} requests came", broken.count()))
-    })
-    .await;
-    assert_eq!(broken.count(), 3, "the third in a row was the last one");
 }
 
 #[tokio::test]
