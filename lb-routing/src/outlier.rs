@@ -11,8 +11,8 @@
 //! - **A 5xx** is an answer, and may be due to the request: one URL that always fails would fail on
 //!   every backend. So it counts only against what the peers do with the same kind of requests.
 //!   Within `interval`, a backend has answered `min_requests` times at least, with 5xx in
-//!   `failure_percent` of them at least; all others that are open have together answered as many
-//!   times; and it fails clearly more than they do: with twice their share of 5xx at least, or half
+//!   `failure_percent` of them at least; all others that are open have together answered a quarter
+//!   as often at least; and it fails clearly more than they do: with twice their share of 5xx at least, or half
 //!   their share of good answers at most, and by four standard errors. What fails everywhere ejects
 //!   nobody, nor does a backend without peers go. A backend that has been ejected is no peer, so
 //!   that a second bad one is found beside it.
@@ -234,7 +234,7 @@ impl Ejector {
             // As many failures again before the next count, so that a set which fails as a whole
             // does not count itself at each request.
             state.streak.end();
-            self.pause(state, backends.len(), now);
+            self.pause(state, backends.len(), true, now);
             return None;
         }
         let base = millis(self.policy.base_time);
@@ -262,18 +262,22 @@ impl Ejector {
         }
         let others = backends.iter().filter(|b| b.live.id != backend.live.id && b.is_open(now));
         let rest: Counts = others.map(|other| other.live.outlier.answers.recent(now)).sum();
-        let is_worse = least <= rest.answers && own.is_clearly_worse_than(rest);
+        // Who fails at once draws traffic away from its peers, so they need less to be heard.
+        let is_evidence = least.div_ceil(4) <= rest.answers;
+        let is_worse = is_evidence && own.is_clearly_worse_than(rest);
         if !is_worse {
-            self.pause(state, backends.len(), now);
+            self.pause(state, backends.len(), is_evidence, now);
         }
         is_worse
     }
 
     /// Lets a backend be for a while, the longer the more peers there are to look at: a set which
-    /// fails as a whole spends little on comparisons.
-    fn pause(&self, state: &OutlierState, backends: usize, now: Millis) {
+    /// fails as a whole spends little on comparisons. Peers that have answered too little to compare
+    /// with are looked at again sooner.
+    fn pause(&self, state: &OutlierState, backends: usize, was_compared: bool, now: Millis) {
         let parts = backends.clamp(32, 1_024) as u64;
-        let pause = millis(self.policy.interval).saturating_mul(parts) / 1_024;
+        let of = if was_compared { 1_024 } else { 16 * 1_024 };
+        let pause = millis(self.policy.interval).saturating_mul(parts) / of;
         state.compared_until.store(now.saturating_add(pause), Ordering::Relaxed);
     }
 

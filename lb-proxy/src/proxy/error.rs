@@ -94,15 +94,14 @@ impl ProxyError {
     /// As in the access log: the kind, or what is more telling.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Attempt { source: AttemptError::Client(error), .. } | Self::Client(error) => {
-                error.reason()
-            }
+            Self::Attempt { source, .. } => source.reason(),
+            Self::Client(error) => error.reason(),
             Self::NoRoom => "max_buffer_bytes",
             Self::Refused(Refusal::Request(RequestError::TargetTooLong)) => "max_target_bytes",
             Self::Refused(Refusal::Request(
                 RequestError::HeadTooLong | RequestError::TooManyFields,
             )) => "max_header_bytes",
-            Self::Attempt { .. } | Self::Refused(_) | Self::TooManyConnections => self.kind(),
+            Self::Refused(_) | Self::TooManyConnections => self.kind(),
         }
     }
 
@@ -192,6 +191,16 @@ impl AttemptError {
             Self::NotTaken(_) => "connection_write_timeout",
             Self::Malformed(_) => "http_protocol_error",
             Self::Client(_) => "http_request_error",
+        }
+    }
+}
+
+impl AttemptError {
+    /// The kind, or what is more telling.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Client(error) => error.reason(),
+            _ => self.kind(),
         }
     }
 }

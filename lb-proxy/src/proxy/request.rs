@@ -324,7 +324,7 @@ impl Forward<'_> {
         let mut exchange = match result {
             Ok(exchange) => exchange,
             Err(source) => {
-                record.failed(source.kind(), &source, false);
+                record.failed(source.reason(), &source, false);
                 record.moved(sides.upload.received, 0);
                 let backend = pick.backend().name.clone();
                 return Err(ProxyError::Attempt { backend, source });
