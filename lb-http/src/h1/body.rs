@@ -1,8 +1,9 @@
 //! Bodies: where they end, and what of the bytes on the wire is theirs.
 
-use std::ops::Range;
-
-use super::chunked::ChunkedDecoder;
+use super::{
+    chunked::ChunkedDecoder,
+    decoded::{BodyError, Decoded},
+};
 use crate::message::{Fields, RequestBody, ResponseBody};
 
 /// Reads one body. Pure: it is shown bytes, and says what they are.
@@ -17,26 +18,6 @@ pub enum BodyDecoder {
     Chunked(ChunkedDecoder),
     /// It ends where its connection does.
     UntilClose,
-}
-
-/// What was found in bytes of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decoded {
-    /// Where the body's own bytes are now, without any framing.
-    pub payload: Range<usize>,
-    /// How many bytes belong to the body and its framing. What comes after is of the next message.
-    pub consumed: usize,
-    /// The body is complete.
-    pub is_end: bool,
-}
-
-/// Why a body cannot be read on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    #[error("{0}")]
-    Malformed(&'static str),
-    #[error("the body ends early")]
-    Truncated,
 }
 
 impl BodyDecoder {

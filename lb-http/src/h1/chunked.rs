@@ -2,7 +2,7 @@
 //! line ends with CRLF.
 
 use super::{
-    body::{BodyError, Decoded},
+    decoded::{BodyError, Decoded},
     head::{HeadError, HeadParser, Limits},
     syntax::is_value,
 };
