@@ -82,8 +82,11 @@ async fn trickle_body(web: SocketAddr, chunked: bool, all: Gate) -> String {
     };
     client.send_raw(format!("POST /body HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")).await;
     let one: &[u8] = if chunked { b"1\r\nx\r\n" } else { b"x" };
-    for _ in 0..pieces() {
-        client.send_raw(one).await;
+    for i in 0..pieces() {
+        if let Err(error) = client.wire.send(one).await {
+            let answer = client.try_response().await;
+            panic!("after {i} of {} pieces: {error}, and {answer:?}", pieces());
+        }
         tokio::task::yield_now().await;
     }
     all.passed().await;

@@ -13,11 +13,11 @@ use integration_tests::{
 use serde_json::Value;
 use tokio::process::Command;
 
-/// They take two minutes each way, and are about what a message says, which a proxy does not read.
+/// They take minutes each way, and are about what a message says, which a proxy does not read.
 const HEAVY: [&str; 3] = ["9.*", "12.*", "13.*"];
 /// It gives its peer a second, and its own authors take either verdict.
 const RACY: &str = "7.1.5";
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_secs(1_800);
 
 /// By case: what was made of it, of its end, and with which code.
 type Verdicts = BTreeMap<String, (Value, Value, Value)>;
