@@ -12,6 +12,8 @@ use std::{
     path::PathBuf,
 };
 
+use tokio::net::TcpSocket;
+
 use crate::eventually::eventually;
 
 /// A port of 127.0.0.1 that is nobody else's until this is dropped.
@@ -22,6 +24,9 @@ pub struct Port {
 }
 
 const LOWEST: u16 = 10_240;
+/// As many as the kernel lets wait. Whoever comes to a full queue is reset some time later, which
+/// tests would take for the proxy's doing.
+const BACKLOG: u32 = 4_096;
 
 // === impl Port ===
 
@@ -80,7 +85,13 @@ impl Port {
     /// If somebody else listens there for good.
     pub async fn listen(&self) -> tokio::net::TcpListener {
         let address = self.address();
-        eventually(&format!("{address} is free"), || tokio::net::TcpListener::bind(address)).await
+        let listen = async || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        eventually(&format!("{address} is free"), listen).await
     }
 }
 

@@ -131,10 +131,10 @@ async fn nothing_that_clients_and_backends_do_takes_more_memory_than_the_limits_
     raise_descriptor_limit();
     let (many, few) = (clients(), clients() / 5);
     let backend = backend().await;
-    let limits = "header_timeout = '10m'\nbody_timeout = '10m'\nwrite_timeout = '10m'";
+    let limits = "header_timeout = '24h'\nbody_timeout = '24h'\nwrite_timeout = '24h'";
     // So many at once are not accepted at once.
     let set = "connect_timeout = '60s'\noutlier_ejection = { disabled = true }";
-    let spec = listening(&app("timeout = '10m'", set, &[backend.address()]), limits);
+    let spec = listening(&app("timeout = '24h'", set, &[backend.address()]), limits);
     let fleet = Fleet::start(1, &spec).await;
     let proxy = &fleet.proxies[0];
     let web = proxy.web();

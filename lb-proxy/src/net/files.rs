@@ -18,7 +18,7 @@ pub fn raise_limit() -> u64 {
 /// How many clients' connections there may be with so many descriptors: each of them needs one to a
 /// backend, too, and an eighth is kept for all else: probes, the control stream, listeners, files.
 pub fn connections_within(limit: u64) -> usize {
-    let reserve = (limit / 8).clamp(32, 1_024);
+    let reserve = (limit / 8).clamp(64, 1_024);
     usize::try_from(limit.saturating_sub(reserve) / 2).unwrap_or(usize::MAX).max(1)
 }
 
@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn a_client_and_its_backend_fit_and_something_is_left() {
-        for (limit, expected) in [(1_024, 448), (256, 112), (1_048_576, 523_776), (10, 1)] {
+        for (limit, expected) in [(1_024, 448), (256, 96), (1_048_576, 523_776), (10, 1)] {
             assert_eq!(connections_within(limit), expected, "{limit}");
         }
     }

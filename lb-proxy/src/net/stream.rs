@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -54,6 +55,13 @@ impl Stream {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Whether bytes have come that nobody has read. Asks the kernel, which may know of some before
+    /// the runtime does.
+    pub fn has_bytes(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        matches!(SockRef::from(&self.0).peek(&mut byte), Ok(1..))
     }
 
     /// Whether it is open and nothing has come. Costs no system call as a rule.

@@ -29,7 +29,7 @@ pub const LINGER: Duration = Duration::from_millis(50);
 /// How long accepting rests when the system has no more descriptors or memory.
 const REST: Duration = Duration::from_millis(50);
 /// So many at a time are told that they are one too many; others are just closed.
-const MOST_TOLD: usize = 64;
+const MOST_TOLD: usize = 8;
 /// What they get to read it.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 

@@ -60,7 +60,9 @@ async fn wait(local: &Local, down: &mut Downstream) -> bool {
         }
         match local.connections.poll_end(down.client.id, cx) {
             End::NotYet => Poll::Pending,
-            End::Gracefully | End::AtOnce => Poll::Ready(false),
+            // Closing it now would reset what its client has just sent.
+            End::Gracefully => Poll::Ready(down.stream.has_bytes()),
+            End::AtOnce => Poll::Ready(false),
         }
     })
     .await;
