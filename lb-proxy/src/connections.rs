@@ -10,7 +10,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use lb_routing::backend::Millis;
+use lb_routing::millis::Millis;
 
 /// How a connection is to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use lb_common::clock;
 use lb_http::message::{Request, Response};
-use lb_routing::{backend::Millis, outlier::Failure};
+use lb_routing::{millis::Millis, outlier::Failure};
 
 use crate::{
     connections::{Connections, Scope},

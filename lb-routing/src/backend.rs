@@ -16,10 +16,7 @@ use lb_common::{
     spec::{self, BackendState},
 };
 
-use crate::outlier::OutlierState;
-
-/// Milliseconds since the proxy started: what hot atomics keep instead of an `Instant`.
-pub type Millis = u64;
+use crate::{millis::Millis, outlier::state::OutlierState};
 
 /// Immutable; belongs to one table.
 #[derive(Debug)]

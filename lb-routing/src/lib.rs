@@ -21,6 +21,7 @@ mod field;
 #[cfg(test)]
 mod fixture;
 pub mod hash_key;
+pub mod millis;
 pub mod outlier;
 pub mod path;
 pub mod redirect;

@@ -12,10 +12,11 @@
 //!   every backend. So it counts only against what the peers do with the same kind of requests.
 //!   Within `interval`, a backend has answered `min_requests` times at least, with 5xx in
 //!   `failure_percent` of them at least; all others that are open have together answered a quarter
-//!   as often at least; and it fails clearly more than they do: with twice their share of 5xx at least, or half
-//!   their share of good answers at most, and by four standard errors. What fails everywhere ejects
-//!   nobody, nor does a backend without peers go. A backend that has been ejected is no peer, so
-//!   that a second bad one is found beside it.
+//!   of `min_requests` at least (one that fails at once draws traffic away from them); and it fails
+//!   clearly more than they do: with twice their share of 5xx at least, or half their share of good
+//!   answers at most, and by four standard errors. What fails everywhere ejects nobody, nor does a
+//!   backend without peers go. A backend that has been ejected is no peer, so that a second bad one
+//!   is found beside it.
 //!
 //! # Invariants
 //!
@@ -25,58 +26,21 @@
 //! - A success costs three relaxed loads and a relaxed add; whether a backend is ejected, one load.
 
 use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError, TryLockError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, TryLockError, atomic::Ordering},
     time::Duration,
 };
 
 use lb_common::spec::{self, Balance, OutlierEjection};
 
-use crate::backend::{Backend, Millis};
+use crate::{backend::Backend, millis::Millis};
 
 mod answers;
+pub mod state;
 mod streak;
 
-use self::{
-    answers::{Answers, Counts},
-    streak::Streak,
-};
+pub use self::state::{Ejection, Failure};
 
-/// What counts against a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Connect,
-    /// The connection ended before a response.
-    Reset,
-    Timeout,
-    /// A 5xx.
-    Status,
-}
-
-/// A backend is kept out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ejection {
-    /// The last straw.
-    pub failure: Failure,
-    pub remaining: Millis,
-}
-
-/// One backend's record. Lives in [`crate::backend::Live`], shared by all workers and tables.
-#[derive(Debug, Default)]
-pub struct OutlierState {
-    streak: Streak,
-    answers: Answers,
-    /// Its 5xx were compared with those of its peers, and need not be until then.
-    compared_until: AtomicU64,
-    /// When the last ejection ends, and above what it was for: in one word, so that they belong
-    /// together. 0 if there was none.
-    ejected: AtomicU64,
-    /// Ejections in a row, as of the last one. Written with the set's lock held.
-    ejections: AtomicU32,
-}
+use self::{answers::Counts, state::OutlierState};
 
 /// Decides about one backend set's ejections.
 #[derive(Clone, Debug)]
@@ -88,86 +52,6 @@ pub struct Ejector {
     /// each eject the last one allowed. Only taken when a backend has failed often enough, and
     /// no worker waits for it. All tables' ejectors of a set share it.
     deciding: Arc<Mutex<()>>,
-}
-
-/// The low bits of [`OutlierState::ejected`] say what for; the others count milliseconds.
-const FAILURE_BITS: u32 = 8;
-
-// === impl Failure ===
-
-impl Failure {
-    fn encode(self) -> u64 {
-        match self {
-            Self::Connect => 1,
-            Self::Reset => 2,
-            Self::Timeout => 3,
-            Self::Status => 4,
-        }
-    }
-
-    fn decode(code: u64) -> Option<Self> {
-        match code {
-            1 => Some(Self::Connect),
-            2 => Some(Self::Reset),
-            3 => Some(Self::Timeout),
-            4 => Some(Self::Status),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connect => "connect failed",
-            Self::Reset => "connection reset",
-            Self::Timeout => "timeout",
-            Self::Status => "5xx",
-        })
-    }
-}
-
-// === impl OutlierState ===
-
-impl OutlierState {
-    #[inline]
-    pub fn is_ejected(&self, now: Millis) -> bool {
-        now < self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS
-    }
-
-    /// Why and for how much longer, if it is ejected.
-    pub fn ejection(&self, now: Millis) -> Option<Ejection> {
-        let ejected = self.ejected.load(Ordering::Relaxed);
-        let remaining = (ejected >> FAILURE_BITS).checked_sub(now).filter(|left| *left > 0)?;
-        let failure = Failure::decode(ejected & ((1 << FAILURE_BITS) - 1))?;
-        Some(Ejection { failure, remaining })
-    }
-
-    /// A response that is not a failure. It does not end an ejection: it may be to a request from
-    /// before.
-    #[inline]
-    pub fn record_success(&self, now: Millis) {
-        self.streak.end();
-        self.answers.count(false, now);
-    }
-
-    pub(crate) fn eject(&self, failure: Failure, until: Millis) {
-        let until = until.min(u64::MAX >> FAILURE_BITS);
-        let ejected = until << FAILURE_BITS | failure.encode();
-        self.ejected.store(ejected, Ordering::Relaxed);
-        self.streak.end();
-        self.answers.clear();
-    }
-
-    /// Ejections in a row, this one included: each `base` that it stayed in forgives one.
-    fn count_ejection(&self, base: Millis, now: Millis) -> u32 {
-        let ended = self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS;
-        let forgiven = now.saturating_sub(ended) / base.max(1);
-        let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
-        let ejections = self.ejections.load(Ordering::Relaxed).saturating_sub(forgiven);
-        self.ejections.store(ejections.saturating_add(1), Ordering::Relaxed);
-        ejections.saturating_add(1)
-    }
 }
 
 // === impl Ejector ===

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use lb_proto::v1;
-use lb_routing::{backend::Millis, outlier::Ejection};
+use lb_routing::{millis::Millis, outlier::Ejection};
 
 use crate::{
     metrics::{RouteMetrics, Sharded, WorkerMetrics},

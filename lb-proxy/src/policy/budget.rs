@@ -19,7 +19,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_routing::backend::Millis;
+use lb_routing::millis::Millis;
 
 /// Retries that a new budget has.
 pub const FLOOR: u64 = 3;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use lb_routing::backend::{Live, Millis};
+use lb_routing::{backend::Live, millis::Millis};
 
 use crate::{
     metrics::{BackendMetrics, Sharded},

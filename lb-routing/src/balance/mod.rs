@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use lb_common::spec::Balance;
 
-use crate::backend::{Backend, Millis};
+use crate::{backend::Backend, millis::Millis};
 
 pub mod consistent_hash;
 #[cfg(test)]

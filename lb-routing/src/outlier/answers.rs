@@ -12,7 +12,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::backend::Millis;
+use crate::millis::Millis;
 
 /// One backend's, shared by all workers.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backend::Millis;
+use crate::millis::Millis;
 
 /// How many there were, and when the last one was: in one word, so that they belong together.
 #[derive(Debug, Default)]
