@@ -85,6 +85,21 @@ pub fn listening(spec: &str, lines: &str) -> String {
     spec.replacen("name = 'web'", &format!("name = 'web'\n{lines}"), 1)
 }
 
+/// One tcp listener at this address, before one backend. `listener` is more lines of TOML for it.
+pub fn tcp(address: SocketAddr, listener: &str, backend: SocketAddr) -> String {
+    format!(
+        "[[listeners]]
+         name = 'tcp'
+         protocol = 'tcp'
+         address = '{address}'
+         backend_set = 'app'
+         {listener}
+         [[backend_sets]]
+         name = 'app'
+         backends = [{{ address = '{backend}' }}]"
+    )
+}
+
 /// The listener `web`. Each proxy has it at an address of its own: [`Proxy::web`].
 pub const WEB: &str = "
 [[listeners]]

@@ -8,7 +8,7 @@ use integration_tests::{
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request},
     eventually::{PATIENCE, eventually, holds, within},
-    fleet::{Fleet, app, app_with, listening},
+    fleet::{Fleet, app, app_with, listening, tcp},
     ports::Port,
 };
 use lb_common::clock;
@@ -374,20 +374,8 @@ async fn a_tcp_connection_is_let_go_when_both_directions_are_silent() {
     })
     .await;
     let port = Port::reserve();
-    let spec = format!(
-        "[[listeners]]
-         name = 'tcp'
-         protocol = 'tcp'
-         address = '{}'
-         backend_set = 'app'
-         idle_timeout = '700ms'
-         [[backend_sets]]
-         name = 'app'
-         backends = [{}]",
-        port.address(),
-        backend.entry("one")
-    );
-    let fleet = Fleet::start(1, &spec).await;
+    let fleet =
+        Fleet::start(1, &tcp(port.address(), "idle_timeout = '700ms'", backend.address())).await;
     let mut steady = Client::connect(port.address()).await;
     steady.send_raw("s").await;
     let mut silent = Client::connect(port.address()).await;

@@ -7,7 +7,7 @@ use integration_tests::{
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request, Response},
     eventually::{eventually, holds},
-    fleet::{Fleet, app_with, listening},
+    fleet::{Fleet, app_with, listening, tcp},
     ports::Port,
 };
 use serde_json::json;
@@ -123,20 +123,8 @@ async fn a_tcp_connection_too_many_is_closed() {
     })
     .await;
     let port = Port::reserve();
-    let spec = format!(
-        "[[listeners]]
-         name = 'tcp'
-         protocol = 'tcp'
-         address = '{}'
-         backend_set = 'app'
-         max_connections = 2
-         [[backend_sets]]
-         name = 'app'
-         backends = [{}]",
-        port.address(),
-        backend.entry("one")
-    );
-    let fleet = Fleet::start(1, &spec).await;
+    let fleet =
+        Fleet::start(1, &tcp(port.address(), "max_connections = 2", backend.address())).await;
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(port.address()).await;

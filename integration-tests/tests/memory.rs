@@ -9,7 +9,7 @@ use integration_tests::{
     backend::{Backend, Gate},
     client::{self, Client, Request},
     eventually::{PATIENCE, eventually, eventually_within, holds},
-    fleet::{Fleet, Proxy, app, listening},
+    fleet::{Fleet, Proxy, app, listening, tcp},
     ports::Port,
     raise_descriptor_limit, setting,
 };
@@ -283,19 +283,7 @@ async fn connections_of_which_one_half_is_closed_take_no_time() {
     })
     .await;
     let port = Port::reserve();
-    let spec = format!(
-        "[[listeners]]
-         name = 'tcp'
-         protocol = 'tcp'
-         address = '{}'
-         backend_set = 'app'
-         [[backend_sets]]
-         name = 'app'
-         backends = [{}]",
-        port.address(),
-        backend.entry("one")
-    );
-    let fleet = Fleet::start(1, &spec).await;
+    let fleet = Fleet::start(1, &tcp(port.address(), "", backend.address())).await;
     let mut clients = Vec::new();
     for _ in 0..COUNT {
         let mut client = Client::connect(port.address()).await;

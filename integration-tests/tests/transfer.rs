@@ -8,7 +8,7 @@ use integration_tests::{
     backend::Backend,
     client::Client,
     eventually::{PATIENCE, within},
-    fleet::{Fleet, app},
+    fleet::{Fleet, app, tcp},
     pattern::Pattern,
     ports::Port,
     setting,
@@ -158,19 +158,7 @@ async fn much_passes_through_tcp_both_ways_and_takes_little_memory() {
     })
     .await;
     let port = Port::reserve();
-    let spec = format!(
-        "[[listeners]]
-         name = 'tcp'
-         protocol = 'tcp'
-         address = '{}'
-         backend_set = 'app'
-         [[backend_sets]]
-         name = 'app'
-         backends = [{}]",
-        port.address(),
-        backend.entry("one")
-    );
-    let fleet = Fleet::start(1, &spec).await;
+    let fleet = Fleet::start(1, &tcp(port.address(), "", backend.address())).await;
     let down = async {
         let mut client = Client::connect(port.address()).await;
         client.send_raw("d").await;

@@ -8,7 +8,9 @@
 //!                       └─ retry ─┘
 //! ```
 //!
-//! Read [`proxy::request`] first: it is the way of a request. A line imports only from lines below it:
+//! Read [`proxy::request`] first: it is the way of a request. No two files import each other. A
+//! line imports from lines below it, save that [`local`] holds the pool of [`upstream`], and that the
+//! page of [`metrics`] reads what it is about:
 //!
 //! | module | what it is |
 //! |---|---|

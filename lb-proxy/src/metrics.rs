@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_of_an_answer_has_a_name() {
+    fn an_answer_whose_reason_has_no_name_is_counted_as_another() {
         let metrics = Sharded::<WorkerMetrics>::new(1);
         metrics.of(0).refused("destination_unavailable");
         metrics.of(0).refused("never heard of");

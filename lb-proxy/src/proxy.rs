@@ -1,11 +1,15 @@
 //! The way of a request: read [`request`] first.
 
 pub mod attempt;
+pub mod deliver;
 pub mod error;
 pub mod exchange;
+pub mod forward;
 pub mod reply;
 pub mod request;
 pub mod respond;
+pub mod sides;
+pub mod tried;
 pub mod tunnel;
 pub mod upload;
 

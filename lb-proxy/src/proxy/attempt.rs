@@ -14,7 +14,8 @@ use lb_routing::{backend::InFlight, outlier::Failure};
 
 use super::{
     error::{AttemptError, ClientError},
-    exchange::{Exchange, HeadError, Sides},
+    exchange::{Exchange, HeadError},
+    sides::Sides,
 };
 use crate::{
     observe::record::Record,
@@ -27,8 +28,8 @@ use crate::{
 
 pub struct Attempt<'a> {
     pub pick: &'a Pick,
-    /// As backends get it.
-    pub target: &'a [u8],
+    /// What the backend gets as the target, if that is not what the client sent.
+    pub target: Option<&'a [u8]>,
     pub via: bool,
     pub asks_for_upgrade: bool,
     /// When it starts.
@@ -139,7 +140,7 @@ impl Attempt<'_> {
             host => host,
         };
         let to = ToBackend {
-            target: self.target,
+            target: self.target.unwrap_or(request.target()),
             host,
             forwarded_for: sides.down.client.forwarded_for.as_bytes(),
             proto: b"http",

@@ -231,6 +231,7 @@ mod tests {
     use lb_common::id::BackendSetName;
 
     use super::*;
+    use crate::metrics::REASONS;
 
     fn attempt(source: AttemptError) -> ProxyError {
         ProxyError::Attempt { backend: BackendName::new("10.0.0.1:80").expect("valid"), source }
@@ -249,9 +250,17 @@ mod tests {
             (attempt(AttemptError::Closed),                                 502, "connection_terminated"),
             (attempt(ClientError::Slow.into()),                             408, "http_request_error"),
             (attempt(AttemptError::Timeout(Duration::from_secs(1))),        504, "http_response_timeout"),
+            (attempt(ConnectError::Local(io::ErrorKind::Other.into()).into()), 503, "proxy_internal_error"),
+            (attempt(ConnectError::Failed(io::ErrorKind::HostUnreachable.into()).into()), 502, "destination_ip_unroutable"),
+            (attempt(AttemptError::Malformed("no status")),                 502, "http_protocol_error"),
+            (attempt(AttemptError::NotTaken(Duration::from_secs(1))),       504, "connection_write_timeout"),
+            (ClientError::TooLarge(1).into(),                               413, "http_request_error"),
+            (ProxyError::TooManyConnections,                                503, "connection_limit_reached"),
+            (ProxyError::NoRoom,                                            503, "proxy_internal_error"),
         ];
         for (error, status, kind) in cases {
             assert_eq!(error.status(), status, "{error}");
+            assert!(REASONS.contains(&kind), "{kind} has no counter");
             let header = error.proxy_status();
             assert!(header.starts_with(&format!("lb; error={kind}; details=\"")), "{header}");
         }

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
 use lb_common::clock;
 use lb_http::{
     h1::{BodyDecoder, BodyError, HeadParser, Limits, ResponseError, encode},
@@ -23,7 +24,7 @@ use lb_http::{
 
 use super::{
     error::{AttemptError, ClientError},
-    upload::Upload,
+    sides::{Sides, Silence},
 };
 use crate::{
     downstream::Downstream,
@@ -74,29 +75,6 @@ pub struct Exchange {
     backend: Silence,
 }
 
-/// What an exchange goes on between, besides its backend.
-#[derive(Debug)]
-pub struct Sides<'a> {
-    pub local: &'a Rc<Local>,
-    pub down: &'a mut Downstream,
-    pub upload: &'a mut Upload,
-    pub deadlines: &'a Deadlines,
-}
-
-/// How long each side may be silent, and until when the response's head must be there.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// From the request's last byte to the response's head, over all attempts.
-    pub response: Duration,
-    /// The same, for this attempt.
-    pub per_try: Option<Duration>,
-    pub body: Duration,
-    pub stream_idle: Option<Duration>,
-    pub write: Duration,
-    /// How long a client that has ended its side is waited for.
-    pub half_closed: Duration,
-}
-
 /// Why no response's head came.
 #[derive(Debug)]
 pub enum HeadError {
@@ -130,10 +108,6 @@ enum Sending {
     Broken,
 }
 
-/// How long nothing has moved. The clock is read at the first look after something did.
-#[derive(Debug, Default)]
-struct Silence(Option<Instant>);
-
 /// So many may come before a response (RFC 9110, section 15.2, sets no limit).
 const MOST_INTERIMS: u8 = 16;
 const HEAD_LIMITS: Limits = Limits { head: 64 * 1024, fields: 100, target: 16 * 1024 };
@@ -142,17 +116,6 @@ const DISMISSED_BYTES: usize = 64 * 1024;
 const DISMISSED_TIME: Duration = Duration::from_secs(1);
 /// More than this waits for a side, and nothing more is read for it.
 const ENOUGH: usize = 16 * 1024;
-
-impl Silence {
-    fn broken(&mut self) {
-        self.0 = None;
-    }
-
-    /// When it will have lasted for so long.
-    fn until(&mut self, limit: Duration) -> Instant {
-        *self.0.get_or_insert_with(clock::now) + limit
-    }
-}
 
 impl Exchange {
     /// `head` is the request's, as it goes out; it asks for an upgrade if `asks_for_upgrade`.
@@ -191,6 +154,19 @@ impl Exchange {
             is_credited: false,
             client: Silence::default(),
             backend: Silence::default(),
+        }
+    }
+
+    /// Statuses of responses that were read are proper ones.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.response.status).unwrap_or(StatusCode::BAD_GATEWAY)
+    }
+
+    /// The backend has done its part, unless it answered with a 5xx. Said of it once.
+    pub fn credit(&mut self, local: &Local) {
+        if !self.is_credited && self.response.status < 500 {
+            self.is_credited = true;
+            local.record_success(&self.lease.pick);
         }
     }
 
@@ -484,11 +460,8 @@ impl Exchange {
         if let Some(ended) = sides.down.ended
             && sides.down.outbox.is_empty()
         {
-            if !self.is_credited && self.response.status < 500 {
-                // Whatever is to come, its client will not have waited for it.
-                self.is_credited = true;
-                sides.local.record_success(&self.lease.pick);
-            }
+            // Whatever is to come, its client will not have waited for it.
+            self.credit(sides.local);
             // It may read on, as long as there is something to read.
             let silent = self.backend.until(sides.deadlines.half_closed);
             let gone = silent.max(ended + sides.deadlines.half_closed);

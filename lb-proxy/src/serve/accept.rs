@@ -14,7 +14,7 @@ use lb_common::id::ListenerName;
 use lb_http::message::Request;
 use tokio::{net::TcpStream, sync::oneshot, task::spawn_local, time};
 
-use super::{h1, tcp};
+use super::{h1, linger::linger, tcp};
 use crate::{
     connections::{End, Scope},
     downstream::{Client, Downstream},
@@ -160,15 +160,8 @@ async fn tell(cx: Rc<Context>, told: Rc<Cell<usize>>, mut down: Downstream) {
     let reply = reply::refuse(&error);
     let nothing = Request::default();
     respond::refuse(&cx.local, &mut down, &nothing, reply, TOLD_WITHIN).await;
-    let read = async {
-        // What it has sent must not reset the connection before it has read the answer.
-        if down.stream.end_writing().is_ok() {
-            while let Ok(1..) = std::future::poll_fn(|task| down.poll_more(&cx.local, task)).await {
-                down.input.clear();
-            }
-        }
-    };
-    let _ = time::timeout(TOLD_WITHIN, read).await;
+    // Not for as long as others: there may be many of them.
+    let _ = time::timeout(TOLD_WITHIN, linger(&cx.local, down)).await;
     told.set(told.get() - 1);
 }
 

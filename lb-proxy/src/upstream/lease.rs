@@ -29,7 +29,7 @@ impl Lease {
     }
 
     /// The connection leaves HTTP.
-    pub fn into_parts(self) -> (Stream, Pick, InFlight) {
-        (self.stream, self.pick, self.in_flight)
+    pub fn into_parts(self) -> (Stream, InFlight) {
+        (self.stream, self.in_flight)
     }
 }
