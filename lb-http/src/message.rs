@@ -10,6 +10,7 @@ mod response;
 pub use fields::{Field, Fields, Span};
 pub use method::Method;
 pub use name::Name;
+pub(crate) use request::Form;
 pub use request::{Request, RequestBody};
 pub use response::{Response, ResponseBody};
 

@@ -18,7 +18,7 @@ use crate::{
     connections::Id,
     local::{Held, Local},
     metrics::RouteMetrics,
-    net::{outbox::Outbox, stream::Stream, timer::LazyTimer},
+    net::{block::Block, outbox::Outbox, stream::Stream, timer::LazyTimer},
     table::Presence,
 };
 
@@ -42,7 +42,7 @@ pub struct Downstream {
     pub client: Rc<Client>,
     pub stream: Stream,
     /// What was read and is not used yet.
-    pub input: Vec<u8>,
+    pub input: Block,
     pub outbox: Outbox,
     /// How far its latest request's body has been read.
     pub body: BodyDecoder,
@@ -76,7 +76,7 @@ impl Downstream {
         Self {
             client,
             stream,
-            input: Vec::new(),
+            input: Block::default(),
             outbox: Outbox::default(),
             body: BodyDecoder::Empty,
             ended: None,
@@ -95,10 +95,7 @@ impl Downstream {
         if filled.is_empty() {
             self.ended = Some(clock::now());
         } else {
-            if self.input.capacity() == 0 {
-                self.input = local.buffer();
-            }
-            local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
+            local.keep(filled, &mut self.input);
         }
         Poll::Ready(Ok(filled.len()))
     }
@@ -135,10 +132,9 @@ impl Downstream {
     /// The first bytes of the input were used.
     pub fn consume(&mut self, local: &Local, bytes: usize) {
         self.used += bytes as u64;
-        if self.input.len() <= bytes {
-            local.recycle_buffer(std::mem::take(&mut self.input));
-        } else {
-            self.input.drain(..bytes);
+        self.input.consume(bytes);
+        if self.input.is_empty() {
+            local.recycle_block(std::mem::take(&mut self.input));
         }
     }
 

@@ -15,7 +15,10 @@ use lb_routing::{millis::Millis, outlier::Failure};
 use crate::{
     connections::{Connections, Scope},
     metrics::{LogCounts, Sharded, WorkerMetrics},
-    net::hot::Hot,
+    net::{
+        block::Block,
+        hot::{Filled, Hot},
+    },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
 };
@@ -80,10 +83,10 @@ pub struct Held {
     bytes: usize,
 }
 
-/// Of what one read finds. A response of 64 KiB comes in two or three.
-const HOT: usize = 64 * 1024;
+/// Of what one read finds: a body of 64 KiB together with its head.
+const HOT: usize = 128 * 1024;
 /// Of each kind, kept for the next request.
-const SPARES: usize = 32;
+const SPARES: usize = 128;
 /// What has grown larger than this is given back to the system.
 const SPARE_SIZE: usize = 16 * 1024;
 
@@ -238,6 +241,25 @@ impl Local {
         if response.fields.capacity() <= SPARE_SIZE {
             response.clear();
             keep(&self.spare.responses, response);
+        }
+    }
+
+    /// Keeps what a read found behind what `block` has, for longer than until the next read.
+    pub fn keep(&self, filled: Filled, block: &mut Block) {
+        if block.is_empty() {
+            self.recycle_block(std::mem::take(block));
+            if let Some(all) = self.hot.take(filled) {
+                *block = all;
+                return;
+            }
+            *block = Block::new(self.buffer(), 0..0);
+        }
+        self.hot.with(filled, |bytes| block.extend(bytes));
+    }
+
+    pub fn recycle_block(&self, block: Block) {
+        if let Some(buffer) = self.hot.recycle(block.into_memory()) {
+            self.recycle_buffer(buffer);
         }
     }
 

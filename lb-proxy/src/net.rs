@@ -1,5 +1,6 @@
 //! Sockets, and what their bytes go through. Knows nothing of HTTP or of the routing table.
 
+pub mod block;
 pub mod files;
 pub mod hot;
 pub mod listen;

@@ -81,6 +81,7 @@ async fn keep_sweeping(cx: Rc<Context>) {
         local.tick(now);
         cx.recorder.log.set_clock(now);
         local.pool.sweep(local.coarse());
+        local.hot.sweep();
         local.metrics().limits.idle_timeout.add(local.connections.sweep(local.coarse()));
     }
 }

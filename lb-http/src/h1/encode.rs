@@ -3,7 +3,7 @@
 use super::syntax::is_token;
 use crate::{
     hop,
-    message::{Field, Fields, Name, Request, RequestBody, Response, ResponseBody, Version},
+    message::{Field, Fields, Name, Request, RequestBody, Response, ResponseBody, Span, Version},
 };
 
 /// What a proxy says in a request besides what the client said.
@@ -58,17 +58,15 @@ pub fn request(out: &mut Vec<u8>, request: &Request, to: &ToBackend<'_>) {
     out.extend_from_slice(to.target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, b"Host", to.host);
-    for field in request.fields.iter() {
+    copy(out, &request.fields, |field| {
         let is_replaced = match to.trace {
             TraceContext::AsItCame => false,
             TraceContext::Parent(_) => field.known == Name::Traceparent,
             TraceContext::New(_) => matches!(field.known, Name::Traceparent | Name::Tracestate),
         };
         let is_counted = field.known == Name::MaxForwards && request.max_forwards.is_some();
-        if hop::request_field_goes_on(field) && !is_replaced && !is_counted {
-            copy(out, &request.fields, field);
-        }
-    }
+        hop::request_field_goes_on(field) && !is_replaced && !is_counted
+    });
     line(out, b"X-Forwarded-For", to.forwarded_for);
     if !request.authority().is_empty() {
         line(out, b"X-Forwarded-Host", request.authority());
@@ -105,12 +103,11 @@ pub fn request(out: &mut Vec<u8>, request: &Request, to: &ToBackend<'_>) {
 pub fn response(out: &mut Vec<u8>, response: &Response, to: &ToClient<'_>) {
     status_line(out, response.status, response.reason());
     let mut has_date = response.is_interim();
-    for field in response.fields.iter() {
-        if hop::response_field_goes_on(field) {
-            has_date |= field.known == Name::Date;
-            copy(out, &response.fields, field);
-        }
-    }
+    copy(out, &response.fields, |field| {
+        let goes_on = hop::response_field_goes_on(field);
+        has_date |= goes_on && field.known == Name::Date;
+        goes_on
+    });
     if !has_date {
         line(out, b"Date", to.date);
     }
@@ -196,11 +193,10 @@ pub fn last_chunk_after(out: &mut Vec<u8>, head: &Fields, trailers: Option<&Fiel
 fn end_chunks(out: &mut Vec<u8>, trailers: Option<&Fields>, is_dropped: impl Fn(&[u8]) -> bool) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        for field in trailers.iter() {
-            if hop::trailer_goes_on(field.known) && !is_dropped(trailers.bytes(field.name)) {
-                copy(out, trailers, field);
-            }
-        }
+        let goes_on = |field: &Field| {
+            hop::trailer_goes_on(field.known) && !is_dropped(trailers.bytes(field.name))
+        };
+        copy(out, trailers, goes_on);
     }
     out.extend_from_slice(CRLF);
 }
@@ -251,8 +247,28 @@ fn via(out: &mut Vec<u8>, version: Version) {
     out.extend_from_slice(CRLF);
 }
 
-fn copy(out: &mut Vec<u8>, fields: &Fields, field: &Field) {
-    line(out, fields.bytes(field.name), fields.bytes(field.value));
+/// Writes those fields that go on. Lines that follow each other, and came as they are written here,
+/// are copied at once.
+fn copy(out: &mut Vec<u8>, fields: &Fields, mut goes_on: impl FnMut(&Field) -> bool) {
+    let mut run = Span::default();
+    for field in fields.iter() {
+        if !goes_on(field) {
+            continue;
+        }
+        match fields.plain_line(field) {
+            Some(next) if next.start == run.end => run.end = next.end,
+            Some(next) => {
+                out.extend_from_slice(fields.bytes(run));
+                run = next;
+            }
+            None => {
+                out.extend_from_slice(fields.bytes(run));
+                run = Span::default();
+                line(out, fields.bytes(field.name), fields.bytes(field.value));
+            }
+        }
+    }
+    out.extend_from_slice(fields.bytes(run));
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -4,9 +4,9 @@ use super::{
     framing,
     head::{HeadError, HeadParser, Limits, Progress},
     syntax::{is_token, number},
-    target::{self, Target},
+    target,
 };
-use crate::message::{Method, Name, Request, RequestBody, Span, Version};
+use crate::message::{Form, Method, Name, Request, RequestBody, Span, Version};
 
 /// Why a request is refused. Nothing that follows it on its connection can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +86,7 @@ impl Request {
                     if limits.target < self.target.of(input).len() {
                         return Err(RequestError::TargetTooLong);
                     }
-                    target::parse(self.target.of(input), self.method)
+                    self.form = target::parse(self.target.of(input), self.method)
                         .map_err(RequestError::Malformed)?;
                 }
                 Progress::Complete(length) => {
@@ -99,7 +99,7 @@ impl Request {
     }
 
     fn understand(&mut self) -> Result<(), RequestError> {
-        self.read_target(self.target).map_err(RequestError::Malformed)?;
+        self.read_target().map_err(RequestError::Malformed)?;
         self.connection = self
             .fields
             .read_connection(MOST_OPTIONS)
@@ -158,7 +158,7 @@ impl Request {
     }
 
     /// Decides what goes on as the target, and as the host (RFC 9112, section 3.2.2).
-    fn read_target(&mut self, at: Span) -> Result<(), &'static str> {
+    fn read_target(&mut self) -> Result<(), &'static str> {
         let host = {
             let mut hosts = self.fields.iter().filter(|field| field.known == Name::Host);
             let host = hosts.next().map(|field| field.value);
@@ -174,28 +174,23 @@ impl Request {
         if given.is_some_and(|given| !target::is_authority(given)) {
             return Err("the host is not a host");
         }
-        let text = self.fields.bytes(at);
-        let differs = |authority, is_https| {
-            given.is_some_and(|given| !target::is_same_authority(given, authority, is_https))
-        };
-        const DIFFERS: &str = "the target's host is not the one in the host field";
-        let host = host.unwrap_or_default();
-        let is_absolute = !matches!(text, [b'/', ..] | b"*") && self.method != Method::Connect;
-        let (target, authority) = match target::parse(text, self.method)? {
-            Target::Origin | Target::Asterisk => (at, host),
-            Target::Authority if differs(text, false) => return Err(DIFFERS),
-            Target::Authority => (at, at),
-            Target::Absolute { authority, is_https, .. } if differs(authority, is_https) => {
-                return Err(DIFFERS);
-            }
-            Target::Absolute { authority, rest, .. } => {
-                let rest = at.end as usize - rest.len();
-                let authority = Span::new(rest - authority.len(), rest);
-                (Span::new(rest, at.end as usize), authority)
+        let (named, is_https, rest) = match self.form {
+            Form::Origin | Form::Asterisk => (None, false, self.target),
+            Form::Authority => (Some(self.target), false, self.target),
+            Form::Absolute { is_https, authority, rest } => {
+                let (authority, rest) = (authority.within(self.target), rest.within(self.target));
+                (Some(authority), is_https, rest)
             }
         };
-        self.authority = authority;
-        self.target = if is_absolute { self.origin_form(target) } else { target };
+        if let (Some(named), Some(given)) = (named, given)
+            && !target::is_same_authority(given, self.fields.bytes(named), is_https)
+        {
+            return Err("the target's host is not the one in the host field");
+        }
+        self.authority = named.or(host).unwrap_or_default();
+        if matches!(self.form, Form::Absolute { .. }) {
+            self.target = self.origin_form(rest);
+        }
         let path = memchr::memchr(b'?', self.target()).unwrap_or(self.target().len());
         self.path = Span::new(self.target.start as usize, self.target.start as usize + path);
         Ok(())

@@ -3,42 +3,29 @@
 use std::net::Ipv6Addr;
 
 use super::syntax::{has_escapes, is_reg_name, is_reg_name_char, is_target, number};
-use crate::message::Method;
-
-/// What a target says. Positions are in the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target<'a> {
-    /// A path, and its query if it has one.
-    Origin,
-    /// Of an http or https URL: its authority, and what comes after.
-    Absolute { authority: &'a [u8], rest: &'a [u8], is_https: bool },
-    /// `*`, of the server as a whole.
-    Asterisk,
-    /// Of a CONNECT.
-    Authority,
-}
+use crate::message::{Form, Method, Span};
 
 /// # Errors
 /// What is wrong with it.
-pub fn parse(target: &[u8], method: Method) -> Result<Target<'_>, &'static str> {
+pub fn parse(target: &[u8], method: Method) -> Result<Form, &'static str> {
     if !is_target(target) {
         return Err("the target has a character that is not allowed there");
     }
     if method == Method::Connect {
         let (host, port) = split(target).ok_or("the target of a CONNECT is no host and port")?;
         return match is_host(host) && port.is_some_and(|port| !port.is_empty() && is_port(port)) {
-            true => Ok(Target::Authority),
+            true => Ok(Form::Authority),
             false => Err("the target of a CONNECT is no host and port"),
         };
     }
     match target {
-        [b'/', ..] => has_path(target).map(|()| Target::Origin),
-        b"*" if method == Method::Options => Ok(Target::Asterisk),
+        [b'/', ..] => has_path(target).map(|()| Form::Origin),
+        b"*" if method == Method::Options => Ok(Form::Asterisk),
         _ => absolute(target),
     }
 }
 
-fn absolute(target: &[u8]) -> Result<Target<'_>, &'static str> {
+fn absolute(target: &[u8]) -> Result<Form, &'static str> {
     let after = |scheme: &[u8]| {
         let (given, rest) = target.split_at_checked(scheme.len())?;
         given.eq_ignore_ascii_case(scheme).then_some(rest)
@@ -57,7 +44,12 @@ fn absolute(target: &[u8]) -> Result<Target<'_>, &'static str> {
         return Err("the target's host is not a host");
     }
     has_path(rest)?;
-    Ok(Target::Absolute { authority, rest, is_https })
+    let end = target.len() - rest.len();
+    Ok(Form::Absolute {
+        authority: Span::new(end - authority.len(), end),
+        rest: Span::new(end, target.len()),
+        is_https,
+    })
 }
 
 /// Refuses a path whose escapes are none, and one with an escaped NUL, which ends it for a reader

@@ -38,6 +38,11 @@ impl Span {
         self.end <= self.start
     }
 
+    /// What is here in `outer`, in the block that `outer` is in.
+    pub(crate) fn within(self, outer: Self) -> Self {
+        Self { start: outer.start + self.start, end: outer.start + self.end }
+    }
+
     pub fn of(self, block: &[u8]) -> &[u8] {
         block.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
@@ -65,6 +70,14 @@ impl Fields {
 
     pub fn bytes(&self, span: Span) -> &[u8] {
         span.of(&self.block)
+    }
+
+    /// A field's whole line, if that came with one space before the value and none behind it.
+    pub(crate) fn plain_line(&self, field: &Field) -> Option<Span> {
+        let end = Span { start: field.value.end, end: field.value.end + 2 };
+        let before = Span { start: field.name.end, end: field.value.start };
+        let is_plain = self.bytes(before) == b": " && self.bytes(end) == b"\r\n";
+        is_plain.then_some(Span { start: field.name.start, end: end.end })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Field> {

@@ -12,6 +12,20 @@ pub enum RequestBody {
     Chunked,
 }
 
+/// How a request names what it wants (RFC 9112, section 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A path, and its query if it has one.
+    #[default]
+    Origin,
+    /// An http or https URL: its authority, and what comes after. Positions are in the target.
+    Absolute { authority: Span, rest: Span, is_https: bool },
+    /// `*`, of the server as a whole.
+    Asterisk,
+    /// Of a CONNECT.
+    Authority,
+}
+
 /// A request's head: checked, and in one form whatever HTTP version it came in. The memory of one
 /// that was served is used for the next.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +33,7 @@ pub struct Request {
     pub fields: Fields,
     pub method: Method,
     pub(crate) method_text: Span,
+    pub(crate) form: Form,
     /// As it goes on: a path with its query, `*`, or an authority.
     pub(crate) target: Span,
     pub(crate) path: Span,

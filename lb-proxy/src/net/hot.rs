@@ -1,6 +1,9 @@
 //! The buffer that a thread reads into: one for all of its connections, so that an idle connection
 //! needs none, and what is read is still in the core's cache when it is looked at.
 //!
+//! Who needs much of it for longer takes the buffer itself, and another one takes its place: that is
+//! cheaper than copying.
+//!
 //! # Invariant
 //!
 //! What was read is there until the next read of the thread. Whoever looks at it later has a
@@ -12,17 +15,26 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::stream::Stream;
+use super::{block::Block, stream::Stream};
 
 #[derive(Debug)]
 pub struct Hot(RefCell<Buffer>);
 
 #[derive(Debug)]
 struct Buffer {
-    bytes: Box<[u8]>,
+    memory: Vec<u8>,
+    /// Of the same size, to take its place.
+    spares: Vec<Vec<u8>>,
+    /// How many spares there were at least since the last sweep.
+    unused: usize,
     /// Reads so far.
     generation: u64,
 }
+
+/// So many buffers that were taken are used again, if that is soon.
+const SPARES: usize = 64;
+/// What is at least this part of the buffer is not copied out of it.
+const WORTH_IT: usize = 4;
 
 /// What one read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +46,14 @@ pub struct Filled {
 
 impl Hot {
     pub fn new(size: usize) -> Self {
-        Self(RefCell::new(Buffer { bytes: vec![0; size].into(), generation: 0 }))
+        let memory = vec![0; size];
+        Self(RefCell::new(Buffer { memory, spares: Vec::new(), unused: 0, generation: 0 }))
     }
 
     /// Reads. Finds nothing at the end of the stream only.
     pub fn poll_fill(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Filled>> {
         let mut buffer = self.0.borrow_mut();
-        let end = ready!(stream.poll_read(cx, &mut buffer.bytes))?;
+        let end = ready!(stream.poll_read(cx, &mut buffer.memory))?;
         buffer.generation += 1;
         Poll::Ready(Ok(Filled { generation: buffer.generation, start: 0, end }))
     }
@@ -52,7 +65,45 @@ impl Hot {
     pub fn with<T>(&self, filled: Filled, look: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut buffer = self.0.borrow_mut();
         assert_eq!(buffer.generation, filled.generation, "the bytes are another's by now");
-        look(&mut buffer.bytes[filled.start..filled.end])
+        look(&mut buffer.memory[filled.start..filled.end])
+    }
+
+    /// The buffer itself with what a read found, if that is much of it.
+    ///
+    /// # Panics
+    /// If something was read since.
+    pub fn take(&self, filled: Filled) -> Option<Block> {
+        let buffer = &mut *self.0.borrow_mut();
+        assert_eq!(buffer.generation, filled.generation, "the bytes are another's by now");
+        let size = buffer.memory.len();
+        if filled.len() < size / WORTH_IT {
+            return None;
+        }
+        // There is nothing to be found here any more.
+        buffer.generation += 1;
+        let next = buffer.spares.pop().unwrap_or_else(|| vec![0; size]);
+        buffer.unused = buffer.unused.min(buffer.spares.len());
+        let memory = std::mem::replace(&mut buffer.memory, next);
+        Some(Block::new(memory, filled.start..filled.end))
+    }
+
+    /// Uses memory again that was taken here. Returns what was not.
+    pub fn recycle(&self, memory: Vec<u8>) -> Option<Vec<u8>> {
+        let buffer = &mut *self.0.borrow_mut();
+        if memory.len() != buffer.memory.len() {
+            return Some(memory);
+        }
+        if buffer.spares.len() < SPARES {
+            buffer.spares.push(memory);
+        }
+        None
+    }
+
+    /// Gives back to the system what was not needed since the last call.
+    pub fn sweep(&self) {
+        let buffer = &mut *self.0.borrow_mut();
+        buffer.spares.drain(..buffer.unused);
+        buffer.unused = buffer.spares.len();
     }
 }
 

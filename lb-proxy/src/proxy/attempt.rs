@@ -46,7 +46,7 @@ impl Attempt<'_> {
         &self,
         sides: &mut Sides<'_>,
         record: &mut Record,
-    ) -> Result<Exchange, AttemptError> {
+    ) -> Result<Box<Exchange>, AttemptError> {
         let pick = self.pick;
         pick.metrics(sides.local.index).attempts.increment();
         let result = self.send(sides, record).await;
@@ -76,7 +76,7 @@ impl Attempt<'_> {
         &self,
         sides: &mut Sides<'_>,
         record: &mut Record,
-    ) -> Result<Exchange, AttemptError> {
+    ) -> Result<Box<Exchange>, AttemptError> {
         let mut was_stale = false;
         loop {
             let lease = self.lease(sides, record, was_stale).await?;
@@ -123,7 +123,8 @@ impl Attempt<'_> {
             sides.upload.completed().unwrap_or(now).max(self.now) + sides.deadlines.response;
         let limit = pick.set().spec.connect_timeout;
         let timer = &sides.down.client.timer;
-        let stream = connect(backend.address, limit, now, deadline, timer).await?;
+        // In a box of its own, as are other steps that few requests take: what all take is small then.
+        let stream = Box::pin(connect(backend.address, limit, now, deadline, timer)).await?;
         record.connected();
         Ok(Lease::new(stream, pick.clone(), false, in_flight))
     }

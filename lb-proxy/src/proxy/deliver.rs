@@ -37,7 +37,7 @@ impl Delivery<'_> {
     pub async fn run(
         &self,
         pick: &Pick,
-        result: Result<Exchange, AttemptError>,
+        result: Result<Box<Exchange>, AttemptError>,
         mut sides: Sides<'_>,
         record: &mut Record,
     ) -> Result<Next, ProxyError> {
@@ -74,7 +74,7 @@ impl Delivery<'_> {
             exchange.begin(&mut sides, &to);
         });
         if exchange.response.status == 101 {
-            return Ok(self.tunnel(exchange, sides, record).await);
+            return Ok(Box::pin(self.tunnel(exchange, sides, record)).await);
         }
         let result = poll_fn(|cx| exchange.poll_response(&mut sides, metrics, cx)).await;
         record.moved(sides.upload.received, exchange.delivered);
@@ -94,7 +94,12 @@ impl Delivery<'_> {
     }
 
     /// Carries what follows a 101.
-    async fn tunnel(&self, mut exchange: Exchange, sides: Sides<'_>, record: &mut Record) -> Next {
+    async fn tunnel(
+        &self,
+        mut exchange: Box<Exchange>,
+        sides: Sides<'_>,
+        record: &mut Record,
+    ) -> Next {
         let (local, down) = (sides.local, sides.down);
         let worker = local.metrics();
         exchange.credit(local);
@@ -104,7 +109,7 @@ impl Delivery<'_> {
         let metrics = self.route.metrics.of(local.index);
         down.count(metrics);
         down.outbox.bytes().extend_from_slice(&early);
-        let mut to_backend = Outbox::with(std::mem::take(&mut down.input));
+        let mut to_backend = Outbox::with(std::mem::take(&mut down.input).into_bytes());
         let mut tunnel = Tunnel {
             client: Side::new(&mut down.stream, &mut down.outbox),
             backend: Side::new(&mut stream, &mut to_backend),
@@ -138,7 +143,7 @@ impl Delivery<'_> {
 fn broke_off(
     broken: Broken,
     body: ResponseBody,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     record: &mut Record,
     local: &Local,
 ) -> Next {

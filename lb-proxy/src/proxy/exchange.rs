@@ -125,8 +125,9 @@ impl Exchange {
         request: &Request,
         head: Vec<u8>,
         asks_for_upgrade: bool,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        // It goes through many hands.
+        Box::new(Self {
             lease,
             response: local.response(),
             method: request.method,
@@ -154,7 +155,7 @@ impl Exchange {
             is_credited: false,
             client: Silence::default(),
             backend: Silence::default(),
-        }
+        })
     }
 
     /// Statuses of responses that were read are proper ones.
@@ -408,7 +409,7 @@ impl Exchange {
 
     /// The response is to be the answer, framed for the client as `to` says.
     pub fn begin(&mut self, sides: &mut Sides<'_>, to: &encode::ToClient<'_>) {
-        sides.upload.forget();
+        sides.upload.forget(sides.local);
         self.body = to.body;
         self.decoder = BodyDecoder::of_response(self.response.body);
         encode::response(sides.down.outbox.bytes(), &self.response, to);
@@ -548,7 +549,7 @@ impl Exchange {
     }
 
     /// The response has ended. Its connection serves on, if nothing speaks against it.
-    pub fn finish(mut self, local: &Rc<Local>) {
+    pub fn finish(mut self: Box<Self>, local: &Rc<Local>) {
         let is_clean = self.is_received
             && !self.has_extra
             && self.rest.is_none()
@@ -563,7 +564,7 @@ impl Exchange {
 
     /// Another attempt follows. What is left of the response is read, so that its connection can be
     /// used again, unless that is long or takes long.
-    pub fn dismiss(mut self, local: &Rc<Local>) {
+    pub fn dismiss(mut self: Box<Self>, local: &Rc<Local>) {
         if self.sending != Sending::Done || !self.response.keeps_alive() {
             return;
         }
@@ -606,7 +607,7 @@ impl Exchange {
     }
 
     /// What follows a 101 is no HTTP. Returns the backend's connection, and what has come of it.
-    pub fn into_tunnel(self, local: &Local) -> (Lease, Vec<u8>) {
+    pub fn into_tunnel(self: Box<Self>, local: &Local) -> (Lease, Vec<u8>) {
         let early = match self.rest {
             Some(rest) => local.hot.with(rest, |bytes| bytes.to_vec()),
             None => Vec::new(),

@@ -64,7 +64,7 @@ pub async fn handle(
         Err(error) => {
             let metrics = route.as_ref().map(|route| route.metrics.of(local.index));
             let own = Own { local, listener, metrics, keeps_alive };
-            own.refuse(down, &mut record, &error).await
+            Box::pin(own.refuse(down, &mut record, &error)).await
         }
     };
     match route {
@@ -157,5 +157,6 @@ async fn follow(
         Target::Answer { answer, body } => reply::answer(answer, body),
     };
     let metrics = Some(route.metrics.of(local.index));
-    Ok(Own { local, listener, metrics, keeps_alive }.reply(down, record, reply, false).await)
+    let own = Own { local, listener, metrics, keeps_alive };
+    Ok(Box::pin(own.reply(down, record, reply, false)).await)
 }

@@ -8,17 +8,17 @@ use std::{
 
 use lb_common::clock;
 use lb_http::{
-    h1::{BodyDecoder, BodyError},
+    h1::{BodyError, Decoded},
     message::{Request, RequestBody},
 };
 
 use super::error::ClientError;
-use crate::{downstream::Downstream, local::Local};
+use crate::{downstream::Downstream, local::Local, net::block::Block};
 
 #[derive(Debug)]
 pub struct Upload {
     /// All of it so far, as long as `is_kept`.
-    kept: Vec<u8>,
+    kept: Block,
     is_kept: bool,
     /// Bytes that may be kept.
     limit: u64,
@@ -53,7 +53,7 @@ impl Upload {
         }
         Ok(Self {
             completed: (length == Some(0)).then_some(now),
-            kept: Vec::new(),
+            kept: Block::default(),
             // What is known to be too long is not kept in the first place.
             is_kept: length.is_none_or(|length| length <= limit),
             limit,
@@ -83,8 +83,8 @@ impl Upload {
     }
 
     /// No other attempt will be made.
-    pub fn forget(&mut self) {
-        self.kept = Vec::new();
+    pub fn forget(&mut self, local: &Local) {
+        local.recycle_block(std::mem::take(&mut self.kept));
         self.is_kept = false;
     }
 
@@ -96,66 +96,42 @@ impl Upload {
         cx: &mut Context<'_>,
         show: impl FnOnce(&mut Context<'_>, &[u8]) -> T,
     ) -> Poll<Result<T, ClientError>> {
-        if !down.input.is_empty() {
-            let mut input = std::mem::take(&mut down.input);
-            let (shown, consumed) =
-                self.take(&mut down.body, local, &mut input, |payload| show(cx, payload))?;
-            down.input = input;
-            down.consume(local, consumed);
-            return Poll::Ready(Ok(shown));
-        }
-        if down.ended.is_some() {
-            return Poll::Ready(Err(ClientError::Truncated));
-        }
-        let filled = ready!(local.hot.poll_fill(&mut down.stream, cx));
-        let filled = filled.map_err(|_| ClientError::Gone)?;
-        if filled.is_empty() {
-            down.ended = Some(clock::now());
-            return Poll::Ready(Err(ClientError::Truncated));
-        }
-        Poll::Ready(local.hot.with(filled, |bytes| {
-            let (shown, consumed) =
-                self.take(&mut down.body, local, bytes, |payload| show(cx, payload))?;
-            down.used += consumed as u64;
-            if consumed < bytes.len() {
-                down.input = local.buffer();
-                down.input.extend_from_slice(&bytes[consumed..]);
+        if down.input.is_empty() {
+            match ready!(down.poll_more(local, cx)) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(ClientError::Truncated)),
+                Err(_) => return Poll::Ready(Err(ClientError::Gone)),
             }
-            Ok(shown)
-        }))
-    }
-
-    /// Returns how many of the bytes were its own.
-    fn take<T>(
-        &mut self,
-        body: &mut BodyDecoder,
-        local: &Local,
-        bytes: &mut [u8],
-        show: impl FnOnce(&[u8]) -> T,
-    ) -> Result<(T, usize), ClientError> {
-        let decoded = body.decode(bytes).map_err(|error| match error {
+        }
+        let decoded = down.body.decode(&mut down.input).map_err(|error| match error {
             BodyError::Malformed(what) => ClientError::Malformed(what),
             BodyError::Truncated => ClientError::Truncated,
         })?;
-        let payload = &bytes[decoded.payload];
+        let payload = &down.input[decoded.payload.clone()];
         self.received += payload.len() as u64;
         if let Some(most) = self.most.filter(|most| *most < self.received) {
-            return Err(ClientError::TooLarge(most));
+            return Poll::Ready(Err(ClientError::TooLarge(most)));
         }
         if decoded.is_end {
             self.completed = Some(clock::now());
         }
+        let shown = show(cx, payload);
         if self.is_kept {
-            self.keep(payload, local);
+            self.keep(down, &decoded, local);
         }
-        Ok((show(payload), decoded.consumed))
+        down.consume(local, decoded.consumed);
+        Poll::Ready(Ok(shown))
     }
 
-    fn keep(&mut self, payload: &[u8], local: &Local) {
+    /// Keeps what was just decoded. If that is all there is, its memory is kept, and nothing copied.
+    fn keep(&mut self, down: &mut Downstream, decoded: &Decoded, local: &Local) {
         if self.limit < self.received || local.is_full() {
-            self.forget();
+            self.forget(local);
+        } else if self.kept.is_empty() && decoded.consumed == down.input.len() {
+            self.kept = std::mem::take(&mut down.input);
+            self.kept.narrow(decoded.payload.clone());
         } else {
-            self.kept.extend_from_slice(payload);
+            self.kept.extend(&down.input[decoded.payload.clone()]);
         }
     }
 }

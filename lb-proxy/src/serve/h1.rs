@@ -212,16 +212,13 @@ impl Reading {
                     Ok(filled) if !filled.is_empty() => filled,
                     Ok(_) | Err(_) => return Poll::Ready(Read::End),
                 };
-                let read = local.hot.with(filled, |bytes| {
-                    let read = self.read(bytes);
-                    let used = read.as_ref().map_or(0, |length| length.unwrap_or(0));
-                    down.used += used as u64;
-                    if used < bytes.len() {
-                        down.input = local.buffer();
-                        down.input.extend_from_slice(&bytes[used..]);
-                    }
-                    read
-                });
+                let read = local.hot.with(filled, |bytes| self.read(bytes));
+                let used = read.map_or(0, |length| length.unwrap_or(0));
+                down.used += used as u64;
+                let rest = filled.after(used);
+                if !rest.is_empty() {
+                    local.keep(rest, &mut down.input);
+                }
                 match read {
                     Ok(None) => {}
                     Ok(Some(_)) => return Poll::Ready(Read::Request),

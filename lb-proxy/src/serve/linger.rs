@@ -21,7 +21,7 @@ pub async fn linger(local: &Local, mut down: Downstream) {
     if down.stream.end_writing().is_err() || down.ended.is_some() {
         return;
     }
-    local.recycle_buffer(std::mem::take(&mut down.input));
+    local.recycle_block(std::mem::take(&mut down.input));
     down.hold(0);
     let end = clock::now() + MOST;
     let mut silent: Option<Instant> = None;
