@@ -20,7 +20,7 @@ const MIB: u64 = 1024 * KIB;
 
 /// What the limits allow, as `README.md` has them: a buffer for each connection and direction, a
 /// head, and what may have to be sent again.
-const BUFFER: u64 = 64 * KIB;
+const BUFFER: u64 = 128 * KIB;
 const HEAD: u64 = 64 * KIB;
 const REPLAY: u64 = 64 * KIB;
 /// What an allocator keeps, and everything that does not depend on clients.

@@ -18,6 +18,7 @@ use crate::{
     net::{
         block::Block,
         hot::{Filled, Hot},
+        pipe::Pipes,
     },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
@@ -52,6 +53,7 @@ pub struct Local {
     pub shared: Arc<Shared>,
     pub hot: Hot,
     pub pool: Pool,
+    pub pipes: Pipes,
     pub connections: Connections,
     pub is_draining: Cell<bool>,
     /// The time of the last sweep.
@@ -121,6 +123,7 @@ impl Local {
             index,
             hot: Hot::new(HOT),
             pool: Pool::new(index),
+            pipes: Pipes::default(),
             connections: Connections::default(),
             is_draining: Cell::new(false),
             coarse: Cell::new(0),
@@ -210,6 +213,7 @@ impl Local {
     pub fn make_room(&self) {
         self.metrics().limits.descriptors.increment();
         self.pool.clear();
+        self.pipes.clear();
         self.connections.end_oldest(Scope::All);
     }
 

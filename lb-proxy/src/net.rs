@@ -5,5 +5,6 @@ pub mod files;
 pub mod hot;
 pub mod listen;
 pub mod outbox;
+pub mod pipe;
 pub mod stream;
 pub mod timer;

@@ -2,9 +2,11 @@
 
 pub mod attempt;
 pub mod deliver;
+pub mod download;
 pub mod error;
 pub mod exchange;
 pub mod forward;
+pub mod outgoing;
 pub mod reply;
 pub mod request;
 pub mod respond;

@@ -17,6 +17,8 @@ pub struct Outbox {
     written: u64,
 }
 
+/// More than this waits, and nothing more is read for this side.
+pub const ENOUGH: usize = 16 * 1024;
 /// Up to this, copying bytes behind those that wait is cheaper than handing the kernel a list.
 const COPY: usize = 16 * 1024;
 
@@ -111,6 +113,11 @@ impl Outbox {
             self.bytes.extend_from_slice(tail);
         }
         Ok(())
+    }
+
+    /// So many bytes were written past it.
+    pub fn went_past(&mut self, bytes: usize) {
+        self.written += bytes as u64;
     }
 
     fn advance(&mut self, written: usize) -> io::Result<()> {

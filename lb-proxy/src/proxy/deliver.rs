@@ -11,8 +11,9 @@ use lb_routing::outlier::Failure;
 
 use super::{
     Next,
+    download::Broken,
     error::{AttemptError, ProxyError},
-    exchange::{Broken, Exchange},
+    exchange::Exchange,
     sides::Sides,
     tunnel::{self, Side, Tunnel},
 };
@@ -77,7 +78,7 @@ impl Delivery<'_> {
             return Ok(Box::pin(self.tunnel(exchange, sides, record)).await);
         }
         let result = poll_fn(|cx| exchange.poll_response(&mut sides, metrics, cx)).await;
-        record.moved(sides.upload.received, exchange.delivered);
+        record.moved(sides.upload.received, exchange.delivered());
         if let Err(broken) = result {
             return Ok(broke_off(broken, body, exchange, record, local));
         }

@@ -9,28 +9,27 @@
 
 use std::{
     future::poll_fn,
-    io,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use http::StatusCode;
-use lb_common::clock;
 use lb_http::{
-    h1::{BodyDecoder, BodyError, HeadParser, Limits, ResponseError, encode},
-    message::{Fields, Method, Name, Request, RequestBody, Response, ResponseBody, Version},
+    h1::{HeadParser, Limits, ResponseError, encode},
+    message::{Method, Request, Response, ResponseBody, Version},
 };
 
 use super::{
+    download::{Broken, Download},
     error::{AttemptError, ClientError},
-    sides::{Sides, Silence},
+    outgoing::{Outgoing, State},
+    sides::{Sides, Silences},
 };
 use crate::{
-    downstream::Downstream,
     local::Local,
     metrics::RouteMetrics,
-    net::{hot::Filled, outbox::Outbox},
+    net::{hot::Filled, outbox::ENOUGH},
     upstream::lease::Lease,
 };
 
@@ -44,35 +43,19 @@ pub struct Exchange {
     /// The client has asked to be told to go on with its body, and was not told yet.
     expects_continue: bool,
     asks_for_upgrade: bool,
-    out: Outbox,
-    request_body: RequestBody,
-    /// The request's fields, if its `Connection` may name trailers.
-    nominating: Option<Box<Fields>>,
-    sending: Sending,
-    /// How much of the body that is kept has been sent.
-    sent: usize,
-    /// When all of the request was sent to this backend.
-    sent_all: Option<Instant>,
+    outgoing: Outgoing,
     parser: HeadParser,
     /// A head that has come in part.
     head: Vec<u8>,
-    /// What the last read found besides.
+    /// What the last read found besides a head.
     rest: Option<Filled>,
     received: u64,
     interims: u8,
-    decoder: BodyDecoder,
-    /// To the client.
-    body: ResponseBody,
-    /// All of the response has come.
-    is_received: bool,
-    /// Bytes came that belong to no response.
-    has_extra: bool,
-    /// Of the response's body, to the client.
-    pub delivered: u64,
+    /// Once the response's head was there.
+    download: Option<Download>,
     /// The backend was said to have done its part.
     is_credited: bool,
-    client: Silence,
-    backend: Silence,
+    silences: Silences,
 }
 
 /// Why no response's head came.
@@ -86,36 +69,12 @@ pub enum HeadError {
     Failed(AttemptError),
 }
 
-/// Why a response that had begun did not come to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    ClientGone,
-    /// It takes nothing.
-    ClientSlow,
-    BackendClosed,
-    BackendSilent,
-    Malformed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// More is to come from the client.
-    Waiting,
-    /// The backend takes no more at the moment.
-    Blocked,
-    Done,
-    /// The backend takes no more at all. It may have answered all the same.
-    Broken,
-}
-
 /// So many may come before a response (RFC 9110, section 15.2, sets no limit).
 const MOST_INTERIMS: u8 = 16;
 const HEAD_LIMITS: Limits = Limits { head: 64 * 1024, fields: 100, target: 16 * 1024 };
 /// Of a response that is not passed on.
-const DISMISSED_BYTES: usize = 64 * 1024;
+const DISMISSED_BYTES: u64 = 64 * 1024;
 const DISMISSED_TIME: Duration = Duration::from_secs(1);
-/// More than this waits for a side, and nothing more is read for it.
-const ENOUGH: usize = 16 * 1024;
 
 impl Exchange {
     /// `head` is the request's, as it goes out; it asks for an upgrade if `asks_for_upgrade`.
@@ -134,27 +93,15 @@ impl Exchange {
             version: request.version,
             expects_continue: request.expects_continue,
             asks_for_upgrade,
-            out: Outbox::with(head),
-            request_body: request.body,
-            nominating: (request.body == RequestBody::Chunked
-                && request.fields.get(Name::Connection).is_some())
-            .then(|| Box::new(request.fields.clone())),
-            sending: Sending::Waiting,
-            sent: 0,
-            sent_all: None,
+            outgoing: Outgoing::new(request, head),
             parser: HeadParser::default(),
             head: Vec::new(),
             rest: None,
             received: 0,
             interims: 0,
-            decoder: BodyDecoder::Empty,
-            body: ResponseBody::None,
-            is_received: false,
-            has_extra: false,
-            delivered: 0,
+            download: None,
             is_credited: false,
-            client: Silence::default(),
-            backend: Silence::default(),
+            silences: Silences::default(),
         })
     }
 
@@ -173,7 +120,7 @@ impl Exchange {
 
     /// Whether the backend has got all of the request.
     pub fn is_request_sent(&self) -> bool {
-        self.sending == Sending::Done
+        self.outgoing.state == State::Done
     }
 
     /// Sends the request and waits for the response's head.
@@ -193,15 +140,16 @@ impl Exchange {
                 Poll::Pending => break,
             }
         }
-        self.poll_upload(sides, cx).map_err(|error| HeadError::Failed(error.into()))?;
+        self.advance(sides, cx).map_err(|error| HeadError::Failed(error.into()))?;
         let gone = |_| HeadError::Failed(ClientError::Gone.into());
         if let Poll::Ready(flushed) = sides.down.outbox.poll_flush(&mut sides.down.stream, cx) {
             flushed.map_err(gone)?;
         }
-        if self.sending != Sending::Waiting {
+        if self.outgoing.state != State::Waiting {
             sides.down.watch(sides.local, cx).map_err(gone)?;
         }
-        sides.down.hold(sides.upload.capacity() + self.out.capacity() + self.head.capacity());
+        let held = sides.upload.capacity() + self.outgoing.capacity() + self.head.capacity();
+        sides.down.hold(held);
         let (deadline, error) = self.head_deadline(sides, started);
         sides.down.client.timer.poll_expired(deadline, cx).map(|()| Err(HeadError::Failed(error)))
     }
@@ -209,20 +157,23 @@ impl Exchange {
     /// When the wait for the head is over, and what that will have been.
     fn head_deadline(&mut self, sides: &Sides<'_>, started: Instant) -> (Instant, AttemptError) {
         let limits = sides.deadlines;
-        match (self.sending, sides.upload.completed()) {
-            (Sending::Waiting, _) => (self.client.until(limits.body), ClientError::Slow.into()),
-            (Sending::Blocked, _) => {
+        match (self.outgoing.state, sides.upload.completed()) {
+            (State::Waiting, _) => {
+                (self.silences.client.until(limits.body), ClientError::Slow.into())
+            }
+            (State::Blocked, _) => {
                 let limit =
                     limits.per_try.map_or(limits.response, |limit| limit.min(limits.response));
-                (self.backend.until(limit), AttemptError::NotTaken(limit))
+                (self.silences.backend.until(limit), AttemptError::NotTaken(limit))
             }
-            (Sending::Broken, None) => {
-                (self.backend.until(limits.response), AttemptError::Timeout(limits.response))
-            }
-            (Sending::Done | Sending::Broken, completed) => {
+            (State::Broken, None) => (
+                self.silences.backend.until(limits.response),
+                AttemptError::Timeout(limits.response),
+            ),
+            (State::Done | State::Broken, completed) => {
                 let mut deadline = completed.unwrap_or(started) + limits.response;
                 if let Some(limit) = limits.per_try {
-                    let since = self.sent_all.unwrap_or(started).max(started);
+                    let since = self.outgoing.completed.unwrap_or(started).max(started);
                     deadline = deadline.min(since + limit);
                 }
                 let mut error = AttemptError::Timeout(deadline.saturating_duration_since(started));
@@ -234,89 +185,6 @@ impl Exchange {
                 }
                 (deadline, error)
             }
-        }
-    }
-
-    /// Moves the client's body to the backend, as far as both sides let it.
-    fn poll_upload(
-        &mut self,
-        sides: &mut Sides<'_>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ClientError> {
-        while matches!(self.sending, Sending::Waiting | Sending::Blocked) {
-            if ENOUGH < self.out.len() && !self.flush_upload(cx) {
-                return Ok(());
-            }
-            let is_chunked = self.request_body == RequestBody::Chunked;
-            let Self { out, lease, .. } = self;
-            let Sides { local, down, upload, .. } = sides;
-            let kept = upload.kept();
-            if self.sent < kept.len() {
-                let result = send(out, &mut lease.stream, cx, &kept[self.sent..], is_chunked);
-                self.sent = kept.len();
-                self.went(result);
-            } else if upload.completed().is_some() {
-                if is_chunked {
-                    let trailers = down.body.trailers();
-                    match &self.nominating {
-                        Some(head) => encode::last_chunk_after(out.bytes(), head, trailers),
-                        None => encode::last_chunk(out.bytes(), trailers),
-                    }
-                    // It is not to be written twice.
-                    self.request_body = RequestBody::None;
-                }
-                if self.flush_upload(cx) && self.sending != Sending::Broken {
-                    self.sending = Sending::Done;
-                    // Without a body, that is when the attempt began.
-                    self.sent_all = (sides.upload.received > 0).then(clock::now);
-                }
-                return Ok(());
-            } else {
-                let next = upload.poll_next(down, local, cx, |cx, payload| {
-                    send(out, &mut lease.stream, cx, payload, is_chunked)
-                });
-                match next {
-                    Poll::Ready(result) => {
-                        self.sent = sides.upload.kept().len();
-                        self.client.broken();
-                        self.expects_continue = false;
-                        self.went(result?);
-                    }
-                    Poll::Pending => {
-                        if self.flush_upload(cx) && self.sending != Sending::Broken {
-                            self.sending = Sending::Waiting;
-                        }
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether nothing waits for the backend any more.
-    fn flush_upload(&mut self, cx: &mut Context<'_>) -> bool {
-        let before = self.out.written();
-        let flushed = self.out.poll_flush(&mut self.lease.stream, cx);
-        if self.out.written() != before {
-            self.backend.broken();
-        }
-        match flushed {
-            Poll::Ready(result) => {
-                self.went(result);
-                true
-            }
-            Poll::Pending => {
-                self.sending = Sending::Blocked;
-                false
-            }
-        }
-    }
-
-    fn went(&mut self, written: io::Result<()>) {
-        if written.is_err() {
-            self.sending = Sending::Broken;
-            drop(self.out.take());
         }
     }
 
@@ -378,8 +246,9 @@ impl Exchange {
         if MOST_INTERIMS < self.interims {
             return Err("too many interim responses");
         }
-        // 100 is for who asked for it, once.
-        let is_wanted = self.response.status != 100 || self.expects_continue;
+        // 100 is for who asked for it, once, and has not gone on by itself.
+        let waits = self.expects_continue && sides.upload.received == 0;
+        let is_wanted = self.response.status != 100 || waits;
         if self.response.status == 100 {
             self.expects_continue = false;
         }
@@ -400,24 +269,27 @@ impl Exchange {
 
     /// The connection ended before the response's head.
     fn closed(&self) -> HeadError {
-        match (self.lease.is_reused && self.received == 0, self.out.written()) {
-            (true, 0) => HeadError::Unsent,
-            (true, _) => HeadError::Stale,
+        match (self.lease.is_reused && self.received == 0, self.outgoing.has_begun()) {
+            (true, false) => HeadError::Unsent,
+            (true, true) => HeadError::Stale,
             (false, _) => HeadError::Failed(AttemptError::Closed),
         }
+    }
+
+    fn advance(&mut self, sides: &mut Sides<'_>, cx: &mut Context<'_>) -> Result<(), ClientError> {
+        self.outgoing.advance(&mut self.lease.stream, sides, &mut self.silences, cx)
     }
 
     /// The response is to be the answer, framed for the client as `to` says.
     pub fn begin(&mut self, sides: &mut Sides<'_>, to: &encode::ToClient<'_>) {
         sides.upload.forget(sides.local);
-        self.body = to.body;
-        self.decoder = BodyDecoder::of_response(self.response.body);
         encode::response(sides.down.outbox.bytes(), &self.response, to);
-        self.is_received = self.decoder.is_end();
-        // A HEAD's answer has no chunks.
-        if self.is_received {
-            self.body = ResponseBody::None;
-        }
+        self.download = Some(Download::new(&self.response, to.body, self.rest.take()));
+    }
+
+    /// Of the response's body, to the client.
+    pub fn delivered(&self) -> u64 {
+        self.download.as_ref().map_or(0, |download| download.delivered)
     }
 
     /// Moves the response to the client, and the rest of the request to the backend meanwhile. Ready
@@ -428,43 +300,48 @@ impl Exchange {
         metrics: &RouteMetrics,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Broken>> {
+        let Some(download) = &mut self.download else { return Poll::Ready(Ok(())) };
         let before = sides.down.outbox.written();
-        let result = self.move_response(sides, cx);
+        let (from, silence) = (&mut self.lease.stream, &mut self.silences.backend);
+        let result = download.poll(from, &self.response.fields, sides, silence, cx);
         if sides.down.outbox.written() != before {
-            self.client.broken();
+            self.silences.client.broken();
         }
         if let Poll::Ready(result) = result {
             return Poll::Ready(result);
         }
-        match self.sending {
-            Sending::Waiting | Sending::Blocked => {
-                if self.poll_upload(sides, cx).is_err() {
+        let waits_for_client = download.waits_for_client(sides.down);
+        let held = download.capacity() + self.outgoing.capacity();
+        match self.outgoing.state {
+            State::Waiting | State::Blocked => {
+                if self.advance(sides, cx).is_err() {
                     // It may still read what it asked for.
-                    self.sending = Sending::Broken;
+                    self.outgoing.break_off();
                 }
             }
-            Sending::Done | Sending::Broken => {
+            State::Done | State::Broken => {
                 if sides.down.watch(sides.local, cx).is_err() {
                     return Poll::Ready(Err(Broken::ClientGone));
                 }
             }
         }
         sides.down.count(metrics);
-        sides.down.hold(self.out.capacity() + self.decoder.buffered());
-        let (mut deadline, mut broken) = match sides.down.outbox.is_empty() {
-            false => (Some(self.client.until(sides.deadlines.write)), Broken::ClientSlow),
-            true => {
+        sides.down.hold(held);
+        let (mut deadline, mut broken) = match waits_for_client {
+            true => (Some(self.silences.client.until(sides.deadlines.write)), Broken::ClientSlow),
+            false => {
                 let limit = sides.deadlines.stream_idle;
-                (limit.map(|limit| self.backend.until(limit)), Broken::BackendSilent)
+                let deadline = limit.map(|limit| self.silences.backend.until(limit));
+                (deadline, Broken::BackendSilent)
             }
         };
         if let Some(ended) = sides.down.ended
-            && sides.down.outbox.is_empty()
+            && !waits_for_client
         {
             // Whatever is to come, its client will not have waited for it.
             self.credit(sides.local);
             // It may read on, as long as there is something to read.
-            let silent = self.backend.until(sides.deadlines.half_closed);
+            let silent = self.silences.backend.until(sides.deadlines.half_closed);
             let gone = silent.max(ended + sides.deadlines.half_closed);
             if deadline.is_none_or(|deadline| gone < deadline) {
                 (deadline, broken) = (Some(gone), Broken::ClientGone);
@@ -478,85 +355,13 @@ impl Exchange {
         }
     }
 
-    fn move_response(
-        &mut self,
-        sides: &mut Sides<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Broken>> {
-        let gone = |_| Broken::ClientGone;
-        loop {
-            if self.is_received || ENOUGH < sides.down.outbox.len() {
-                let Downstream { outbox, stream, .. } = &mut *sides.down;
-                ready!(outbox.poll_flush(stream, cx)).map_err(gone)?;
-            }
-            if self.is_received {
-                return Poll::Ready(Ok(()));
-            }
-            let filled = match self.rest.take() {
-                Some(rest) => rest,
-                None => match sides.local.hot.poll_fill(&mut self.lease.stream, cx) {
-                    Poll::Ready(Ok(filled)) => filled,
-                    Poll::Ready(Err(_)) => return broke_off(sides, Broken::BackendClosed, cx),
-                    Poll::Pending => {
-                        let Downstream { outbox, stream, .. } = &mut *sides.down;
-                        if let Poll::Ready(flushed) = outbox.poll_flush(stream, cx) {
-                            flushed.map_err(gone)?;
-                        }
-                        return Poll::Pending;
-                    }
-                },
-            };
-            self.backend.broken();
-            if filled.is_empty() {
-                if self.decoder.end().is_err() {
-                    return broke_off(sides, Broken::BackendClosed, cx);
-                }
-                if self.body == ResponseBody::Chunked {
-                    encode::last_chunk(sides.down.outbox.bytes(), None);
-                }
-                self.is_received = true;
-                continue;
-            }
-            match self.pass_on(sides, filled, cx) {
-                Ok(passed) => passed.map_err(gone)?,
-                Err(_) => return broke_off(sides, Broken::Malformed, cx),
-            }
-        }
-    }
-
-    fn pass_on(
-        &mut self,
-        sides: &mut Sides<'_>,
-        filled: Filled,
-        cx: &mut Context<'_>,
-    ) -> Result<io::Result<()>, BodyError> {
-        let Self { decoder, body, response, .. } = self;
-        let Downstream { outbox, stream, .. } = &mut *sides.down;
-        let (is_end, extra, delivered, passed) = sides.local.hot.with(filled, |bytes| {
-            let decoded = decoder.decode(bytes)?;
-            let payload = &bytes[decoded.payload];
-            let is_chunked = *body == ResponseBody::Chunked;
-            let passed = send(outbox, stream, cx, payload, is_chunked);
-            if decoded.is_end && is_chunked {
-                encode::last_chunk_after(outbox.bytes(), &response.fields, decoder.trailers());
-            }
-            Ok((decoded.is_end, decoded.consumed < bytes.len(), payload.len(), passed))
-        })?;
-        self.is_received = is_end;
-        self.has_extra |= extra;
-        self.delivered += delivered as u64;
-        Ok(passed)
-    }
-
     /// The response has ended. Its connection serves on, if nothing speaks against it.
     pub fn finish(mut self: Box<Self>, local: &Rc<Local>) {
-        let is_clean = self.is_received
-            && !self.has_extra
-            && self.rest.is_none()
-            && self.sending == Sending::Done
+        let is_clean = self.download.is_some_and(|download| download.is_clean())
+            && self.outgoing.state == State::Done
             && self.response.keeps_alive();
         local.recycle_response(self.response);
-        local.recycle_buffer(self.out.take());
+        self.outgoing.recycle(local);
         if is_clean {
             self.lease.give_back(local);
         }
@@ -565,80 +370,44 @@ impl Exchange {
     /// Another attempt follows. What is left of the response is read, so that its connection can be
     /// used again, unless that is long or takes long.
     pub fn dismiss(mut self: Box<Self>, local: &Rc<Local>) {
-        if self.sending != Sending::Done || !self.response.keeps_alive() {
+        if self.outgoing.state != State::Done || !self.response.keeps_alive() {
             return;
         }
-        self.decoder = BodyDecoder::of_response(self.response.body);
-        self.is_received = self.decoder.is_end();
-        if let Some(rest) = self.rest.take()
-            && self.skip(local, rest).is_err()
-        {
-            return;
-        }
-        if self.is_received {
+        let mut download = Download::new(&self.response, ResponseBody::None, self.rest.take());
+        // What has come with the head is there only now; often that is all.
+        let stream = &mut self.lease.stream;
+        let skipped = download.poll_skip(stream, local, &mut Context::from_waker(Waker::noop()));
+        let is_over = matches!(skipped, Poll::Ready(Ok(true) | Err(_)));
+        if is_over {
+            self.download = Some(download);
             return self.finish(local);
         }
         let local = Rc::clone(local);
         tokio::task::spawn_local(async move {
-            let read = async {
-                let mut left = DISMISSED_BYTES;
-                while !self.is_received && left > 0 {
-                    let filled =
-                        poll_fn(|cx| local.hot.poll_fill(&mut self.lease.stream, cx)).await;
-                    let Ok(filled) = filled else { return };
-                    if filled.is_empty() || self.skip(&local, filled).is_err() {
-                        return;
+            let skip = async {
+                while download.skipped < DISMISSED_BYTES {
+                    let stream = &mut self.lease.stream;
+                    match poll_fn(|cx| download.poll_skip(stream, &local, cx)).await {
+                        Ok(false) => {}
+                        Ok(true) | Err(_) => break,
                     }
-                    left = left.saturating_sub(filled.len());
                 }
             };
             // What is longer or slower than that is cut off by dropping it.
-            let _ = tokio::time::timeout(DISMISSED_TIME, read).await;
+            let _ = tokio::time::timeout(DISMISSED_TIME, skip).await;
+            self.download = Some(download);
             self.finish(&local);
         });
     }
 
-    fn skip(&mut self, local: &Local, filled: Filled) -> Result<(), BodyError> {
-        let Self { decoder, .. } = self;
-        let decoded = local.hot.with(filled, |bytes| decoder.decode(bytes))?;
-        self.is_received = decoded.is_end;
-        self.has_extra |= decoded.consumed < filled.len();
-        Ok(())
-    }
-
     /// What follows a 101 is no HTTP. Returns the backend's connection, and what has come of it.
     pub fn into_tunnel(self: Box<Self>, local: &Local) -> (Lease, Vec<u8>) {
-        let early = match self.rest {
+        let rest = self.download.and_then(Download::into_rest);
+        let early = match rest {
             Some(rest) => local.hot.with(rest, |bytes| bytes.to_vec()),
             None => Vec::new(),
         };
         local.recycle_response(self.response);
         (self.lease, early)
-    }
-}
-
-/// The response breaks off. What came of it is written first, if the client takes it at once.
-fn broke_off(sides: &mut Sides<'_>, how: Broken, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-    let Downstream { outbox, stream, .. } = &mut *sides.down;
-    // What the client does not take it would not get to see anyway.
-    let _ = outbox.poll_flush(stream, cx);
-    Poll::Ready(Err(how))
-}
-
-/// Puts a piece of a body on its way.
-fn send(
-    out: &mut Outbox,
-    stream: &mut crate::net::stream::Stream,
-    cx: &mut Context<'_>,
-    payload: &[u8],
-    is_chunked: bool,
-) -> io::Result<()> {
-    match (is_chunked, payload.is_empty()) {
-        (_, true) => Ok(()),
-        (false, false) => out.send(stream, cx, payload, b""),
-        (true, false) => {
-            encode::chunk_begin(out.bytes(), payload.len());
-            out.send(stream, cx, payload, encode::CRLF)
-        }
     }
 }

@@ -1,14 +1,21 @@
 //! What an exchange is between, and how long each side may keep the other waiting.
 
 use std::{
+    io,
     rc::Rc,
+    task::Context,
     time::{Duration, Instant},
 };
 
 use lb_common::clock;
+use lb_http::h1::encode;
 
 use super::upload::Upload;
-use crate::{downstream::Downstream, local::Local};
+use crate::{
+    downstream::Downstream,
+    local::Local,
+    net::{outbox::Outbox, stream::Stream},
+};
 
 /// What an exchange goes on between, besides its backend.
 #[derive(Debug)]
@@ -33,6 +40,13 @@ pub struct Deadlines {
     pub half_closed: Duration,
 }
 
+/// Of both sides.
+#[derive(Debug, Default)]
+pub struct Silences {
+    pub client: Silence,
+    pub backend: Silence,
+}
+
 /// How long nothing has moved. The clock is read at the first look after something did.
 #[derive(Debug, Default)]
 pub struct Silence(Option<Instant>);
@@ -46,5 +60,23 @@ impl Silence {
     /// When it will have lasted for so long.
     pub fn until(&mut self, limit: Duration) -> Instant {
         *self.0.get_or_insert_with(clock::now) + limit
+    }
+}
+
+/// Puts a piece of a body on its way.
+pub fn send(
+    out: &mut Outbox,
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    payload: &[u8],
+    is_chunked: bool,
+) -> io::Result<()> {
+    match (is_chunked, payload.is_empty()) {
+        (_, true) => Ok(()),
+        (false, false) => out.send(stream, cx, payload, b""),
+        (true, false) => {
+            encode::chunk_begin(out.bytes(), payload.len());
+            out.send(stream, cx, payload, encode::CRLF)
+        }
     }
 }
