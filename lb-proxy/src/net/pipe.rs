@@ -21,9 +21,13 @@ const SIZE: usize = 256 * 1024;
 /// So many at once, of a thread: each has two descriptors. Who gets none copies.
 const MOST: usize = 64;
 
+/// A way past this process, as long as there is something for it.
+#[derive(Debug, Default)]
+pub struct Bypass(Option<Pipe>);
+
 /// One that is in use.
 #[derive(Debug)]
-pub struct Pipe {
+struct Pipe {
     ends: Ends,
     /// Bytes that it holds now.
     held: usize,
@@ -64,33 +68,76 @@ pub enum Moved {
     End,
 }
 
-impl Pipe {
-    /// Memory that it may hold, in bytes.
-    pub const CAPACITY: usize = SIZE;
+impl Bypass {
+    /// So much has to be on its way for this to be the cheaper one.
+    pub const WORTH_IT: u64 = 128 * 1024;
 
-    pub fn is_empty(&self) -> bool {
-        self.held == 0
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
     }
 
-    /// Moves what it holds to `to`, or up to `most` more bytes out of `from`.
+    /// Opens it, if the thread has a pipe for it.
+    pub fn open(&mut self, pipes: &Pipes) {
+        if self.0.is_none() {
+            self.0 = pipes.get();
+        }
+    }
+
+    /// Whether something is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|pipe| pipe.held == 0)
+    }
+
+    /// Memory that it may hold, in bytes; the kernel's.
+    pub fn capacity(&self) -> usize {
+        self.0.as_ref().map_or(0, |_| SIZE)
+    }
+
+    /// One step: moves what is on its way to `to`, or up to `most` more bytes out of `from`. Closes it
+    /// when nothing is on its way and nothing more comes, or not now. `None` if it is not open.
     pub fn poll_move(
         &mut self,
+        pipes: &Pipes,
         from: &mut Stream,
         to: &mut Stream,
         most: u64,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Moved, Failed>> {
-        if self.is_empty() {
-            let filled = ready!(from.poll_with_readable(cx, |from| self.fill(from, most)));
-            Poll::Ready(match filled {
-                Ok(0) => Ok(Moved::End),
-                Ok(bytes) => Ok(Moved::In(bytes)),
-                Err(error) => Err(Failed::From(error)),
-            })
-        } else {
-            let drained = ready!(to.poll_with_writable(cx, |to| self.drain(to)));
-            Poll::Ready(drained.map(Moved::Out).map_err(Failed::To))
+    ) -> Option<Poll<Result<Moved, Failed>>> {
+        let pipe = self.0.as_mut()?;
+        let moved = match pipe.held {
+            0 => pipe.poll_fill(from, most, cx),
+            _ => pipe.poll_drain(to, cx),
+        };
+        let is_over = match &moved {
+            Poll::Ready(Ok(Moved::Out(_))) => most == 0,
+            Poll::Ready(Ok(Moved::In(_))) => false,
+            Poll::Ready(Ok(Moved::End) | Err(_)) | Poll::Pending => true,
+        };
+        if is_over && pipe.held == 0 {
+            pipes.put(self.0.take());
         }
+        Some(moved)
+    }
+}
+
+impl Pipe {
+    fn poll_fill(
+        &mut self,
+        from: &mut Stream,
+        most: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Moved, Failed>> {
+        let filled = ready!(from.poll_with_readable(cx, |from| self.fill(from, most)));
+        Poll::Ready(match filled {
+            Ok(0) => Ok(Moved::End),
+            Ok(bytes) => Ok(Moved::In(bytes)),
+            Err(error) => Err(Failed::From(error)),
+        })
+    }
+
+    fn poll_drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Moved, Failed>> {
+        let drained = ready!(to.poll_with_writable(cx, |to| self.drain(to)));
+        Poll::Ready(drained.map(Moved::Out).map_err(Failed::To))
     }
 
     fn fill(&mut self, from: impl AsFd, most: u64) -> io::Result<usize> {
@@ -113,7 +160,7 @@ const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 impl Pipes {
     /// `None` if there are enough in use, or the system has no more descriptors.
-    pub fn get(&self) -> Option<Pipe> {
+    fn get(&self) -> Option<Pipe> {
         if MOST <= self.used.get() {
             return None;
         }
@@ -124,11 +171,9 @@ impl Pipes {
         Some(Pipe { ends, held: 0, _counted: Counted::new(&self.used) })
     }
 
-    /// Takes one back. One that holds something cannot be used again.
-    pub fn put(&self, pipe: Pipe) {
-        if pipe.is_empty() {
-            self.spares.borrow_mut().push(pipe.ends);
-        }
+    /// Takes an empty one back.
+    fn put(&self, pipe: Option<Pipe>) {
+        self.spares.borrow_mut().extend(pipe.map(|pipe| pipe.ends));
     }
 
     /// Closes those that nobody uses, so that others may have their descriptors.
@@ -161,7 +206,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, task::Waker};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -183,18 +228,20 @@ mod tests {
         let sent: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
         let pipes = Pipes::default();
         let moving = async {
-            let mut pipe = pipes.get().expect("there are descriptors");
-            let mut moved = 0;
+            let (mut bypass, mut moved) = (Bypass::default(), 0);
             loop {
-                match poll_fn(|cx| pipe.poll_move(&mut from, &mut to, 1000, cx)).await {
+                let step = poll_fn(|cx| {
+                    bypass.open(&pipes);
+                    bypass.poll_move(&pipes, &mut from, &mut to, 1000, cx).expect("it is open")
+                });
+                match step.await {
                     Ok(Moved::In(bytes)) => assert!((1..=1000).contains(&bytes)),
                     Ok(Moved::Out(bytes)) => moved += bytes,
                     Ok(Moved::End) => break,
                     Err(error) => panic!("{error:?}"),
                 }
             }
-            assert!(pipe.is_empty());
-            pipes.put(pipe);
+            assert!(!bypass.is_open());
             drop(to);
             moved
         };
@@ -210,19 +257,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_not_more_than_so_many_and_one_that_holds_something_is_closed() {
+    async fn a_pipe_is_given_back_when_all_went_through_and_closed_when_something_is_in_it() {
         let pipes = Pipes::default();
-        let mut used: Vec<_> = (0..MOST).filter_map(|_| pipes.get()).collect();
-        assert_eq!(used.len(), MOST);
-        assert!(pipes.get().is_none());
-        let (mut client, mut from) = connected().await;
-        let (_server, mut to) = connected().await;
-        client.write_all(b"abc").await.expect("it fits");
-        let mut holding = used.pop().expect("there are some");
-        let moved = poll_fn(|cx| holding.poll_move(&mut from, &mut to, 2, cx)).await;
-        assert_eq!(moved.expect("it has sent"), Moved::In(2));
-        pipes.put(holding);
-        assert_eq!((pipes.spares.borrow().len(), pipes.used.get()), (0, MOST - 1));
-        assert!(pipes.get().is_some());
+        let ((mut client, mut from), (_server, mut to)) = (connected().await, connected().await);
+        client.write_all(b"abcd").await.expect("it fits");
+        let mut bypass = Bypass::default();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(bypass.poll_move(&pipes, &mut from, &mut to, 2, &mut context).is_none());
+        let counts = || (pipes.spares.borrow().len(), pipes.used.get());
+        for (most, moved, holds) in [(2, Moved::In(2), true), (0, Moved::Out(2), false)] {
+            bypass.open(&pipes);
+            let step = |cx: &mut Context<'_>| {
+                bypass.poll_move(&pipes, &mut from, &mut to, most, cx).expect("it is open")
+            };
+            let done = poll_fn(step).await;
+            assert_eq!(done.expect("both are open"), moved);
+            assert_eq!((!bypass.is_empty(), bypass.is_open()), (holds, holds));
+        }
+        assert_eq!(counts(), (1, 0));
+        bypass.open(&pipes);
+        let step = |cx: &mut Context<'_>| {
+            bypass.poll_move(&pipes, &mut from, &mut to, 9, cx).expect("it is open")
+        };
+        let done = poll_fn(step).await;
+        assert_eq!((done.expect("both are open"), counts()), (Moved::In(2), (0, 1)));
+        drop(bypass);
+        assert_eq!(counts(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_thread_has_no_more_than_so_many() {
+        let pipes = Pipes::default();
+        let mut used: Vec<_> = (0..=MOST).map(|_| Bypass::default()).collect();
+        used.iter_mut().for_each(|bypass| bypass.open(&pipes));
+        assert_eq!(used.iter().filter(|bypass| bypass.is_open()).count(), MOST);
     }
 }

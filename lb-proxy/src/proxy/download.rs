@@ -20,7 +20,7 @@ use crate::{
     net::{
         hot::Filled,
         outbox::ENOUGH,
-        pipe::{Failed, Moved, Pipe},
+        pipe::{Bypass, Failed, Moved},
         stream::Stream,
     },
 };
@@ -32,8 +32,8 @@ pub struct Download {
     framing: ResponseBody,
     /// What the last read found, and nobody has looked at yet.
     rest: Option<Filled>,
-    /// What it goes through if it is long.
-    pipe: Option<Pipe>,
+    /// Where it goes if it is long.
+    bypass: Bypass,
     /// To the client.
     pub delivered: u64,
     /// To nobody.
@@ -55,9 +55,6 @@ pub enum Broken {
     Malformed,
 }
 
-/// From so many bytes on it pays to move a body past this process.
-const LONG: u64 = 128 * 1024;
-
 impl Download {
     /// What follows a response's head, and is framed for the client like this. `rest` has come with
     /// the head.
@@ -70,7 +67,7 @@ impl Download {
             decoder,
             framing,
             rest,
-            pipe: None,
+            bypass: Bypass::default(),
             delivered: 0,
             skipped: 0,
             is_received,
@@ -85,12 +82,12 @@ impl Download {
 
     /// Whether the client is to take something before more of it is read.
     pub fn waits_for_client(&self, down: &Downstream) -> bool {
-        !down.outbox.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+        !(down.outbox.is_empty() && self.bypass.is_empty())
     }
 
     /// Memory that it holds.
     pub fn capacity(&self) -> usize {
-        self.decoder.buffered() + self.pipe.as_ref().map_or(0, |_| Pipe::CAPACITY)
+        self.decoder.buffered() + self.bypass.capacity()
     }
 
     /// Moves it to the client. Ready when all of it was written. `head` has the response's fields;
@@ -172,16 +169,16 @@ impl Download {
         Ok(passed)
     }
 
-    /// Whether it goes on through a pipe; takes one, if it is to begin with that now.
+    /// Whether it goes on past this process.
     fn may_bypass(&mut self, local: &Local) -> bool {
-        let is_long = self.rest.is_none() && self.decoder.left().is_some_and(|left| LONG <= left);
-        if self.pipe.is_none() && is_long && !local.is_full() {
-            self.pipe = local.pipes.get();
+        let is_long = self.decoder.left().is_some_and(|left| Bypass::WORTH_IT <= left);
+        if is_long && self.rest.is_none() && !local.is_full() {
+            self.bypass.open(&local.pipes);
         }
-        self.pipe.is_some()
+        self.bypass.is_open()
     }
 
-    /// One step of its way through the pipe, which is given back when it is not needed.
+    /// One step on that way.
     fn poll_bypass(
         &mut self,
         from: &mut Stream,
@@ -191,33 +188,26 @@ impl Download {
     ) -> Poll<Result<(), Broken>> {
         let Downstream { outbox, stream, .. } = &mut *sides.down;
         ready!(outbox.poll_flush(stream, cx)).map_err(|_| Broken::ClientGone)?;
-        let Some(mut pipe) = self.pipe.take() else { return Poll::Ready(Ok(())) };
-        let moved = pipe.poll_move(from, stream, self.decoder.left().unwrap_or(0), cx);
-        match moved {
-            Poll::Ready(Ok(Moved::In(bytes))) => {
+        let (left, pipes) = (self.decoder.left().unwrap_or(0), &sides.local.pipes);
+        let Some(moved) = self.bypass.poll_move(pipes, from, stream, left, cx) else {
+            return Poll::Ready(Ok(()));
+        };
+        match ready!(moved) {
+            Ok(Moved::In(bytes)) => {
                 self.decoder.skip(bytes as u64);
                 silence.broken();
             }
-            Poll::Ready(Ok(Moved::Out(bytes))) => {
+            Ok(Moved::Out(bytes)) => {
                 outbox.went_past(bytes);
                 self.delivered += bytes as u64;
+                self.is_received = self.decoder.is_end() && self.bypass.is_empty();
             }
-            Poll::Ready(Ok(Moved::End) | Err(Failed::From(_))) => {
+            Ok(Moved::End) | Err(Failed::From(_)) => {
                 return Poll::Ready(Err(Broken::BackendClosed));
             }
-            Poll::Ready(Err(Failed::To(_))) => return Poll::Ready(Err(Broken::ClientGone)),
-            Poll::Pending => {}
+            Err(Failed::To(_)) => return Poll::Ready(Err(Broken::ClientGone)),
         }
-        self.is_received = self.decoder.is_end() && pipe.is_empty();
-        if pipe.is_empty() && (self.is_received || moved.is_pending()) {
-            sides.local.pipes.put(pipe);
-        } else {
-            self.pipe = Some(pipe);
-        }
-        match moved {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => Poll::Ready(Ok(())),
-        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads on what nobody is to get. Returns whether that is all.

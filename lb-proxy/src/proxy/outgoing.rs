@@ -21,6 +21,7 @@ use crate::{
     local::Local,
     net::{
         outbox::{ENOUGH, Outbox},
+        pipe::{Bypass, Failed, Moved},
         stream::Stream,
     },
 };
@@ -34,6 +35,8 @@ pub struct Outgoing {
     pub state: State,
     /// How much of the body that is kept has been sent.
     sent: usize,
+    /// Where the body goes if it is long and not kept.
+    bypass: Bypass,
     /// When all of a request with a body was sent.
     pub completed: Option<Instant>,
 }
@@ -60,13 +63,14 @@ impl Outgoing {
             nominating: may_nominate.then(|| Box::new(request.fields.clone())),
             state: State::Waiting,
             sent: 0,
+            bypass: Bypass::default(),
             completed: None,
         }
     }
 
     /// Memory that it holds.
     pub fn capacity(&self) -> usize {
-        self.out.capacity()
+        self.out.capacity() + self.bypass.capacity()
     }
 
     /// Whether something of it went to the backend.
@@ -97,6 +101,12 @@ impl Outgoing {
         while matches!(self.state, State::Waiting | State::Blocked) {
             if ENOUGH < self.out.len() && !self.flush(to, silences, cx) {
                 return Ok(());
+            }
+            if self.may_bypass(sides) {
+                match self.poll_bypass(to, sides, silences, cx)? {
+                    Poll::Ready(()) => continue,
+                    Poll::Pending => return Ok(()),
+                }
             }
             let is_chunked = self.body == RequestBody::Chunked;
             let Sides { local, down, upload, .. } = sides;
@@ -142,6 +152,61 @@ impl Outgoing {
             }
         }
         Ok(())
+    }
+
+    /// Whether the body goes on past this process.
+    fn may_bypass(&mut self, sides: &Sides<'_>) -> bool {
+        let Sides { local, down, upload, .. } = sides;
+        let is_long = down.body.left().is_some_and(|left| Bypass::WORTH_IT <= left);
+        if is_long && !upload.is_replayable() && down.input.is_empty() && !local.is_full() {
+            self.bypass.open(&local.pipes);
+        }
+        self.bypass.is_open()
+    }
+
+    /// One step on that way.
+    fn poll_bypass(
+        &mut self,
+        to: &mut Stream,
+        sides: &mut Sides<'_>,
+        silences: &mut Silences,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll<()>, ClientError> {
+        if !self.flush(to, silences, cx) {
+            return Ok(Poll::Pending);
+        }
+        if self.state == State::Broken {
+            return Ok(Poll::Ready(()));
+        }
+        let Sides { local, down, upload, .. } = sides;
+        // What was read meanwhile, to see whether the client is there, comes before the rest.
+        let left = down.body.left().filter(|_| down.input.is_empty()).unwrap_or(0);
+        let (bypass, from) = (&mut self.bypass, &mut down.stream);
+        let Some(moved) = bypass.poll_move(&local.pipes, from, to, left, cx) else {
+            return Ok(Poll::Ready(()));
+        };
+        match moved {
+            Poll::Ready(Ok(Moved::In(bytes))) => {
+                upload.went_past(down, bytes);
+                silences.client.broken();
+            }
+            Poll::Ready(Ok(Moved::Out(bytes))) => {
+                self.out.went_past(bytes);
+                silences.backend.broken();
+            }
+            Poll::Ready(Ok(Moved::End)) => {
+                down.ended = Some(clock::now());
+                return Err(ClientError::Truncated);
+            }
+            Poll::Ready(Err(Failed::From(_))) => return Err(ClientError::Gone),
+            Poll::Ready(Err(Failed::To(error))) => self.went(Err(error)),
+            Poll::Pending => {
+                let is_through = self.bypass.is_empty();
+                self.state = if is_through { State::Waiting } else { State::Blocked };
+                return Ok(Poll::Pending);
+            }
+        }
+        Ok(Poll::Ready(()))
     }
 
     /// Returns whether nothing waits for the backend any more.

@@ -14,7 +14,7 @@ use crate::{
     local::Local,
     net::{
         outbox::Outbox,
-        pipe::{Failed, Moved, Pipe},
+        pipe::{Bypass, Failed, Moved},
         stream::Stream,
         timer::LazyTimer,
     },
@@ -28,8 +28,8 @@ const MUCH: usize = 64 * 1024;
 pub struct Side<'a> {
     pub stream: &'a mut Stream,
     pub outbox: &'a mut Outbox,
-    /// What its bytes go through while many come.
-    pipe: Option<Pipe>,
+    /// Where its bytes go while many come.
+    bypass: Bypass,
     /// It has been read to its end.
     has_ended: bool,
     /// It was told that nothing more comes.
@@ -56,7 +56,14 @@ pub enum End {
 
 impl<'a> Side<'a> {
     pub fn new(stream: &'a mut Stream, outbox: &'a mut Outbox) -> Self {
-        Self { stream, outbox, pipe: None, has_ended: false, is_told: false, read: 0 }
+        Self {
+            stream,
+            outbox,
+            bypass: Bypass::default(),
+            has_ended: false,
+            is_told: false,
+            read: 0,
+        }
     }
 }
 
@@ -121,33 +128,22 @@ fn poll_move(
             }
             return Poll::Ready(Ok(()));
         }
-        if let Some(mut pipe) = from.pipe.take() {
-            let moved = pipe.poll_move(from.stream, to.stream, u64::MAX, cx);
-            match moved {
-                Poll::Ready(Ok(Moved::In(bytes))) => from.read += bytes as u64,
-                Poll::Ready(Ok(Moved::Out(bytes))) => to.outbox.went_past(bytes),
-                Poll::Ready(Ok(Moved::End)) => from.has_ended = true,
-                Poll::Ready(Err(Failed::From(error) | Failed::To(error))) => {
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Pending => {}
+        let bypass = &mut from.bypass;
+        if let Some(moved) = bypass.poll_move(&local.pipes, from.stream, to.stream, u64::MAX, cx) {
+            match ready!(moved) {
+                Ok(Moved::In(bytes)) => from.read += bytes as u64,
+                Ok(Moved::Out(bytes)) => to.outbox.went_past(bytes),
+                Ok(Moved::End) => from.has_ended = true,
+                Err(Failed::From(error) | Failed::To(error)) => return Poll::Ready(Err(error)),
             }
-            if pipe.is_empty() && (from.has_ended || moved.is_pending()) {
-                local.pipes.put(pipe);
-            } else {
-                from.pipe = Some(pipe);
-            }
-            match moved {
-                Poll::Ready(_) => continue,
-                Poll::Pending => return Poll::Pending,
-            }
+            continue;
         }
         let filled = ready!(local.hot.poll_fill(from.stream, cx))?;
         from.read += filled.len() as u64;
         from.has_ended = filled.is_empty();
         local.hot.with(filled, |bytes| to.outbox.send(to.stream, cx, bytes, b""))?;
         if MUCH <= filled.len() && !local.is_full() {
-            from.pipe = local.pipes.get();
+            from.bypass.open(&local.pipes);
         }
     }
 }

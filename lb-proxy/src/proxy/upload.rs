@@ -123,6 +123,16 @@ impl Upload {
         Poll::Ready(Ok(shown))
     }
 
+    /// The next bytes went to a backend past this process.
+    pub fn went_past(&mut self, down: &mut Downstream, bytes: usize) {
+        down.body.skip(bytes as u64);
+        down.used += bytes as u64;
+        self.received += bytes as u64;
+        if down.body.is_end() {
+            self.completed = Some(clock::now());
+        }
+    }
+
     /// Keeps what was just decoded. If that is all there is, its memory is kept, and nothing copied.
     fn keep(&mut self, down: &mut Downstream, decoded: &Decoded, local: &Local) {
         if self.limit < self.received || local.is_full() {
