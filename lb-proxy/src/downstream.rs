@@ -4,7 +4,7 @@
 use std::{
     cell::OnceCell,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,7 +27,7 @@ use crate::{
 pub struct Client {
     pub peer: SocketAddr,
     /// The peer's address as a field has it.
-    pub forwarded_for: Box<str>,
+    pub forwarded_for: String,
     /// Of the listener that accepted it.
     pub presence: Arc<Presence>,
     pub id: Id,
@@ -62,7 +62,7 @@ impl Client {
     pub fn new(peer: SocketAddr, presence: Arc<Presence>, id: Id) -> Self {
         Self {
             peer,
-            forwarded_for: peer.ip().to_canonical().to_string().into(),
+            forwarded_for: text(peer.ip().to_canonical()),
             presence,
             id,
             log_part: OnceCell::new(),
@@ -84,6 +84,21 @@ impl Downstream {
             counted: (0, 0),
             held: Held::new(local),
         }
+    }
+
+    /// A request begins: there is memory for its answer.
+    pub fn begin(&mut self, local: &Local) {
+        if self.outbox.capacity() == 0 {
+            *self.outbox.bytes() = local.buffer();
+        }
+    }
+
+    /// It is over: what it used is for others. What waits stays.
+    pub fn rest(&mut self, local: &Local) {
+        if self.outbox.is_empty() {
+            local.recycle_buffer(self.outbox.take());
+        }
+        self.hold(0);
     }
 
     /// Reads on into `input`. Ready with nothing when the client has ended its side.
@@ -142,5 +157,38 @@ impl Downstream {
     pub fn hold(&mut self, more: usize) {
         let own = self.input.capacity() + self.outbox.capacity() + self.body.buffered();
         self.held.set(own + more);
+    }
+}
+
+/// As a field has it. Each connection needs it, and the standard library takes its time.
+fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for (above, unit) in [(99, 100), (9, 10)] {
+            if octet > above {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+        text.push(char::from(b'0' + octet % 10));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_everywhere() {
+        for i in 0..=u8::MAX {
+            let address = IpAddr::from([i, 0, 10, 255 - i]);
+            assert_eq!(text(address), address.to_string());
+        }
+        let address: IpAddr = "2001:db8::1".parse().expect("an address");
+        assert_eq!(text(address), "2001:db8::1");
     }
 }

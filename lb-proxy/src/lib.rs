@@ -155,9 +155,10 @@ pub async fn run_and_tell(
 
     let traffic = &config.traffic;
     let descriptors = files::raise_limit();
-    let within = files::connections_within(descriptors);
+    let streams = files::sockets_within(descriptors);
     let bounds = Bounds {
-        connections: traffic.max_connections.map_or(within, |most| most.get().min(within)),
+        connections: traffic.max_connections.map_or(streams, |most| most.get().min(streams)),
+        streams,
         buffers: traffic.max_buffer_bytes,
     };
     let shared = Arc::new(Shared::new(traffic.workers().get(), bounds));

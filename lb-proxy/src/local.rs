@@ -19,6 +19,7 @@ use crate::{
         block::Block,
         hot::{Filled, Hot},
         pipe::Pipes,
+        stream::Streams,
     },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
@@ -34,6 +35,8 @@ pub struct Shared {
     pub access_log: LogCounts,
     /// Of clients, that are open.
     pub connections: AtomicUsize,
+    /// To clients and to backends.
+    pub streams: Streams,
     pub bounds: Bounds,
 }
 
@@ -42,6 +45,8 @@ pub struct Shared {
 pub struct Bounds {
     /// Clients' connections.
     pub connections: usize,
+    /// Those and connections to backends.
+    pub streams: usize,
     /// Bytes that wait in buffers, of all connections.
     pub buffers: usize,
 }
@@ -103,6 +108,7 @@ impl Shared {
             metrics: Sharded::new(workers),
             access_log: LogCounts::default(),
             connections: AtomicUsize::new(0),
+            streams: Streams::default(),
             bounds,
         }
     }
@@ -215,6 +221,14 @@ impl Local {
         self.pool.clear();
         self.pipes.clear();
         self.connections.end_oldest(Scope::All);
+    }
+
+    /// If there are as many streams as there may be, the client that has idled longest goes, or else
+    /// what idles to backends. Returns whether there may be one more.
+    pub fn has_room(&self) -> bool {
+        self.shared.streams.count() < self.shared.bounds.streams
+            || self.connections.end_oldest(Scope::All)
+            || self.pool.clear()
     }
 
     /// Whether what waits in buffers is all that may.

@@ -15,11 +15,11 @@ pub fn raise_limit() -> u64 {
     limit.unwrap_or(u64::MAX)
 }
 
-/// How many clients' connections there may be with so many descriptors: each of them needs one to a
-/// backend, too, and an eighth is kept for all else: probes, the control stream, listeners, files.
-pub fn connections_within(limit: u64) -> usize {
+/// How many sockets to clients and backends there may be with so many descriptors: an eighth is kept
+/// for all else: probes, the control stream, listeners, files.
+pub fn sockets_within(limit: u64) -> usize {
     let reserve = (limit / 8).clamp(64, 1_024);
-    usize::try_from(limit.saturating_sub(reserve) / 2).unwrap_or(usize::MAX).max(1)
+    usize::try_from(limit.saturating_sub(reserve)).unwrap_or(usize::MAX).max(2)
 }
 
 #[cfg(test)]
@@ -27,9 +27,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_and_its_backend_fit_and_something_is_left() {
-        for (limit, expected) in [(1_024, 448), (256, 96), (1_048_576, 523_776), (10, 1)] {
-            assert_eq!(connections_within(limit), expected, "{limit}");
+    fn sockets_leave_something_for_all_else() {
+        for (limit, expected) in [(1_024, 896), (256, 192), (1_048_576, 1_047_552), (10, 2)] {
+            assert_eq!(sockets_within(limit), expected, "{limit}");
         }
     }
 }

@@ -219,7 +219,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (stream.expect("it listens"), Stream::new(accepted.expect("one connects").0))
+        (
+            stream.expect("it listens"),
+            Stream::new(accepted.expect("one connects").0, &Default::default()),
+        )
     }
 
     #[tokio::test]

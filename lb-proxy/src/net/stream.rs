@@ -5,6 +5,10 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -17,11 +21,32 @@ use tokio::{
 
 /// The one kind there is; TLS has its place here.
 #[derive(Debug)]
-pub struct Stream(TcpStream);
+pub struct Stream(TcpStream, #[expect(dead_code, reason = "it counts while it is there")] Counted);
+
+/// How many streams there are.
+#[derive(Clone, Debug, Default)]
+pub struct Streams(Arc<AtomicUsize>);
+
+#[derive(Debug)]
+struct Counted(Streams);
+
+impl Streams {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.0).0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Stream {
-    pub fn new(stream: TcpStream) -> Self {
-        Self(stream)
+    /// One of these streams.
+    pub fn new(stream: TcpStream, streams: &Streams) -> Self {
+        streams.0.fetch_add(1, Ordering::Relaxed);
+        Self(stream, Counted(streams.clone()))
     }
 
     /// Returns how many bytes came; none at the end.

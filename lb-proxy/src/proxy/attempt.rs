@@ -124,7 +124,8 @@ impl Attempt<'_> {
         let limit = pick.set().spec.connect_timeout;
         let timer = &sides.down.client.timer;
         // In a box of its own, as are other steps that few requests take: what all take is small then.
-        let stream = Box::pin(connect(backend.address, limit, now, deadline, timer)).await?;
+        let connecting = connect(local, backend.address, limit, now, deadline, timer);
+        let stream = Box::pin(connecting).await?;
         record.connected();
         Ok(Lease::new(stream, pick.clone(), false, in_flight))
     }

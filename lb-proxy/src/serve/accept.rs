@@ -4,19 +4,21 @@ use std::{
     cell::Cell,
     io,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    task::Poll,
+    task::{self, Poll},
     time::Duration,
 };
 
 use lb_common::id::ListenerName;
 use lb_http::message::Request;
+use pin_project_lite::pin_project;
 use tokio::{net::TcpStream, sync::oneshot, task::spawn_local, time};
 
 use super::{h1, linger::linger, tcp};
 use crate::{
-    connections::{End, Scope},
+    connections::{End, Id, Scope},
     downstream::{Client, Downstream},
     local::Local,
     net::{listen, stream::Stream},
@@ -122,7 +124,11 @@ impl Acceptor {
         let limits = &local.metrics().limits;
         let makes_room = |scope| local.connections.end_oldest(scope);
         let is_refused = match too_many {
-            None => false,
+            None if local.has_room() => false,
+            None => {
+                limits.descriptors.increment();
+                true
+            }
             Some(Excess::All) => {
                 limits.max_connections.increment();
                 !makes_room(Scope::All)
@@ -138,13 +144,15 @@ impl Acceptor {
         };
         let id = local.connections.open(presence.slot, ip);
         let client = Rc::new(Client::new(peer, Arc::clone(presence), id));
-        let down = Downstream::new(local, client, Stream::new(stream));
-        let serving = Serving { local: Rc::clone(local), open, id };
+        let down = Downstream::new(local, client, Stream::new(stream, &local.shared.streams));
+        let place = Place { local: Rc::clone(local), open, id };
+        let cx = Rc::clone(&self.cx);
         match (is_refused, is_http) {
-            (false, true) => serving.spawn(h1::serve(Rc::clone(&self.cx), down)),
-            (false, false) => serving.spawn(tcp::serve(Rc::clone(&self.cx), down)),
+            (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
+            (false, false) => drop(spawn_local(Serving { place, serve: tcp::serve(cx, down) })),
             (true, true) if self.told.get() < MOST_TOLD => {
-                serving.spawn(tell(Rc::clone(&self.cx), Rc::clone(&self.told), down));
+                let told = Rc::clone(&self.told);
+                drop(spawn_local(Serving { place, serve: tell(cx, told, down) }));
             }
             (true, _) => {}
         }
@@ -202,29 +210,37 @@ impl Drop for Open {
 }
 
 /// An open connection's place among its worker's.
-struct Serving {
+struct Place {
     local: Rc<Local>,
     #[expect(dead_code, reason = "dropping it counts the connection's end")]
     open: Open,
-    id: crate::connections::Id,
+    id: Id,
 }
 
-impl Serving {
-    /// Runs what serves it, until that ends or the connection is cut.
-    fn spawn(self, serving: impl Future<Output = ()> + 'static) {
-        spawn_local(async move {
-            let mut serving = std::pin::pin!(serving);
-            std::future::poll_fn(|cx| match self.local.connections.poll_end(self.id, cx) {
-                End::AtOnce => Poll::Ready(()),
-                End::NotYet | End::Gracefully => serving.as_mut().poll(cx),
-            })
-            .await;
-        });
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.local.connections.close(self.id);
     }
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.local.connections.close(self.id);
+pin_project! {
+    /// Runs what serves a connection, until that ends or the connection is cut. Not an async block,
+    /// which would be larger, and there is one for each connection.
+    struct Serving<F> {
+        place: Place,
+        #[pin]
+        serve: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Serving<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.place.local.connections.poll_end(this.place.id, cx) {
+            End::AtOnce => Poll::Ready(()),
+            End::NotYet | End::Gracefully => this.serve.poll(cx),
+        }
     }
 }

@@ -31,18 +31,21 @@ use crate::{
 };
 
 /// Serves until the connection ends.
-pub async fn serve(cx: Rc<Context>, mut down: Downstream) {
-    let mut served = 0;
-    loop {
-        if down.input.is_empty() && !wait(&cx.local, &mut down).await {
-            return;
-        }
-        // In a box of its own, so that a connection that waits is small.
-        match Box::pin(turn(&cx, &mut down, &mut served)).await {
-            Next::KeepAlive if down.ended.is_none() || !down.input.is_empty() => {}
-            Next::KeepAlive | Next::Close => return,
-            Next::Linger => return Box::pin(linger(&cx.local, down)).await,
-            Next::Reset => return down.stream.reset_when_closed(),
+#[expect(clippy::manual_async_fn, reason = "an async function's arguments are in its future twice")]
+pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> {
+    async move {
+        let mut served = 0;
+        loop {
+            if down.input.is_empty() && !wait(&cx.local, &mut down).await {
+                return;
+            }
+            // In a box of its own, so that a connection that waits is small.
+            match Box::pin(turn(&cx, &mut down, &mut served)).await {
+                Next::KeepAlive if down.ended.is_none() || !down.input.is_empty() => {}
+                Next::KeepAlive | Next::Close => return,
+                Next::Linger => return Box::pin(linger(&cx.local, down)).await,
+                Next::Reset => return down.stream.reset_when_closed(),
+            }
         }
     }
 }
@@ -94,9 +97,10 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
             }
             let is_ending = local.connections.end_of(down.client.id) != End::NotYet;
             let keeps_alive = *served < most && !is_ending;
+            down.begin(local);
             down.body = BodyDecoder::of_request(request.body);
             let next = request::handle(cx, down, request, clock::now(), keeps_alive).await;
-            down.hold(0);
+            down.rest(local);
             return next;
         }
         Read::Nothing => return Next::KeepAlive,

@@ -27,33 +27,36 @@ use crate::{
 /// Backends that are tried before the client is given up. Nothing was sent to those that failed.
 const ATTEMPTS: usize = 3;
 
-pub async fn serve(cx: Rc<Context>, mut down: Downstream) {
-    let local = &cx.local;
-    let mut record = ConnectionRecord::begin(&cx.recorder, local, &down.client);
-    let Some((mut backend, _pick, _in_flight)) = open(local, &down, &mut record).await else {
-        record.given_up();
-        tracing::debug!(peer = %down.client.peer, "no backend took the connection");
-        return;
-    };
-    let view = local.view();
-    let Some((listener, _)) = view.listener_of(&down.client.presence) else { return };
-    let idle = listener.spec.idle_timeout;
-    drop(view);
-    let mut to_backend = Outbox::default();
-    let mut tunnel = Tunnel {
-        client: Side::new(&mut down.stream, &mut down.outbox),
-        backend: Side::new(&mut backend, &mut to_backend),
-    };
-    let timer = &down.client.timer;
-    match tunnel.run(local, timer, idle, |from, to| record.moved(from, to)).await {
-        End::Both => record.ended(None),
-        End::Broken(error) => {
-            tracing::debug!(peer = %down.client.peer, %error, "connection ended");
-            record.ended(Some("connection_terminated"));
-        }
-        End::Idle => {
-            local.metrics().limits.idle_timeout.increment();
-            record.ended(Some("idle_timeout"));
+#[expect(clippy::manual_async_fn, reason = "an async function's arguments are in its future twice")]
+pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> {
+    async move {
+        let local = &cx.local;
+        let mut record = ConnectionRecord::begin(&cx.recorder, local, &down.client);
+        let Some((mut backend, _pick, _in_flight)) = open(local, &down, &mut record).await else {
+            record.given_up();
+            tracing::debug!(peer = %down.client.peer, "no backend took the connection");
+            return;
+        };
+        let view = local.view();
+        let Some((listener, _)) = view.listener_of(&down.client.presence) else { return };
+        let idle = listener.spec.idle_timeout;
+        drop(view);
+        let mut to_backend = Outbox::default();
+        let mut tunnel = Tunnel {
+            client: Side::new(&mut down.stream, &mut down.outbox),
+            backend: Side::new(&mut backend, &mut to_backend),
+        };
+        let timer = &down.client.timer;
+        match tunnel.run(local, timer, idle, |from, to| record.moved(from, to)).await {
+            End::Both => record.ended(None),
+            End::Broken(error) => {
+                tracing::debug!(peer = %down.client.peer, %error, "connection ended");
+                record.ended(Some("connection_terminated"));
+            }
+            End::Idle => {
+                local.metrics().limits.idle_timeout.increment();
+                record.ended(Some("idle_timeout"));
+            }
         }
     }
 }
@@ -89,7 +92,8 @@ async fn open(
         // From here on, so that a backend that is slow to accept is not taken for an idle one.
         let in_flight = InFlight::start(&backend.live);
         let limit = set.spec.connect_timeout;
-        match connect(backend.address, limit, started, started + limit, &client.timer).await {
+        match connect(local, backend.address, limit, started, started + limit, &client.timer).await
+        {
             Ok(stream) => {
                 let now = clock::now();
                 pick.record_attempt(local.index, now - started);

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use crate::net::{stream::Stream, timer::LazyTimer};
+use crate::{
+    local::Local,
+    net::{stream::Stream, timer::LazyTimer},
+};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +35,15 @@ pub enum ConnectError {
 /// # Errors
 /// Why it could not.
 pub async fn connect(
+    local: &Local,
     address: SocketAddr,
     timeout: Duration,
     now: Instant,
     deadline: Instant,
     timer: &LazyTimer,
 ) -> Result<Stream, ConnectError> {
+    // If there is none, the system may have a last one all the same.
+    local.has_room();
     let until = deadline.min(now + timeout);
     let mut connecting = pin!(TcpStream::connect(address));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
@@ -49,7 +55,7 @@ pub async fn connect(
     let stream = connected.await?;
     // Small requests and responses must not wait for each other's acknowledgements.
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-    Ok(Stream::new(stream))
+    Ok(Stream::new(stream, &local.shared.streams))
 }
 
 impl From<io::Error> for ConnectError {

@@ -109,12 +109,15 @@ impl Pool {
         });
     }
 
-    /// Closes all, so that others may have their descriptors.
-    pub fn clear(&self) {
-        for (_, mut backend) in self.backends.borrow_mut().drain() {
+    /// Closes all, so that others may have their descriptors. Returns whether there were some.
+    pub fn clear(&self) -> bool {
+        let mut backends = self.backends.borrow_mut();
+        let had_some = backends.values().any(|backend| !backend.idle.is_empty());
+        for (_, mut backend) in backends.drain() {
             backend.idle.clear();
             backend.count(self.worker);
         }
+        had_some
     }
 }
 
