@@ -24,32 +24,47 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-fn directory() -> PathBuf {
-    match env::var_os("LB_TEST_BIN_DIR") {
-        Some(dir) => Path::new(&dir).canonicalize().unwrap_or_else(|error| {
-            panic!("LB_TEST_BIN_DIR={}: {error}", dir.display());
-        }),
-        None => build(),
-    }
+/// The path of `lb-proxy`, built with another profile of the workspace's.
+///
+/// # Panics
+/// If it does not build.
+pub fn optimized_proxy(profile: &str) -> PathBuf {
+    let (target, _) = own_place();
+    build(&target, profile, &["-p", "lb-proxy"]);
+    target.join(profile).join("lb-proxy")
 }
 
-fn build() -> PathBuf {
+fn directory() -> PathBuf {
+    if let Some(dir) = env::var_os("LB_TEST_BIN_DIR") {
+        return Path::new(&dir).canonicalize().unwrap_or_else(|error| {
+            panic!("LB_TEST_BIN_DIR={}: {error}", dir.display());
+        });
+    }
+    let (target, directory) = own_place();
+    let profile = if directory == "debug" { "dev" } else { &directory };
+    build(&target, profile, &["-p", "lb-control", "-p", "lb-proxy"]);
+    target.join(directory)
+}
+
+/// The target directory, and the directory in it for this profile.
+fn own_place() -> (PathBuf, String) {
     // target/<profile>/deps/<this>
     let this = env::current_exe().expect("a test has an executable");
     let directory = this.ancestors().nth(2).expect("it is in target/<profile>/deps");
     let target = directory.parent().expect("the profile's directory is in the target directory");
-    let profile = match directory.file_name().and_then(|name| name.to_str()) {
-        Some("debug") => "dev",
-        Some(profile) => profile,
-        None => panic!("{} is no profile's directory", directory.display()),
-    };
+    let name = directory.file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or_else(|| panic!("{} is no profile's directory", directory.display()));
+    (target.into(), name.into())
+}
+
+fn build(target: &Path, profile: &str, packages: &[&str]) {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--bins", "-p", "lb-control", "-p", "lb-proxy"])
+        .args(["build", "--quiet", "--locked", "--bins"])
+        .args(packages)
         .args(["--profile", profile, "--target-dir"])
         .arg(target);
     let output = cargo.output().unwrap_or_else(|error| panic!("{cargo:?}: {error}"));
     assert!(output.status.success(), "{cargo:?}:\n{}", String::from_utf8_lossy(&output.stderr));
-    directory.into()
 }

@@ -186,7 +186,9 @@ impl Fleet {
         self.add_proxy_as(program, first, id, args);
     }
 
-    fn add_proxy_as(
+    /// As [`Fleet::add_proxy`], one that another program runs: `program`, and what comes before the
+    /// proxy's own arguments.
+    pub fn add_proxy_as(
         &mut self,
         program: PathBuf,
         first: Vec<String>,

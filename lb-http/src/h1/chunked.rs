@@ -21,16 +21,27 @@ pub struct ChunkedDecoder {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Size { has_digits: bool, size: u64 },
-    Extension { size: u64 },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Size {
+        has_digits: bool,
+        size: u64,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     LastCr,
     LastLf,
     Trailers,
     End,
+    /// What is wrong with it. It cannot be read on.
+    Malformed(&'static str),
 }
 
 #[derive(Debug, Default)]
@@ -68,8 +79,16 @@ impl ChunkedDecoder {
     }
 
     /// Reads what is in `bytes`, and moves the data of its chunks together: behind that of the first
-    /// one, which stays where it is.
+    /// one, which stays where it is. What was malformed once stays so.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, BodyError> {
+        let decoded = self.read(bytes);
+        if let Err(BodyError::Malformed(what)) = decoded {
+            self.state = State::Malformed(what);
+        }
+        decoded
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<Decoded, BodyError> {
         let mut payload = 0..0;
         let mut at = 0;
         while at < bytes.len() && !self.is_end() {
@@ -135,6 +154,7 @@ impl ChunkedDecoder {
             (State::LastCr, _) => State::Trailers,
             (State::LastLf, b'\n') => State::End,
             (State::LastLf, _) => return Err(malformed("the last chunk does not end with CRLF")),
+            (State::Malformed(what), _) => return Err(malformed(what)),
             (state @ (State::Data { .. } | State::Trailers | State::End), _) => state,
         };
         Ok(next)
@@ -177,6 +197,18 @@ fn malformed(what: &'static str) -> BodyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_malformed_once_stays_so() {
+        for bytes in ["x\r\n", "0\r\nX\r\n\r\n", "1\r\naa\r\n", "0\r\n: 1\r\n\r\n"] {
+            let mut decoder = ChunkedDecoder::default();
+            let mut decode = |bytes: &str| decoder.decode(&mut bytes.as_bytes().to_vec());
+            let first = decode(bytes).expect_err("it is malformed");
+            for next in [bytes, "0\r\n\r\n"] {
+                assert_eq!(decode(next), Err(first), "{bytes:?}, then {next:?}");
+            }
+        }
+    }
 
     #[test]
     fn data_moves_together_behind_that_of_the_first_chunk() {
