@@ -84,10 +84,12 @@ async fn a_request_for_which_no_descriptor_is_left_is_503_and_no_backend_is_blam
     fleet.add_limited_proxy("p1", DESCRIPTORS, DESCRIPTORS, &[]);
     fleet.apply(&app("timeout = '10m'", "", &[backend.address()])).await;
     let web = fleet.proxies[0].web();
-    let mut busy = crowd(web).await;
-    for client in &mut busy {
+    let mut busy = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(web).await;
         // Some are refused already.
         let _ = client.wire.send(Request::get("/held").to_bytes()).await;
+        busy.push(client);
     }
     eventually("as many as possible are under way", async || {
         let waiting = backend.waiting();
@@ -138,4 +140,24 @@ async fn a_controller_without_descriptors_calls_no_backend_unhealthy() {
     assert_eq!(status.health(), Health::Healthy, "{status:?}");
     assert_eq!(client::get(fleet.proxies[0].web(), "/").await.text(), "here");
     drop(silent);
+}
+
+/// An idle connection needs one descriptor, not two.
+#[tokio::test]
+async fn idle_clients_may_use_most_descriptors() {
+    raise_descriptor_limit();
+    let backend = Backend::named("here").await;
+    let mut fleet = Fleet::empty().await;
+    fleet.add_limited_proxy("p1", DESCRIPTORS, DESCRIPTORS, &[]);
+    fleet.apply(&app("", "", &[backend.address()])).await;
+    let web = fleet.proxies[0].web();
+    let mut idle = Vec::new();
+    for _ in 0..DESCRIPTORS * 5 / 8 {
+        let mut client = Client::connect(web).await;
+        assert_eq!(client.get("/").await.text(), "here");
+        idle.push(client);
+    }
+    for client in &mut idle {
+        assert_eq!(client.get("/").await.text(), "here");
+    }
 }
