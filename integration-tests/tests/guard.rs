@@ -27,6 +27,11 @@ const BODY: usize = 64 * 1024;
 const WARM_UP: usize = 100;
 const REQUESTS: usize = 200;
 
+/// Instructions of a request, small or with a body of 64 KiB: they were 20,400 to 22,100.
+const INSTRUCTIONS: usize = 24_000;
+/// The future of a request, and what is done at a backend; one more now and then for a longer list.
+const ALLOCATIONS: f64 = 2.5;
+
 /// One request after the other, over one connection.
 struct Load {
     client: Client,
@@ -146,28 +151,23 @@ fn is_allocation(function: &str) -> bool {
 #[tokio::test]
 async fn a_small_request_costs_few_instructions_and_hardly_allocates() {
     let cost = cost(small()).await;
-    assert!(cost.allocations <= 3.0, "{cost:?}");
-    assert!((1..=SMALL).contains(&cost.instructions), "{cost:?}");
+    assert!(cost.allocations <= ALLOCATIONS, "{cost:?}");
+    assert!((1..=INSTRUCTIONS).contains(&cost.instructions), "{cost:?}");
 }
 
 #[tokio::test]
 async fn an_answer_of_64_kib_costs_hardly_more_than_a_small_one() {
     let cost = cost(Request::get("/64k")).await;
-    assert!(cost.allocations <= 3.0, "{cost:?}");
-    assert!((1..=LARGE).contains(&cost.instructions), "{cost:?}");
+    assert!(cost.allocations <= ALLOCATIONS, "{cost:?}");
+    assert!((1..=INSTRUCTIONS).contains(&cost.instructions), "{cost:?}");
 }
 
 #[tokio::test]
 async fn an_upload_of_64_kib_costs_hardly_more_than_a_small_request() {
     let cost = cost(Request::post("/", vec![b'x'; BODY])).await;
-    assert!(cost.allocations <= 3.0, "{cost:?}");
-    assert!((1..=LARGE).contains(&cost.instructions), "{cost:?}");
+    assert!(cost.allocations <= ALLOCATIONS, "{cost:?}");
+    assert!((1..=INSTRUCTIONS).contains(&cost.instructions), "{cost:?}");
 }
-
-/// Instructions of a small request.
-const SMALL: usize = 1;
-/// Of one with a body of 64 KiB.
-const LARGE: usize = 1;
 
 // === system calls ===
 

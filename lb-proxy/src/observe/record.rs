@@ -1,6 +1,6 @@
 //! A request from its head to its response's end, for those who tell about it.
 //!
-//! A [`Record`] holds the request's head and, if somebody wants to know, the facts about it. The way of
+//! A [`Record`] has the request's head and, if somebody wants to know, the facts about it. The way of
 //! a request tells it what happened with one verb each; its drop is the request's end, however that
 //! comes. If nobody wants to know, each verb is one branch, and nothing is allocated.
 
@@ -40,8 +40,8 @@ pub struct Recorder {
 
 /// One request's record.
 #[derive(Debug)]
-pub struct Record {
-    pub request: Request,
+pub struct Record<'a> {
+    pub request: &'a Request,
     /// When its head was there.
     pub started: Instant,
     local: Rc<Local>,
@@ -97,18 +97,18 @@ impl Recorder {
 
 // === impl Record ===
 
-impl Record {
+impl<'a> Record<'a> {
     /// Begins with a request as the client sent it.
     pub fn begin(
         recorder: &Rc<Recorder>,
         local: &Rc<Local>,
         client: &Rc<Client>,
-        request: Request,
+        request: &'a Request,
         started: Instant,
     ) -> Self {
         let told = match recorder.is_off {
             true => None,
-            false => Told::begin(recorder, local, client, &request, started).map(Box::new),
+            false => Told::begin(recorder, local, client, request, started).map(Box::new),
         };
         Self { request, started, local: Rc::clone(local), told }
     }
@@ -116,7 +116,7 @@ impl Record {
     pub fn routed(&mut self, route: &Arc<Route>) {
         if let Some(told) = &mut self.told {
             if let Some(trace) = &told.trace {
-                trace.routed(route, &self.request);
+                trace.routed(route, self.request);
             }
             told.facts.route = Some(Arc::clone(route));
         }
@@ -133,7 +133,7 @@ impl Record {
         if let Some(told) = &mut self.told {
             told.facts.attempts.begin(pick, now);
             if let Some(trace) = &mut told.trace {
-                trace.attempt(pick, told.facts.attempts.count, &self.request);
+                trace.attempt(pick, told.facts.attempts.count, self.request);
                 told.handed = trace.hand_on();
             }
         }
@@ -214,12 +214,11 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for Record<'_> {
     fn drop(&mut self) {
         if let Some(told) = self.told.take() {
-            told.end(&self.request, &self.local);
+            told.end(self.request, &self.local);
         }
-        self.local.recycle_request(std::mem::take(&mut self.request));
     }
 }
 

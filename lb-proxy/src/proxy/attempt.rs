@@ -45,7 +45,7 @@ impl Attempt<'_> {
     pub async fn run(
         &self,
         sides: &mut Sides<'_>,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Result<Box<Exchange>, AttemptError> {
         let pick = self.pick;
         pick.metrics(sides.local.index).attempts.increment();
@@ -75,13 +75,13 @@ impl Attempt<'_> {
     async fn send(
         &self,
         sides: &mut Sides<'_>,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Result<Box<Exchange>, AttemptError> {
         let mut was_stale = false;
         loop {
             let lease = self.lease(sides, record, was_stale).await?;
             let is_reused = lease.is_reused;
-            let request = &record.request;
+            let request = record.request;
             let head = self.head(sides, record);
             let mut exchange =
                 Exchange::new(sides.local, lease, request, head, self.asks_for_upgrade);
@@ -106,7 +106,7 @@ impl Attempt<'_> {
     async fn lease(
         &self,
         sides: &mut Sides<'_>,
-        record: &mut Record,
+        record: &mut Record<'_>,
         was_stale: bool,
     ) -> Result<Lease, ConnectError> {
         let (local, pick) = (sides.local, self.pick);
@@ -130,8 +130,8 @@ impl Attempt<'_> {
         Ok(Lease::new(stream, pick.clone(), false, in_flight))
     }
 
-    fn head(&self, sides: &Sides<'_>, record: &Record) -> Vec<u8> {
-        let request = &record.request;
+    fn head(&self, sides: &Sides<'_>, record: &Record<'_>) -> Vec<u8> {
+        let request = record.request;
         // HTTP/1.0 needs no host, HTTP/1.1 does.
         let address;
         let host = match request.authority() {

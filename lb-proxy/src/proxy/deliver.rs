@@ -40,7 +40,7 @@ impl Delivery<'_> {
         pick: &Pick,
         result: Result<Box<Exchange>, AttemptError>,
         mut sides: Sides<'_>,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Result<Next, ProxyError> {
         let local = sides.local;
         let mut exchange = match result {
@@ -99,7 +99,7 @@ impl Delivery<'_> {
         &self,
         mut exchange: Box<Exchange>,
         sides: Sides<'_>,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Next {
         let (local, down) = (sides.local, sides.down);
         let worker = local.metrics();
@@ -145,7 +145,7 @@ fn broke_off(
     broken: Broken,
     body: ResponseBody,
     mut exchange: Box<Exchange>,
-    record: &mut Record,
+    record: &mut Record<'_>,
     local: &Local,
 ) -> Next {
     let limits = &local.metrics().limits;

@@ -51,7 +51,7 @@ impl Forward<'_> {
         mut view: View,
         mut slot: u32,
         down: &mut Downstream,
-        record: &mut Record,
+        record: &mut Record<'_>,
     ) -> Result<Next, ProxyError> {
         let (local, route) = (self.local, self.route);
         let spec = &route.spec;
@@ -61,11 +61,11 @@ impl Forward<'_> {
         record.forwarded(&set.spec.name);
         let hash = set.hash_key().map_or(0, |(key, function)| {
             let by = |bytes: &[u8]| hash::hash(function, bytes);
-            hash_of(key, down.client.peer.ip(), &record.request, by)
+            hash_of(key, down.client.peer.ip(), record.request, by)
         });
         let name = set.spec.name.clone();
         let mut upload =
-            Upload::new(&record.request, policy.max_body_bytes, spec.max_request_bytes, now)?;
+            Upload::new(record.request, policy.max_body_bytes, spec.max_request_bytes, now)?;
         let deadlines = Deadlines {
             response: spec.timeout,
             per_try: policy.per_try_timeout,
@@ -74,8 +74,8 @@ impl Forward<'_> {
             write: self.listener.spec.write_timeout,
             half_closed: HALF_CLOSED,
         };
-        let target = self.target(&record.request);
-        let asks_for_upgrade = may_upgrade(&record.request, &spec.upgrade);
+        let target = self.target(record.request);
+        let asks_for_upgrade = may_upgrade(record.request, &spec.upgrade);
         route.budget.deposit(local.millis(now));
         let metrics = route.metrics.of(local.index);
 

@@ -39,7 +39,7 @@ use crate::{
 pub async fn handle(
     cx: &Context,
     down: &mut Downstream,
-    request: Request,
+    request: &Request,
     started: Instant,
     keeps_alive: bool,
 ) -> Next {
@@ -51,7 +51,7 @@ pub async fn handle(
     };
     let wanted = record.request.connection.keeps_alive(record.request.version);
     let keeps_alive = keeps_alive && wanted;
-    let (route, result) = match find(listener, &record.request) {
+    let (route, result) = match find(listener, record.request) {
         Ok(route) => {
             record.routed(&route);
             let next = follow(cx, &view, listener, &route, down, &mut record, keeps_alive).await;
@@ -84,7 +84,12 @@ struct Own<'a> {
 }
 
 impl Own<'_> {
-    async fn refuse(&self, down: &mut Downstream, record: &mut Record, error: &ProxyError) -> Next {
+    async fn refuse(
+        &self,
+        down: &mut Downstream,
+        record: &mut Record<'_>,
+        error: &ProxyError,
+    ) -> Next {
         let worker = self.local.metrics();
         worker.refused(error.kind());
         record.reason(error.reason());
@@ -105,7 +110,7 @@ impl Own<'_> {
     async fn reply(
         &self,
         down: &mut Downstream,
-        record: &mut Record,
+        record: &mut Record<'_>,
         reply: Reply,
         is_last: bool,
     ) -> Next {
@@ -120,7 +125,7 @@ impl Own<'_> {
         }
         let keeps_alive = self.keeps_alive && !is_last && !local.is_closing(&down.client.presence);
         let timeout = self.listener.spec.write_timeout;
-        let request = &record.request;
+        let request = record.request;
         let next = respond::reply(local, down, request, reply, explain, keeps_alive, timeout).await;
         record.ended();
         next
@@ -142,7 +147,7 @@ async fn follow(
     listener: &Listener,
     route: &Arc<Route>,
     down: &mut Downstream,
-    record: &mut Record,
+    record: &mut Record<'_>,
     keeps_alive: bool,
 ) -> Result<Next, ProxyError> {
     let local = &cx.local;
@@ -153,7 +158,7 @@ async fn follow(
             let forward = Forward { local, route, listener, keeps_alive };
             return forward.run(Rc::clone(view), set, down, record).await;
         }
-        Target::Redirect(to) => reply::redirect(to, &record.request)?,
+        Target::Redirect(to) => reply::redirect(to, record.request)?,
         Target::Answer { answer, body } => reply::answer(answer, body),
     };
     let metrics = Some(route.metrics.of(local.index));

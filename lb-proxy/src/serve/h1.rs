@@ -86,7 +86,7 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
     drop(view);
     let mut reading = Reading::new(local.request(), &spec);
     let read = poll_fn(|cx| reading.poll(local, down, &spec, cx)).await;
-    let request = reading.request;
+    let request = &reading.request;
     let error = match read {
         Read::Request => {
             *served = served.saturating_add(1);
@@ -101,6 +101,7 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
             down.body = BodyDecoder::of_request(request.body);
             let next = request::handle(cx, down, request, clock::now(), keeps_alive).await;
             down.rest(local);
+            local.recycle_request(reading.request);
             return next;
         }
         Read::Nothing => return Next::KeepAlive,
@@ -112,8 +113,9 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
     count(local, &error);
     cx.recorder.malformed(&down.client, error.status(), error.reason());
     let reply = reply::refuse(&error);
-    let next = respond::refuse(local, down, &request, reply, spec.write_timeout).await;
-    local.recycle_request(request);
+    let refusing = respond::refuse(local, down, request, reply, spec.write_timeout);
+    let next = Box::pin(refusing).await;
+    local.recycle_request(reading.request);
     next
 }
 
