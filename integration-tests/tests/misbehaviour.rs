@@ -91,3 +91,56 @@ async fn an_answer_to_an_unfinished_request_says_that_the_connection_ends() {
     assert_eq!((whole.status(), whole.header("connection")), (404, None));
     assert_eq!(client.get("/there").await.status(), 200, "the connection goes on");
 }
+
+/// Each answer's head is longer than what waits for a client before more is read for it, and its body
+/// has come with it.
+#[tokio::test]
+async fn answers_that_wait_for_their_client_stay_whole_whatever_others_read_meanwhile() {
+    const ANSWERS: usize = 300;
+    let backend = Backend::start(|_| Reply::ok("body").header("X", &"x".repeat(40_000))).await;
+    let fleet = one_proxy("", "", &[&backend]).await;
+    let web = fleet.proxies[0].web();
+    let mut slow = Client::connect_narrow(web).await;
+    slow.send_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(ANSWERS)).await;
+    for _ in 0..200 {
+        assert_eq!(client::get(web, "/").await.text(), "body");
+    }
+    assert!(backend.count() < ANSWERS + 200, "not all of them fit on the way to the client");
+    for i in 0..ANSWERS {
+        assert_eq!(slow.response().await.text(), "body", "answer {i}");
+    }
+}
+
+/// More than a connection holds on its way, so that each side waits for the other one again and again.
+#[tokio::test]
+async fn a_long_upload_to_a_backend_that_begins_late_to_read_arrives_whole() {
+    const BODY: usize = 24 * 1024 * 1024;
+    let gate = Gate::closed();
+    let hold = gate.clone();
+    let backend = Backend::script(move |mut wire, _| {
+        let hold = hold.clone();
+        async move {
+            let Ok(Some(head)) = wire.head().await else { return };
+            hold.passed().await;
+            let framing = head.request_framing().expect("the request is framed");
+            let Ok(body) = wire.body(framing).await else { return };
+            let is_whole =
+                body.bytes.iter().enumerate().all(|(i, byte)| *byte == (i / 1_000) as u8);
+            let answer = format!("{} {is_whole}", body.bytes.len());
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+            let _ = wire.send(format!("{head}{answer}")).await;
+        }
+    })
+    .await;
+    let fleet = one_proxy("", "", &[&backend]).await;
+    let body: Vec<u8> = (0..BODY).map(|i| (i / 1_000) as u8).collect();
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    client.send_raw(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BODY}\r\n\r\n")).await;
+    for (i, piece) in body.chunks(7_000).enumerate() {
+        client.send_raw(piece).await;
+        if i * 7_000 > BODY / 24 {
+            gate.open();
+        }
+    }
+    assert_eq!(client.response().await.text(), format!("{BODY} true"));
+}

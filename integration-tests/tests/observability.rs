@@ -1,7 +1,7 @@
 //! What a proxy and a controller say about themselves.
 
 use integration_tests::{
-    backend::{Backend, Reply},
+    backend::{Backend, Gate, Reply},
     client::{self, Client, Request},
     eventually::{eventually, holds},
     fleet::{Fleet, app, app_with},
@@ -54,6 +54,33 @@ async fn a_proxy_counts_what_was_sent() {
     assert!(refused >= 7.0, "every second one began there: {refused}");
     assert_eq!(metrics.sum("lb_proxy_retries_total", &[("route", "app")]), refused);
     assert_eq!(metrics.sum("lb_proxy_controller_connected", &[]), 1.0);
+}
+
+/// Before the response's head, and before the request's own.
+#[tokio::test]
+async fn a_request_that_its_client_gives_up_is_counted() {
+    let gate = Gate::closed();
+    let hold = gate.clone();
+    let backend = Backend::start(move |_| Reply::ok("late").behind(&hold)).await;
+    let fleet = Fleet::start(1, &app("", "", &[backend.address()])).await;
+    let proxy = &fleet.proxies[0];
+    let mut client = Client::connect(proxy.web()).await;
+    client.send(&Request::get("/")).await;
+    eventually("the backend has it", async || {
+        holds(backend.waiting() == 1, || backend.waiting().to_string())
+    })
+    .await;
+    drop(client);
+    let mut client = Client::connect(proxy.web()).await;
+    client.send_raw("GET / HT").await;
+    drop(client);
+    eventually("both are counted", async || {
+        let metrics = proxy.metrics().await;
+        let aborted = metrics.sum("lb_proxy_aborted_total", &[("route", "app")]);
+        let counts = (aborted, metrics.sum("lb_proxy_unrouted_total", &[]));
+        holds(counts == (1.0, 1.0), || format!("{counts:?}"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -155,10 +155,11 @@ pub async fn run_and_tell(
 
     let traffic = &config.traffic;
     let descriptors = files::raise_limit();
-    let streams = files::sockets_within(descriptors);
+    let room = files::room_within(descriptors);
+    let within = room.for_clients;
     let bounds = Bounds {
-        connections: traffic.max_connections.map_or(streams, |most| most.get().min(streams)),
-        streams,
+        connections: traffic.max_connections.map_or(within, |most| most.get().min(within)),
+        room,
         buffers: traffic.max_buffer_bytes,
     };
     let shared = Arc::new(Shared::new(traffic.workers().get(), bounds));

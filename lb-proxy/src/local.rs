@@ -17,9 +17,10 @@ use crate::{
     metrics::{LogCounts, Sharded, WorkerMetrics},
     net::{
         block::Block,
+        count::Count,
+        files::Room,
         hot::{Filled, Hot},
         pipe::Pipes,
-        stream::Streams,
     },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
@@ -36,7 +37,7 @@ pub struct Shared {
     /// Of clients, that are open.
     pub connections: AtomicUsize,
     /// To clients and to backends.
-    pub streams: Streams,
+    pub streams: Count,
     pub bounds: Bounds,
 }
 
@@ -45,8 +46,8 @@ pub struct Shared {
 pub struct Bounds {
     /// Clients' connections.
     pub connections: usize,
-    /// Those and connections to backends.
-    pub streams: usize,
+    /// Connections and pipes.
+    pub room: Room,
     /// Bytes that wait in buffers, of all connections.
     pub buffers: usize,
 }
@@ -92,6 +93,8 @@ pub struct Held {
 
 /// Of what one read finds: a body of 64 KiB together with its head.
 const HOT: usize = 128 * 1024;
+/// Of a worker: what they hold is the kernel's memory.
+const PIPES: usize = 64;
 /// Of each kind, kept for the next request.
 const SPARES: usize = 128;
 /// What has grown larger than this is given back to the system.
@@ -108,7 +111,7 @@ impl Shared {
             metrics: Sharded::new(workers),
             access_log: LogCounts::default(),
             connections: AtomicUsize::new(0),
-            streams: Streams::default(),
+            streams: Count::default(),
             bounds,
         }
     }
@@ -129,7 +132,7 @@ impl Local {
             index,
             hot: Hot::new(HOT),
             pool: Pool::new(index),
-            pipes: Pipes::default(),
+            pipes: Pipes::new((shared.bounds.room.pipes / shared.workers).min(PIPES)),
             connections: Connections::default(),
             is_draining: Cell::new(false),
             coarse: Cell::new(0),
@@ -223,12 +226,14 @@ impl Local {
         self.connections.end_oldest(Scope::All);
     }
 
-    /// If there are as many streams as there may be, the client that has idled longest goes, or else
-    /// what idles to backends. Returns whether there may be one more.
-    pub fn has_room(&self) -> bool {
-        self.shared.streams.count() < self.shared.bounds.streams
-            || self.connections.end_oldest(Scope::All)
-            || self.pool.clear()
+    /// If there are this many connections, the client that has idled longest makes room for one more, or
+    /// else what idles to backends. Returns whether there is room.
+    pub fn make_room_within(&self, most: usize) -> bool {
+        if self.shared.streams.get() < most {
+            return true;
+        }
+        self.metrics().limits.descriptors.increment();
+        self.connections.end_oldest(Scope::All) || self.pool.clear()
     }
 
     /// Whether what waits in buffers is all that may.

@@ -51,6 +51,8 @@ pub struct RouteMetrics {
     responses: [Counter; 5],
     /// From the request's head to the response's head.
     pub duration: Histogram,
+    /// Clients went before the response's head.
+    pub aborted: Counter,
     pub retries: Counter,
     pub budget_exhausted: Counter,
     /// From and to clients, on their connections: heads, bodies and their framing.

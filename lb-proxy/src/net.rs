@@ -1,6 +1,7 @@
 //! Sockets, and what their bytes go through. Knows nothing of HTTP or of the routing table.
 
 pub mod block;
+pub mod count;
 pub mod files;
 pub mod hot;
 pub mod listen;

@@ -82,6 +82,7 @@ async fn keep_sweeping(cx: Rc<Context>) {
         cx.recorder.log.set_clock(now);
         local.pool.sweep(local.coarse());
         local.hot.sweep();
+        local.pipes.sweep();
         local.metrics().limits.idle_timeout.add(local.connections.sweep(local.coarse()));
     }
 }

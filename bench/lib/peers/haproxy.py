@@ -81,6 +81,7 @@ def config(site, address, directory):
     if site.large_bodies:
         # A third less for 1 MiB, more for anything short.
         lines[1:1] = ["    tune.bufsize 65536"]
+        lines += ["    option splice-response"]
     if not site.tcp:
         lines += ["    option http-keep-alive", "    option forwardfor", "    http-reuse always"]
     if site.access_log:

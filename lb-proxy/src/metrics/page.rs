@@ -96,8 +96,11 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     page.counter("lb_proxy_tunnels_total", TUNNELS).value(opened);
     page.gauge("lb_proxy_tunnels_open", "Tunnels that are open.")
         .value(opened.saturating_sub(metrics.sum(|shard| &shard.tunnels_closed)));
-    page.counter("lb_proxy_unrouted_total", "Requests that no route took.")
-        .value(metrics.sum(|shard| &shard.unrouted));
+    page.counter(
+        "lb_proxy_unrouted_total",
+        "Requests that no route took, or that were no proper or no whole requests.",
+    )
+    .value(metrics.sum(|shard| &shard.unrouted));
     const REFUSALS: &str = "Answers that the proxy gave instead of a backend's, by Proxy-Status.";
     let mut refusals = page.counter("lb_proxy_request_errors_total", REFUSALS);
     for (reason, count) in metrics.refusals() {
@@ -154,7 +157,8 @@ fn routes(table: &RoutingTable, page: &mut Page) {
     let forwards = |route: &Route| matches!(route.target, Target::Forward(_));
     type Read = fn(&RouteMetrics) -> &Counter;
     #[rustfmt::skip]
-    let counters: [(&str, &str, bool, Read); 4] = [
+    let counters: [(&str, &str, bool, Read); 5] = [
+        ("lb_proxy_aborted_total", "Requests that their clients gave up before the response's head.", false, |m| &m.aborted),
         ("lb_proxy_received_bytes_total", "Bytes from clients, requests' heads included.", false, |m| &m.received_bytes),
         ("lb_proxy_sent_bytes_total", "Bytes to clients, responses' heads included.", false, |m| &m.sent_bytes),
         ("lb_proxy_retries_total", "Attempts after the first.", true, |m| &m.retries),

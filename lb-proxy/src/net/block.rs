@@ -28,8 +28,13 @@ impl Block {
         match self.memory.get_mut(self.end..end) {
             Some(room) => room.copy_from_slice(bytes),
             None => {
+                // What is used is not kept, or this would grow for as long as something is left.
                 self.memory.truncate(self.end);
+                self.memory.drain(..self.start);
                 self.memory.extend_from_slice(bytes);
+                self.start = 0;
+                self.end = self.memory.len();
+                return;
             }
         }
         self.end = end;
@@ -90,6 +95,18 @@ mod tests {
         assert_eq!(&*block, b"cde");
         block[0] = b'C';
         assert_eq!(block.into_bytes(), b"Cde");
+    }
+
+    #[test]
+    fn it_does_not_grow_while_as_much_is_used_as_comes() {
+        let mut block = Block::default();
+        block.extend(b"ab");
+        for _ in 0..1_000 {
+            block.extend(b"cdef");
+            block.consume(4);
+        }
+        assert_eq!(&*block, b"ef");
+        assert!(block.capacity() < 100, "{}", block.capacity());
     }
 
     #[test]

@@ -33,8 +33,8 @@ struct Buffer {
 
 /// So many buffers that were taken are used again, if that is soon.
 const SPARES: usize = 64;
-/// What is at least this part of the buffer is not copied out of it.
-const WORTH_IT: usize = 4;
+/// What fills one in so many of the buffer, or more, is not copied out of it.
+const ONE_IN: usize = 4;
 
 /// What one read found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Hot {
         let buffer = &mut *self.0.borrow_mut();
         assert_eq!(buffer.generation, filled.generation, "the bytes are another's by now");
         let size = buffer.memory.len();
-        if filled.len() < size / WORTH_IT {
+        if filled.len() < size / ONE_IN {
             return None;
         }
         // There is nothing to be found here any more.

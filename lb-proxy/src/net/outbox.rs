@@ -46,7 +46,7 @@ impl Outbox {
         &mut self.bytes
     }
 
-    /// Takes memory to be used, which is empty.
+    /// These bytes wait.
     pub fn with(bytes: Vec<u8>) -> Self {
         Self { bytes, sent: 0, written: 0 }
     }

@@ -5,7 +5,6 @@ use std::{
     cell::{Cell, RefCell},
     io,
     os::fd::{AsFd, OwnedFd},
-    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -14,12 +13,13 @@ use rustix::{
     pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice},
 };
 
-use super::stream::Stream;
+use super::{
+    count::{Count, Counted},
+    stream::Stream,
+};
 
-/// Bytes that a pipe holds, if the system lets it.
+/// Bytes that a pipe holds.
 const SIZE: usize = 256 * 1024;
-/// So many at once, of a thread: each has two descriptors. Who gets none copies.
-const MOST: usize = 64;
 
 /// A way past this process, as long as there is something for it.
 #[derive(Debug, Default)]
@@ -34,13 +34,18 @@ struct Pipe {
     _counted: Counted,
 }
 
-/// A thread's pipes.
-#[derive(Debug, Default)]
+/// A thread's pipes. Who gets none copies.
+#[derive(Debug)]
 pub struct Pipes {
+    /// So many may be in use: each has two descriptors.
+    most: usize,
+    used: Count,
     /// Empty ones that nobody uses.
     spares: RefCell<Vec<Ends>>,
-    /// How many are in use.
-    used: Rc<Cell<usize>>,
+    /// How many spares there were at least since the last sweep.
+    unused: Cell<usize>,
+    /// Since the last sweep, the system let it have no more.
+    is_short: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -48,9 +53,6 @@ struct Ends {
     input: OwnedFd,
     output: OwnedFd,
 }
-
-#[derive(Debug)]
-struct Counted(Rc<Cell<usize>>);
 
 /// Which side failed.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Bypass {
         }
     }
 
-    /// Whether something is on its way.
+    /// Whether nothing is on its way.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|pipe| pipe.held == 0)
     }
@@ -103,6 +105,9 @@ impl Bypass {
         most: u64,
         cx: &mut Context<'_>,
     ) -> Option<Poll<Result<Moved, Failed>>> {
+        if most == 0 && self.is_empty() {
+            pipes.put(self.0.take());
+        }
         let pipe = self.0.as_mut()?;
         let moved = match pipe.held {
             0 => pipe.poll_fill(from, most, cx),
@@ -150,25 +155,38 @@ impl Pipe {
 
     fn drain(&mut self, to: impl AsFd) -> io::Result<usize> {
         let output = &self.ends.output;
-        let drained = retry_on_intr(|| splice(output, None, &to, None, self.held, FLAGS))?;
-        self.held -= drained;
-        Ok(drained)
+        match retry_on_intr(|| splice(output, None, &to, None, self.held, FLAGS))? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            drained => {
+                self.held -= drained;
+                Ok(drained)
+            }
+        }
     }
 }
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 impl Pipes {
-    /// `None` if there are enough in use, or the system has no more descriptors.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            used: Count::default(),
+            spares: RefCell::default(),
+            unused: Cell::new(0),
+            is_short: Cell::new(false),
+        }
+    }
+
     fn get(&self) -> Option<Pipe> {
-        if MOST <= self.used.get() {
+        if self.most <= self.used.get() || self.is_short.get() {
             return None;
         }
-        let ends = match self.spares.borrow_mut().pop() {
-            Some(ends) => ends,
-            None => Ends::open().ok()?,
-        };
-        Some(Pipe { ends, held: 0, _counted: Counted::new(&self.used) })
+        let mut spares = self.spares.borrow_mut();
+        let ends = spares.pop().or_else(|| Ends::open().ok());
+        self.unused.set(self.unused.get().min(spares.len()));
+        self.is_short.set(ends.is_none());
+        Some(Pipe { ends: ends?, held: 0, _counted: self.used.one() })
     }
 
     /// Takes an empty one back.
@@ -176,31 +194,27 @@ impl Pipes {
         self.spares.borrow_mut().extend(pipe.map(|pipe| pipe.ends));
     }
 
+    /// Closes what was not needed since the last call.
+    pub fn sweep(&self) {
+        let mut spares = self.spares.borrow_mut();
+        spares.drain(..self.unused.get());
+        self.unused.set(spares.len());
+        self.is_short.set(false);
+    }
+
     /// Closes those that nobody uses, so that others may have their descriptors.
     pub fn clear(&self) {
         self.spares.borrow_mut().clear();
+        self.unused.set(0);
     }
 }
 
 impl Ends {
     fn open() -> io::Result<Self> {
         let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // If the system does not let it be so large, it is slower, and does as well.
-        let _ = fcntl_setpipe_size(&input, SIZE);
+        // A smaller one would be slower than copying.
+        fcntl_setpipe_size(&input, SIZE)?;
         Ok(Self { input, output })
-    }
-}
-
-impl Counted {
-    fn new(used: &Rc<Cell<usize>>) -> Self {
-        used.set(used.get() + 1);
-        Self(Rc::clone(used))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -221,7 +235,7 @@ mod tests {
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         (
             stream.expect("it listens"),
-            Stream::new(accepted.expect("one connects").0, &Default::default()),
+            Stream::new(accepted.expect("one connects").0, Count::default().one()),
         )
     }
 
@@ -229,7 +243,7 @@ mod tests {
     async fn bytes_go_from_one_socket_to_the_other_until_the_first_ends() {
         let ((mut client, mut from), (mut server, mut to)) = (connected().await, connected().await);
         let sent: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
-        let pipes = Pipes::default();
+        let pipes = Pipes::new(3);
         let moving = async {
             let (mut bypass, mut moved) = (Bypass::default(), 0);
             loop {
@@ -261,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pipe_is_given_back_when_all_went_through_and_closed_when_something_is_in_it() {
-        let pipes = Pipes::default();
+        let pipes = Pipes::new(3);
         let ((mut client, mut from), (_server, mut to)) = (connected().await, connected().await);
         client.write_all(b"abcd").await.expect("it fits");
         let mut bypass = Bypass::default();
@@ -289,10 +303,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_has_no_more_than_so_many() {
-        let pipes = Pipes::default();
-        let mut used: Vec<_> = (0..=MOST).map(|_| Bypass::default()).collect();
+    async fn one_that_is_to_take_nothing_is_given_back() {
+        let pipes = Pipes::new(1);
+        let ((mut client, mut from), (_server, mut to)) = (connected().await, connected().await);
+        client.write_all(b"abcd").await.expect("it fits");
+        let mut bypass = Bypass::default();
+        bypass.open(&pipes);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(bypass.poll_move(&pipes, &mut from, &mut to, 0, &mut context).is_none());
+        assert_eq!((bypass.is_open(), pipes.used.get()), (false, 0));
+        assert!(from.has_bytes(), "they are there for who copies");
+    }
+
+    #[tokio::test]
+    async fn spares_that_are_not_needed_are_closed() {
+        let pipes = Pipes::new(3);
+        let mut used = [const { Bypass(None) }; 2];
         used.iter_mut().for_each(|bypass| bypass.open(&pipes));
-        assert_eq!(used.iter().filter(|bypass| bypass.is_open()).count(), MOST);
+        used.iter_mut().for_each(|bypass| pipes.put(bypass.0.take()));
+        let spares = |pipes: &Pipes| {
+            pipes.sweep();
+            pipes.spares.borrow().len()
+        };
+        assert_eq!(spares(&pipes), 2, "both were needed");
+        used[0].open(&pipes);
+        pipes.put(used[0].0.take());
+        assert_eq!((spares(&pipes), spares(&pipes)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_thread_has_no_more_than_so_many() {
+        let pipes = Pipes::new(3);
+        let mut used: Vec<_> = (0..5).map(|_| Bypass::default()).collect();
+        used.iter_mut().for_each(|bypass| bypass.open(&pipes));
+        assert_eq!(used.iter().filter(|bypass| bypass.is_open()).count(), 3);
     }
 }

@@ -5,10 +5,6 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -19,34 +15,15 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::count::Counted;
+
 /// The one kind there is; TLS has its place here.
 #[derive(Debug)]
 pub struct Stream(TcpStream, #[expect(dead_code, reason = "it counts while it is there")] Counted);
 
-/// How many streams there are.
-#[derive(Clone, Debug, Default)]
-pub struct Streams(Arc<AtomicUsize>);
-
-#[derive(Debug)]
-struct Counted(Streams);
-
-impl Streams {
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        (self.0).0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Stream {
-    /// One of these streams.
-    pub fn new(stream: TcpStream, streams: &Streams) -> Self {
-        streams.0.fetch_add(1, Ordering::Relaxed);
-        Self(stream, Counted(streams.clone()))
+    pub fn new(stream: TcpStream, counted: Counted) -> Self {
+        Self(stream, counted)
     }
 
     /// Returns how many bytes came; none at the end.
@@ -120,13 +97,9 @@ impl Stream {
         matches!(SockRef::from(&self.0).peek(&mut byte), Ok(1..))
     }
 
-    /// Whether it is open and nothing has come. Costs no system call as a rule.
+    /// Whether it is open and nothing has come. Costs no system call as a rule: only if something came,
+    /// or a read that filled its buffer has left the mark of that behind.
     pub fn is_silent(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        if self.0.poll_read_ready(&mut cx).is_pending() {
-            return true;
-        }
-        // A read that filled its buffer has left this mark behind, although nothing more was there.
         matches!(self.0.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 

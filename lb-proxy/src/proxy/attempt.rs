@@ -125,7 +125,11 @@ impl Attempt<'_> {
         let timer = &sides.down.client.timer;
         // In a box of its own, as are other steps that few requests take: what all take is small then.
         let connecting = connect(local, backend.address, limit, now, deadline, timer);
-        let stream = Box::pin(connecting).await?;
+        let stream = Box::pin(connecting).await.inspect_err(|error| {
+            if matches!(error, ConnectError::Local(_)) {
+                local.make_room();
+            }
+        })?;
         record.connected();
         Ok(Lease::new(stream, pick.clone(), false, in_flight))
     }

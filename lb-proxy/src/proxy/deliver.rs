@@ -155,6 +155,10 @@ fn broke_off(
             limits.write_timeout.increment();
             ("write_timeout", None)
         }
+        Broken::ClientSilent => {
+            limits.body_timeout.increment();
+            ("body_timeout", None)
+        }
         Broken::BackendSilent => {
             limits.stream_idle_timeout.increment();
             ("stream_idle_timeout", Some(Failure::Timeout))

@@ -50,6 +50,8 @@ pub enum Broken {
     ClientGone,
     /// It takes nothing.
     ClientSlow,
+    /// It does not go on with its request, for which the backend may be waiting.
+    ClientSilent,
     BackendClosed,
     BackendSilent,
     Malformed,
@@ -103,7 +105,8 @@ impl Download {
         let gone = |_| Broken::ClientGone;
         loop {
             let Downstream { outbox, stream, .. } = &mut *sides.down;
-            if self.is_received || ENOUGH < outbox.len() {
+            // What was read already is there now, and not after waiting.
+            if self.is_received || (self.rest.is_none() && ENOUGH < outbox.len()) {
                 ready!(outbox.poll_flush(stream, cx)).map_err(gone)?;
             }
             if self.is_received {

@@ -282,6 +282,7 @@ impl Exchange {
 
     /// The response is to be the answer, framed for the client as `to` says.
     pub fn begin(&mut self, sides: &mut Sides<'_>, to: &encode::ToClient<'_>) {
+        self.outgoing.forgets(sides.upload);
         sides.upload.forget(sides.local);
         encode::response(sides.down.outbox.bytes(), &self.response, to);
         self.download = Some(Download::new(&self.response, to.body, self.rest.take()));
@@ -327,11 +328,13 @@ impl Exchange {
         }
         sides.down.count(metrics);
         sides.down.hold(held);
-        let (mut deadline, mut broken) = match waits_for_client {
-            true => (Some(self.silences.client.until(sides.deadlines.write)), Broken::ClientSlow),
-            false => {
-                let limit = sides.deadlines.stream_idle;
-                let deadline = limit.map(|limit| self.silences.backend.until(limit));
+        let limits = sides.deadlines;
+        let is_sending = self.outgoing.state == State::Waiting;
+        let (mut deadline, mut broken) = match (waits_for_client, is_sending) {
+            (true, _) => (Some(self.silences.client.until(limits.write)), Broken::ClientSlow),
+            (false, true) => (Some(self.silences.client.until(limits.body)), Broken::ClientSilent),
+            (false, false) => {
+                let deadline = limits.stream_idle.map(|limit| self.silences.backend.until(limit));
                 (deadline, Broken::BackendSilent)
             }
         };

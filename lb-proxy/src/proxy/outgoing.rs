@@ -16,6 +16,7 @@ use lb_http::{
 use super::{
     error::ClientError,
     sides::{Sides, Silences, send},
+    upload::Upload,
 };
 use crate::{
     local::Local,
@@ -33,6 +34,8 @@ pub struct Outgoing {
     /// The request's fields, if its `Connection` may name trailers.
     nominating: Option<Box<Fields>>,
     pub state: State,
+    /// It may be sent again after a backend has got something of it.
+    may_repeat: bool,
     /// How much of the body that is kept has been sent.
     sent: usize,
     /// Where the body goes if it is long and not kept.
@@ -62,6 +65,7 @@ impl Outgoing {
             body: request.body,
             nominating: may_nominate.then(|| Box::new(request.fields.clone())),
             state: State::Waiting,
+            may_repeat: request.method.is_idempotent(),
             sent: 0,
             bypass: Bypass::default(),
             completed: None,
@@ -83,6 +87,14 @@ impl Outgoing {
         self.state = State::Broken;
     }
 
+    /// What is kept of its body is going to be forgotten. If not all of that is sent, no more can be.
+    pub fn forgets(&mut self, upload: &Upload) {
+        if self.sent < upload.kept().len() {
+            self.break_off();
+        }
+        self.sent = 0;
+    }
+
     pub fn recycle(&mut self, local: &Local) {
         local.recycle_buffer(self.out.take());
     }
@@ -98,8 +110,27 @@ impl Outgoing {
         silences: &mut Silences,
         cx: &mut Context<'_>,
     ) -> Result<(), ClientError> {
+        let before = self.out.written();
+        let advanced = self.send(to, sides, silences, cx);
+        if self.out.written() != before {
+            silences.backend.broken();
+        }
+        if !self.may_repeat && self.has_begun() && self.sent == sides.upload.kept().len() {
+            self.forgets(sides.upload);
+            sides.upload.forget(sides.local);
+        }
+        advanced
+    }
+
+    fn send(
+        &mut self,
+        to: &mut Stream,
+        sides: &mut Sides<'_>,
+        silences: &mut Silences,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ClientError> {
         while matches!(self.state, State::Waiting | State::Blocked) {
-            if ENOUGH < self.out.len() && !self.flush(to, silences, cx) {
+            if ENOUGH < self.out.len() && !self.flush(to, cx) {
                 return Ok(());
             }
             if self.may_bypass(sides) {
@@ -125,7 +156,7 @@ impl Outgoing {
                     // It is not to be written twice.
                     self.body = RequestBody::None;
                 }
-                if self.flush(to, silences, cx) && self.state != State::Broken {
+                if self.flush(to, cx) && self.state != State::Broken {
                     self.state = State::Done;
                     // Without a body, that is when the attempt began.
                     self.completed = (sides.upload.received > 0).then(clock::now);
@@ -143,7 +174,7 @@ impl Outgoing {
                         self.went(result?);
                     }
                     Poll::Pending => {
-                        if self.flush(to, silences, cx) && self.state != State::Broken {
+                        if self.flush(to, cx) && self.state != State::Broken {
                             self.state = State::Waiting;
                         }
                         return Ok(());
@@ -172,7 +203,7 @@ impl Outgoing {
         silences: &mut Silences,
         cx: &mut Context<'_>,
     ) -> Result<Poll<()>, ClientError> {
-        if !self.flush(to, silences, cx) {
+        if !self.flush(to, cx) {
             return Ok(Poll::Pending);
         }
         if self.state == State::Broken {
@@ -190,10 +221,7 @@ impl Outgoing {
                 upload.went_past(down, bytes);
                 silences.client.broken();
             }
-            Poll::Ready(Ok(Moved::Out(bytes))) => {
-                self.out.went_past(bytes);
-                silences.backend.broken();
-            }
+            Poll::Ready(Ok(Moved::Out(bytes))) => self.out.went_past(bytes),
             Poll::Ready(Ok(Moved::End)) => {
                 down.ended = Some(clock::now());
                 return Err(ClientError::Truncated);
@@ -210,13 +238,8 @@ impl Outgoing {
     }
 
     /// Returns whether nothing waits for the backend any more.
-    fn flush(&mut self, to: &mut Stream, silences: &mut Silences, cx: &mut Context<'_>) -> bool {
-        let before = self.out.written();
-        let flushed = self.out.poll_flush(to, cx);
-        if self.out.written() != before {
-            silences.backend.broken();
-        }
-        match flushed {
+    fn flush(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> bool {
+        match self.out.poll_flush(to, cx) {
             Poll::Ready(result) => {
                 self.went(result);
                 true

@@ -94,7 +94,10 @@ impl Own<'_> {
         worker.refused(error.kind());
         record.reason(error.reason());
         match error.client() {
-            Some(ClientError::Gone) => return Next::Close,
+            Some(ClientError::Gone) => {
+                self.metrics.map_or(&worker.unrouted, |metrics| &metrics.aborted).increment();
+                return Next::Close;
+            }
             Some(ClientError::Slow) => worker.limits.body_timeout.increment(),
             Some(ClientError::TooLarge(_)) => worker.limits.max_request_bytes.increment(),
             Some(ClientError::Truncated | ClientError::Malformed(_) | ClientError::SlowHead)

@@ -138,7 +138,7 @@ impl Upload {
         if self.limit < self.received || local.is_full() {
             self.forget(local);
         } else if self.kept.is_empty() && decoded.consumed == down.input.len() {
-            self.kept = std::mem::take(&mut down.input);
+            local.recycle_block(std::mem::replace(&mut self.kept, std::mem::take(&mut down.input)));
             self.kept.narrow(decoded.payload.clone());
         } else {
             self.kept.extend(&down.input[decoded.payload.clone()]);

@@ -124,11 +124,7 @@ impl Acceptor {
         let limits = &local.metrics().limits;
         let makes_room = |scope| local.connections.end_oldest(scope);
         let is_refused = match too_many {
-            None if local.has_room() => false,
-            None => {
-                limits.descriptors.increment();
-                true
-            }
+            None => !local.make_room_within(local.shared.bounds.room.for_clients),
             Some(Excess::All) => {
                 limits.max_connections.increment();
                 !makes_room(Scope::All)
@@ -144,7 +140,7 @@ impl Acceptor {
         };
         let id = local.connections.open(presence.slot, ip);
         let client = Rc::new(Client::new(peer, Arc::clone(presence), id));
-        let down = Downstream::new(local, client, Stream::new(stream, &local.shared.streams));
+        let down = Downstream::new(local, client, Stream::new(stream, local.shared.streams.one()));
         let place = Place { local: Rc::clone(local), open, id };
         let cx = Rc::clone(&self.cx);
         match (is_refused, is_http) {
@@ -242,5 +238,47 @@ impl<F: Future<Output = ()>> Future for Serving<F> {
             End::AtOnce => Poll::Ready(()),
             End::NotYet | End::Gracefully => this.serve.poll(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::{
+        local::{Bounds, Shared},
+        net::files,
+    };
+
+    /// A connection of which nobody knows but this worker.
+    fn place(local: &Rc<Local>) -> Place {
+        local.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let open = Open { local: Rc::clone(local), _of_listener: None };
+        let id = local.connections.open(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Place { local: Rc::clone(local), open, id }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_connection_and_no_other() {
+        let bounds = Bounds { connections: 9, room: files::room_within(9), buffers: 9 };
+        let local = Rc::new(Local::new(0, Arc::new(Shared::new(1, bounds)), 1));
+        let (go_on, other) = oneshot::channel::<()>();
+        LocalSet::new()
+            .run_until(async {
+                let fails = async { panic!("a fault of our own") };
+                let failed = spawn_local(Serving { place: place(&local), serve: fails });
+                let serve = async { other.await.expect("it is told") };
+                let served = spawn_local(Serving { place: place(&local), serve });
+                assert!(failed.await.expect_err("it failed").is_panic());
+                assert_eq!(local.connections.count(), 1);
+                go_on.send(()).expect("the other goes on");
+                served.await.expect("it ends");
+            })
+            .await;
+        assert_eq!(local.connections.count(), 0);
+        assert_eq!(local.shared.connections.load(Ordering::Relaxed), 0);
     }
 }

@@ -105,7 +105,12 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
             return next;
         }
         Read::Nothing => return Next::KeepAlive,
-        Read::End => return Next::Close,
+        Read::End => {
+            if reading.parser.has_begun() {
+                local.metrics().unrouted.increment();
+            }
+            return Next::Close;
+        }
         Read::Refused(error) => ProxyError::Refused(Refusal::Request(error)),
         Read::Late => ProxyError::Client(ClientError::SlowHead),
         Read::NoRoom => ProxyError::NoRoom,

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -42,8 +43,10 @@ pub async fn connect(
     deadline: Instant,
     timer: &LazyTimer,
 ) -> Result<Stream, ConnectError> {
-    // If there is none, the system may have a last one all the same.
-    local.has_room();
+    if !local.make_room_within(local.shared.bounds.room.for_backends) {
+        return Err(ConnectError::Local(Errno::MFILE.into()));
+    }
+    let counted = local.shared.streams.one();
     let until = deadline.min(now + timeout);
     let mut connecting = pin!(TcpStream::connect(address));
     let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
@@ -55,7 +58,7 @@ pub async fn connect(
     let stream = connected.await?;
     // Small requests and responses must not wait for each other's acknowledgements.
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-    Ok(Stream::new(stream, &local.shared.streams))
+    Ok(Stream::new(stream, counted))
 }
 
 impl From<io::Error> for ConnectError {
@@ -70,7 +73,6 @@ impl From<io::Error> for ConnectError {
 
 /// Whether it says that this process or its host is short of descriptors, ports or memory.
 pub fn is_local(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let local = [
         Errno::MFILE,
         Errno::NFILE,
@@ -88,7 +90,6 @@ mod tests {
 
     #[test]
     fn what_this_host_lacks_is_no_fault_of_a_backend() {
-        use rustix::io::Errno;
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::NOMEM]
         {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
