@@ -39,25 +39,28 @@ pub struct Latencies([Counter; BUCKETS]);
 
 /// The same, with their sum.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Histogram {
-    buckets: Latencies,
     sum_micros: Counter,
+    buckets: Latencies,
 }
 
-/// Of one route.
+/// Of one route. What each request counts is in one cache line, and a bucket in another: of many routes,
+/// none is in the cache.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct RouteMetrics {
     /// By the first digit of the status.
     responses: [Counter; 5],
+    /// From and to clients, on their connections: heads, bodies and their framing.
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
     /// From the request's head to the response's head.
     pub duration: Histogram,
     /// Clients went before the response's head.
     pub aborted: Counter,
     pub retries: Counter,
     pub budget_exhausted: Counter,
-    /// From and to clients, on their connections: heads, bodies and their framing.
-    pub received_bytes: Counter,
-    pub sent_bytes: Counter,
 }
 
 /// Of one backend set, whatever backends it has had.

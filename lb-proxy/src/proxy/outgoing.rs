@@ -1,5 +1,5 @@
 //! A request on its way to one backend: its head, and its body as far as that has come. An
-//! [`Upload`](super::upload::Upload) is what all attempts of a request share, this is one attempt's.
+//! [`Upload`] is what all attempts of a request share, this is one attempt's.
 
 use std::{
     io,

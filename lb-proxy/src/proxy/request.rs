@@ -53,8 +53,8 @@ pub async fn handle(
     let keeps_alive = keeps_alive && wanted;
     let (route, result) = match find(listener, record.request) {
         Ok(route) => {
-            record.routed(&route);
-            let next = follow(cx, &view, listener, &route, down, &mut record, keeps_alive).await;
+            record.routed(route);
+            let next = follow(cx, &view, listener, route, down, &mut record, keeps_alive).await;
             (Some(route), next)
         }
         Err(refusal) => (None, Err(refusal.into())),
@@ -62,7 +62,7 @@ pub async fn handle(
     let next = match result {
         Ok(next) => next,
         Err(error) => {
-            let metrics = route.as_ref().map(|route| route.metrics.of(local.index));
+            let metrics = route.map(|route| route.metrics.of(local.index));
             let own = Own { local, listener, metrics, keeps_alive };
             Box::pin(own.refuse(down, &mut record, &error)).await
         }
@@ -135,12 +135,12 @@ impl Own<'_> {
     }
 }
 
-fn find(listener: &Listener, request: &Request) -> Result<Arc<Route>, Refusal> {
+fn find<'a>(listener: &'a Listener, request: &Request) -> Result<&'a Arc<Route>, Refusal> {
     admit(request)?;
     let Service::Http(routes) = &listener.service else { return Err(Refusal::NoRoute) };
     let mut scratch = Vec::new();
     let subject = Subject::of(request, listener.spec.path_normalization, &mut scratch);
-    routes.find(&subject).cloned().ok_or(Refusal::NoRoute)
+    routes.find(&subject).ok_or(Refusal::NoRoute)
 }
 
 /// Does with the request what its route says.
