@@ -18,12 +18,12 @@
 //! | [`server`], [`control`] | who writes the table, and where it comes from |
 //! | [`worker`] | a thread: its loop, its sweep, its drain |
 //! | [`serve`] | accepting; a connection that speaks HTTP/1; one that is just carried |
-//! | [`proxy`] | a request: route, pick, attempt, respond; upload, exchange, tunnel |
+//! | [`proxy`] | a request: route, pick, attempt, respond; upload, exchange, download, tunnel |
 //! | [`observe`] | what is told of it: access log, traces, explain, reports |
 //! | [`downstream`], [`upstream`] | a client's connection; a backend's: connect, pool, lease |
 //! | [`local`] | what a worker's thread has to itself |
 //! | [`table`], [`policy`] | a snapshot, compiled; retries and their budget |
-//! | [`connections`], [`metrics`], [`net`] | open connections and idle ones; counters; sockets and buffers |
+//! | [`connections`], [`metrics`], [`net`] | open connections and idle ones; counters; sockets, buffers, pipes |
 //!
 //! # Invariants
 //!
