@@ -9,8 +9,8 @@ CHARTS = ROOT / "docs" / "benchmarks"
 INTRODUCTION = """\
 # Benchmarks
 
-lb-proxy beside HAProxy, nginx and Envoy, in one run on one machine. `bench/compare --docs` makes this
-page; `bench/compare small` gives the first row of it on your machine, within two minutes, and
+lb-proxy beside HAProxy, nginx and Envoy, on one machine. `ROUNDS=9 SECONDS_EACH=1 bench/compare --docs` made
+this page; `bench/compare small` gives the first row of it on your machine, within two minutes, and
 `bench/compare --help` says what else there is.
 
 **How.** One core is the measured program's own, another one has the load generator (wrk, and a small
@@ -26,11 +26,14 @@ medians over the rounds, ratios are medians of each round's ratio.
 its behalf, by the scheduler's accounts; "× best" compares it with the best of the others, so below 1
 is ahead of them all. "busy" is the share of its core that a program used: far below 100%, the load was
 the limit, and requests a second say little. Times are those of a client that sends its next request
-when it has the answer, at full load. RSS is what the processes that carry traffic have in RAM.
+when it has the answer, at full load; the making of its connection is not in them. RSS is what the processes
+that carry traffic have in RAM, without what the kernel has for their sockets. A request has "failed" if it was
+broken off or not answered with 2xx.
 
 **What they do not say.** Load, backends and proxy share a machine, and the network is its loopback:
 compare the programs, not these figures with other people's. PyPI's nginx was built for size and with
-another C library than Debian's, which is part of its figures.
+another C library than Debian's, which gives buffers of 64 KiB back to the system after each request: that is
+part of its figures. Differences of a few hundredths are the machine's: two runs of one binary differ by as much.
 """
 
 
