@@ -1,17 +1,18 @@
 //! How connections end, so that the other side can read what was said to it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use integration_tests::{
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request},
     eventually::{PATIENCE, eventually, eventually_within, holds, within},
     exchange::{End, Pieces, exchange},
-    fleet::{Fleet, app, listening},
+    fleet::{Fleet, app, listening, tcp},
     ports::Port,
     process::Signal,
     wire::{Framing, Wire},
 };
+use tokio::time::timeout;
 
 const ROUNDS: usize = 20;
 const DRAINED: i32 = 0;
@@ -345,6 +346,38 @@ async fn a_client_that_resets_is_gone_whatever_it_was_doing() {
         .await;
     }
     fleet.idle().await;
+}
+
+/// What has come of it waits for the backend, and nobody reads on.
+#[tokio::test]
+async fn a_client_that_resets_while_its_backend_takes_nothing_is_gone() {
+    let backend = Backend::script(|mut wire, _| async move {
+        let _ = wire.peek().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let port = Port::reserve();
+    let http = app("timeout = '10m'", NO_EJECTION, &[backend.address()]);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
+    for (spec, first) in [(http, head), (tcp(port.address(), "", backend.address()), "")] {
+        let fleet = Fleet::start(1, &spec).await;
+        let proxy = &fleet.proxies[0];
+        let mut client =
+            Client::connect(if first.is_empty() { port.address() } else { proxy.web() }).await;
+        client.send_raw(first).await;
+        let piece = vec![b'x'; 64 * 1024];
+        // Until nobody takes more.
+        while let Ok(sent) = timeout(Duration::from_millis(300), client.wire.send(&piece)).await {
+            sent.expect("it is open");
+        }
+        assert_eq!(proxy.open_connections().await, 1);
+        client.wire.reset();
+        eventually("it is gone", async || {
+            let open = proxy.open_connections().await;
+            holds(open == 0, || format!("{open} open"))
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

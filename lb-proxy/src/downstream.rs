@@ -121,7 +121,7 @@ impl Downstream {
     /// # Errors
     /// When it is gone.
     pub fn watch(&mut self, local: &Local, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.ended.is_none() && self.input.len() < AHEAD {
+        while self.ended.is_none() && !self.is_unread() {
             match self.poll_more(local, cx) {
                 Poll::Ready(Ok(0)) | Poll::Pending => break,
                 Poll::Ready(Ok(_)) => {}
@@ -129,6 +129,11 @@ impl Downstream {
             }
         }
         Ok(())
+    }
+
+    /// Whether so much has come that no more is read.
+    pub fn is_unread(&self) -> bool {
+        AHEAD <= self.input.len()
     }
 
     /// Counts what has gone through since the last call.

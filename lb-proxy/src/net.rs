@@ -5,6 +5,7 @@ pub mod count;
 pub mod files;
 pub mod hot;
 pub mod listen;
+pub mod lookout;
 pub mod outbox;
 pub mod pipe;
 pub mod stream;

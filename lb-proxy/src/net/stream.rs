@@ -90,6 +90,11 @@ impl Stream {
         }
     }
 
+    /// Whether the other side has reset it, though bytes that came before may wait to be read.
+    pub fn has_failed(&self) -> bool {
+        !matches!(self.0.take_error(), Ok(None))
+    }
+
     /// Whether bytes have come that nobody has read. Asks the kernel, which may know of some before
     /// the runtime does.
     pub fn has_bytes(&self) -> bool {

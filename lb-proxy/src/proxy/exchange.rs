@@ -29,7 +29,11 @@ use super::{
 use crate::{
     local::Local,
     metrics::RouteMetrics,
-    net::{hot::Filled, outbox::ENOUGH},
+    net::{
+        hot::Filled,
+        lookout::{Lookout, Waited},
+        outbox::ENOUGH,
+    },
     upstream::lease::Lease,
 };
 
@@ -56,6 +60,8 @@ pub struct Exchange {
     /// The backend was said to have done its part.
     is_credited: bool,
     silences: Silences,
+    /// For the client, while it is not read.
+    lookout: Lookout,
 }
 
 /// Why no response's head came.
@@ -102,6 +108,7 @@ impl Exchange {
             download: None,
             is_credited: false,
             silences: Silences::default(),
+            lookout: Lookout::default(),
         })
     }
 
@@ -151,7 +158,11 @@ impl Exchange {
         let held = sides.upload.capacity() + self.outgoing.capacity() + self.head.capacity();
         sides.down.hold(held);
         let (deadline, error) = self.head_deadline(sides, started);
-        sides.down.client.timer.poll_expired(deadline, cx).map(|()| Err(HeadError::Failed(error)))
+        let waited = ready!(self.poll_wait(sides, Some(deadline), cx));
+        Poll::Ready(Err(HeadError::Failed(match waited {
+            Waited::Expired => error,
+            Waited::Gone => ClientError::Gone.into(),
+        })))
     }
 
     /// When the wait for the head is over, and what that will have been.
@@ -313,18 +324,12 @@ impl Exchange {
         }
         let waits_for_client = download.waits_for_client(sides.down);
         let held = download.capacity() + self.outgoing.capacity();
-        match self.outgoing.state {
-            State::Waiting | State::Blocked => {
-                if self.advance(sides, cx).is_err() {
-                    // It may still read what it asked for.
-                    self.outgoing.break_off();
-                }
-            }
-            State::Done | State::Broken => {
-                if sides.down.watch(sides.local, cx).is_err() {
-                    return Poll::Ready(Err(Broken::ClientGone));
-                }
-            }
+        if self.advance(sides, cx).is_err() {
+            // It may still read what it asked for.
+            self.outgoing.break_off();
+        }
+        if self.outgoing.state != State::Waiting && sides.down.watch(sides.local, cx).is_err() {
+            return Poll::Ready(Err(Broken::ClientGone));
         }
         sides.down.count(metrics);
         sides.down.hold(held);
@@ -350,10 +355,28 @@ impl Exchange {
                 (deadline, broken) = (Some(gone), Broken::ClientGone);
             }
         }
+        let waited = ready!(self.poll_wait(sides, deadline, cx));
+        Poll::Ready(Err(match waited {
+            Waited::Expired => broken,
+            Waited::Gone => Broken::ClientGone,
+        }))
+    }
+
+    /// Waits until the deadline, or until the client is found to be gone.
+    fn poll_wait(
+        &mut self,
+        sides: &Sides<'_>,
+        deadline: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Waited> {
+        let down = &*sides.down;
+        let timer = &down.client.timer;
+        if down.is_unread() {
+            return self.lookout.poll(timer, deadline, cx, || down.stream.has_failed());
+        }
+        self.lookout.rest();
         match deadline {
-            Some(deadline) => {
-                sides.down.client.timer.poll_expired(deadline, cx).map(|()| Err(broken))
-            }
+            Some(deadline) => timer.poll_expired(deadline, cx).map(|()| Waited::Expired),
             None => Poll::Pending,
         }
     }

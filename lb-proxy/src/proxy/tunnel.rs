@@ -13,6 +13,7 @@ use lb_common::clock;
 use crate::{
     local::Local,
     net::{
+        lookout::{Lookout, Waited},
         outbox::Outbox,
         pipe::{Bypass, Failed, Moved},
         stream::Stream,
@@ -67,6 +68,13 @@ impl<'a> Side<'a> {
     }
 }
 
+impl Side<'_> {
+    /// Whether it is to take what has come from the other side, or the other side what has come of it.
+    fn is_waited_for(&self) -> bool {
+        !(self.outbox.is_empty() && self.bypass.is_empty())
+    }
+}
+
 impl Tunnel<'_> {
     /// What the client sent, and what it was sent.
     pub fn moved(&self) -> (u64, u64) {
@@ -82,7 +90,7 @@ impl Tunnel<'_> {
         idle: Duration,
         mut moved: impl FnMut(u64, u64),
     ) -> End {
-        let mut since: Option<Instant> = None;
+        let (mut since, mut lookout): (Option<Instant>, _) = (None, Lookout::default());
         poll_fn(|cx| {
             let before = self.progress();
             let (up, down) = (
@@ -101,6 +109,16 @@ impl Tunnel<'_> {
                 _ => {}
             }
             let deadline = *since.get_or_insert_with(clock::now) + idle;
+            let Self { client, backend } = self;
+            // A side that waits for the other to take something is not read.
+            if client.is_waited_for() || backend.is_waited_for() {
+                let has_failed = || client.stream.has_failed() || backend.stream.has_failed();
+                return match ready!(lookout.poll(timer, Some(deadline), cx, has_failed)) {
+                    Waited::Expired => Poll::Ready(End::Idle),
+                    Waited::Gone => Poll::Ready(End::Broken(io::ErrorKind::ConnectionReset.into())),
+                };
+            }
+            lookout.rest();
             timer.poll_expired(deadline, cx).map(|()| End::Idle)
         })
         .await
