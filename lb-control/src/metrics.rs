@@ -13,8 +13,6 @@ use lb_proto::{
     v1,
 };
 
-use crate::health::monitor::Tally;
-
 /// How a change that was asked for may end.
 pub const APPLY_RESULTS: [&str; 8] =
     ["accepted", "busy", "dry_run", "invalid", "not_found", "stale", "store_failed", "unchanged"];
@@ -36,6 +34,17 @@ pub struct Histogram {
     /// As in [`latency`].
     buckets: [u64; BUCKETS],
     sum: Duration,
+}
+
+/// What was counted of a set's probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
+    /// How long they took.
+    pub took: Histogram,
+    /// Outcomes that changed what is known about a backend.
+    pub decisions: u64,
 }
 
 /// What is read off the state.

@@ -26,7 +26,7 @@ use super::{
     probe::Finding,
     schedule::{Schedule, TargetId},
 };
-use crate::{metrics::Histogram, timestamp};
+use crate::{metrics::Tally, timestamp};
 
 type Key = (BackendSetName, BackendName);
 
@@ -39,17 +39,6 @@ pub struct Monitor {
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
     tallies: BTreeMap<BackendSetName, Tally>,
-}
-
-/// What was counted of a set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub passed: u64,
-    pub failed: u64,
-    /// How long the probes took.
-    pub took: Histogram,
-    /// Outcomes that changed what is known about a backend.
-    pub decisions: u64,
 }
 
 /// A probe to be made now.

@@ -76,11 +76,6 @@ impl Side<'_> {
 }
 
 impl Tunnel<'_> {
-    /// What the client sent, and what it was sent.
-    pub fn moved(&self) -> (u64, u64) {
-        (self.client.read, self.backend.read)
-    }
-
     /// Moves bytes until both sides have ended. `moved` is told each time how many there were so
     /// far.
     pub async fn run(
