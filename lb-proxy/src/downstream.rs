@@ -59,14 +59,14 @@ pub struct Downstream {
 const AHEAD: usize = 16 * 1024;
 
 impl Client {
-    pub fn new(peer: SocketAddr, presence: Arc<Presence>, id: Id) -> Self {
+    pub fn new(local: &Local, peer: SocketAddr, presence: Arc<Presence>, id: Id) -> Self {
         Self {
             peer,
             forwarded_for: text(peer.ip().to_canonical()),
             presence,
             id,
             log_part: OnceCell::new(),
-            timer: LazyTimer::default(),
+            timer: local.timers.timer(),
         }
     }
 }

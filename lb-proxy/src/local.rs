@@ -21,6 +21,7 @@ use crate::{
         files::Room,
         hot::{Filled, Hot},
         pipe::Pipes,
+        timer,
     },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
@@ -60,6 +61,7 @@ pub struct Local {
     pub hot: Hot,
     pub pool: Pool,
     pub pipes: Pipes,
+    pub timers: timer::Spares,
     pub connections: Connections,
     pub is_draining: Cell<bool>,
     /// The time of the last sweep.
@@ -133,6 +135,7 @@ impl Local {
             hot: Hot::new(HOT),
             pool: Pool::new(index),
             pipes: Pipes::new((shared.bounds.room.pipes / shared.workers).min(PIPES)),
+            timers: timer::Spares::default(),
             connections: Connections::default(),
             is_draining: Cell::new(false),
             coarse: Cell::new(0),

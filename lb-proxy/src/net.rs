@@ -10,3 +10,4 @@ pub mod outbox;
 pub mod pipe;
 pub mod stream;
 pub mod timer;
+pub mod watch;

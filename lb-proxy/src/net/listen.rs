@@ -13,10 +13,14 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
 };
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Type};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::watch::watch;
 
 const BACKLOG: i32 = 4096;
 
@@ -25,6 +29,13 @@ const BACKLOG: i32 = 4096;
 pub struct Socket {
     listener: TcpListener,
     /// Somebody else has it too.
+    is_inherited: bool,
+}
+
+/// What accepts in a worker.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: AsyncFd<TcpListener>,
     is_inherited: bool,
 }
 
@@ -67,12 +78,11 @@ pub fn share(inherited: &TcpListener, sockets: usize) -> io::Result<Vec<Socket>>
 // === impl Socket ===
 
 impl Socket {
-    /// To accept on, and whether somebody else has it too.
-    ///
     /// # Errors
     /// If the runtime cannot watch it.
-    pub fn into_listener(self) -> io::Result<(tokio::net::TcpListener, bool)> {
-        Ok((tokio::net::TcpListener::from_std(self.listener)?, self.is_inherited))
+    pub fn accept_on(self) -> io::Result<Acceptor> {
+        let listener = watch(self.listener, Interest::READABLE)?;
+        Ok(Acceptor { listener, is_inherited: self.is_inherited })
     }
 
     /// # Errors
@@ -82,12 +92,36 @@ impl Socket {
     }
 }
 
-/// From now on no new connection begins there; those that are being made complete.
-///
-/// # Errors
-/// If the system takes no filters.
-pub fn refuse_new(listener: &tokio::net::TcpListener) -> io::Result<()> {
-    SockRef::from(listener).attach_filter(&DROP_SYNS)
+// === impl Acceptor ===
+
+impl Acceptor {
+    /// The next connection, which does not block, and who it is from.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        // One system call makes it what it has to be; the standard library needs two.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accepted = self.listener.async_io(Interest::READABLE, |listener| {
+            acceptfrom_with(listener, flags).map_err(io::Error::from)
+        });
+        let (socket, peer) = accepted.await?;
+        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+        Ok((TcpStream::from(socket), SocketAddr::try_from(peer)?))
+    }
+
+    /// Whether somebody else has it too.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// From now on no new connection begins there; those that are being made complete.
+    ///
+    /// # Errors
+    /// If the system takes no filters.
+    pub fn refuse_new(&self) -> io::Result<()> {
+        SockRef::from(self.listener.get_ref()).attach_filter(&DROP_SYNS)
+    }
 }
 
 /// Classic BPF over a TCP segment: 0 bytes of what has the SYN flag, all of the rest.

@@ -233,10 +233,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (
-            stream.expect("it listens"),
-            Stream::new(accepted.expect("one connects").0, Count::default().one()),
-        )
+        let socket = accepted.expect("one connects").0.into_std().expect("it is open");
+        let accepted = Stream::accepted(socket, Count::default().one());
+        (stream.expect("it listens"), accepted.expect("it can be watched"))
     }
 
     #[tokio::test]
@@ -278,6 +277,7 @@ mod tests {
         let pipes = Pipes::new(3);
         let ((mut client, mut from), (_server, mut to)) = (connected().await, connected().await);
         client.write_all(b"abcd").await.expect("it fits");
+        poll_fn(|cx| from.poll_readable(cx)).await.expect("it is open");
         let mut bypass = Bypass::default();
         let mut context = Context::from_waker(Waker::noop());
         assert!(bypass.poll_move(&pipes, &mut from, &mut to, 2, &mut context).is_none());

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -14,7 +14,7 @@ use std::{
 use lb_common::id::ListenerName;
 use lb_http::message::Request;
 use pin_project_lite::pin_project;
-use tokio::{net::TcpStream, sync::oneshot, task::spawn_local, time};
+use tokio::{sync::oneshot, task::spawn_local, time};
 
 use super::{h1, linger::linger, tcp};
 use crate::{
@@ -67,7 +67,7 @@ impl Acceptor {
         socket: listen::Socket,
         mut stopped: oneshot::Receiver<()>,
     ) -> io::Result<()> {
-        let (socket, is_inherited) = socket.into_listener()?;
+        let socket = socket.accept_on()?;
         loop {
             tokio::select! {
                 biased;
@@ -75,10 +75,10 @@ impl Acceptor {
                 _ = &mut stopped => break,
             }
         }
-        if is_inherited {
+        if socket.is_inherited() {
             return Ok(());
         }
-        listen::refuse_new(&socket)?;
+        socket.refuse_new()?;
         let linger = async {
             loop {
                 self.take(socket.accept().await).await;
@@ -139,9 +139,17 @@ impl Acceptor {
             }
         };
         let id = local.connections.open(presence.slot, ip);
-        let client = Rc::new(Client::new(peer, Arc::clone(presence), id));
-        let down = Downstream::new(local, client, Stream::new(stream, local.shared.streams.one()));
+        let client = Rc::new(Client::new(local, peer, Arc::clone(presence), id));
         let place = Place { local: Rc::clone(local), open, id };
+        let stream = match Stream::accepted(stream, local.shared.streams.one()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                local.metrics().accept_errors.increment();
+                tracing::warn!(listener = %listener.spec.name, %error, "a connection is not served");
+                return;
+            }
+        };
+        let down = Downstream::new(local, client, stream);
         let cx = Rc::clone(&self.cx);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),

@@ -4,13 +4,11 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    pin::pin,
     task::Poll,
     time::{Duration, Instant},
 };
 
 use rustix::io::Errno;
-use tokio::net::TcpStream;
 
 use crate::{
     local::Local,
@@ -48,17 +46,15 @@ pub async fn connect(
     }
     let counted = local.shared.streams.one();
     let until = deadline.min(now + timeout);
-    let mut connecting = pin!(TcpStream::connect(address));
-    let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+    let mut stream = Stream::connecting(address, counted)?;
+    let connected = poll_fn(|cx| match stream.poll_connected(cx) {
         Poll::Ready(result) => Poll::Ready(result.map_err(ConnectError::from)),
         Poll::Pending => timer
             .poll_expired(until, cx)
             .map(|()| Err(ConnectError::Timeout(until.saturating_duration_since(now)))),
     });
-    let stream = connected.await?;
-    // Small requests and responses must not wait for each other's acknowledgements.
-    stream.set_nodelay(true).map_err(ConnectError::Failed)?;
-    Ok(Stream::new(stream, counted))
+    connected.await?;
+    Ok(stream)
 }
 
 impl From<io::Error> for ConnectError {
