@@ -265,6 +265,30 @@ async fn a_client_that_sends_no_more_is_answered_all_the_same() {
     fleet.idle().await;
 }
 
+/// Each of them comes soon; that all of them take longer is nobody's impatience.
+#[tokio::test]
+async fn a_client_that_sends_no_more_is_answered_all_it_asked_though_that_takes_a_while() {
+    let backend = Backend::script(|mut wire, _| async move {
+        while let Ok(Some(head)) = wire.head().await {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            let (target, length) = (head.target(), head.target().len());
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{target}");
+            let _ = wire.send(answer).await;
+        }
+    })
+    .await;
+    let fleet = Fleet::start(1, &app("", "", &[backend.address()])).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    let paths = ["/a", "/b", "/c", "/d"];
+    let requests: Vec<_> = paths.iter().flat_map(|path| Request::get(path).to_bytes()).collect();
+    client.send_raw(requests).await;
+    client.wire.half_close().await.expect("it is open");
+    for path in paths {
+        assert_eq!(client.response().await.text(), path);
+    }
+    client.expect_closed().await;
+}
+
 #[tokio::test]
 async fn a_client_that_sends_no_more_is_not_waited_for_for_ever() {
     let backend = Backend::start(|_| Reply::Hang).await;
@@ -298,7 +322,8 @@ async fn silent_stream(gone: Gate) -> Backend {
 
 #[tokio::test]
 async fn a_stream_whose_client_went_away_is_ended() {
-    for resets in [false, true] {
+    for how in ["ends", "resets", "ends after more requests than are read ahead"] {
+        println!("the client {how}");
         let gone = Gate::closed();
         let backend = silent_stream(gone.clone()).await;
         let route = "stream_idle_timeout = '0s'";
@@ -307,9 +332,13 @@ async fn a_stream_whose_client_went_away_is_ended() {
         client.send(&Request::get("/")).await;
         client.wire.head().await.expect("HTTP").expect("an answer");
         assert_eq!(client.wire.exactly(12).await.expect("a chunk"), b"7\r\ndata: 1\r\n");
-        match resets {
-            true => client.wire.reset(),
-            false => drop(client),
+        match how {
+            "ends" => drop(client),
+            "resets" => client.wire.reset(),
+            _ => {
+                client.send_raw(Request::get("/").to_bytes().repeat(2_000)).await;
+                drop(client);
+            }
         }
         within(PATIENCE, "the backend's stream ends", gone.passed()).await;
         fleet.idle().await;
@@ -418,6 +447,76 @@ async fn a_final_answer_instead_of_continue_ends_the_backends_connection() {
     fleet.idle().await;
 }
 
+/// The backend, which never said 100, takes what comes for the next request, and answers it when one
+/// more has come: it would be another client's answer.
+#[tokio::test]
+async fn what_is_sent_without_a_word_to_go_on_is_no_request_to_the_backend() {
+    let backend = Backend::script(|mut wire, _| async move {
+        let mut answers = String::new();
+        while let Ok(Some(head)) = wire.head().await {
+            let target = head.target();
+            let status = if head.method() == "POST" { "403 No" } else { "200 OK" };
+            answers.push_str(&format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{target}",
+                target.len()
+            ));
+            if target != "/inner" {
+                let _ = wire.send(std::mem::take(&mut answers)).await;
+            }
+        }
+    })
+    .await;
+    let fleet = Fleet::start(1, &app("", NO_EJECTION, &[backend.address()])).await;
+    let web = fleet.proxies[0].web();
+    let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (framing, body) in [
+        (format!("Content-Length: {}", inner.len()), inner.to_owned()),
+        (
+            "Transfer-Encoding: chunked".to_owned(),
+            format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len()),
+        ),
+    ] {
+        let ask = format!("POST /outer HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}");
+        let mut client = Client::connect(web).await;
+        client.send_raw(format!("{ask}\r\n\r\n{body}")).await;
+        assert_eq!(client.response().await.status(), 403, "{framing}");
+        for path in ["/first", "/second"] {
+            assert_eq!(client::get(web, path).await.text(), path, "{framing}");
+        }
+    }
+    fleet.idle().await;
+}
+
+/// The same without a word of `Expect`, where the rest of the body comes while the answer is under way.
+#[tokio::test]
+async fn a_backend_that_answers_before_the_body_has_ended_is_asked_nothing_more() {
+    let backend = Backend::script(|mut wire, number| async move {
+        let Ok(Some(head)) = wire.head().await else { return };
+        if head.method() == "GET" {
+            let _ =
+                wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}")).await;
+            return wire.closed().await;
+        }
+        let _ = wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await;
+        // The whole body has come when the rest of the answer does.
+        if wire.exactly(10).await.is_ok() {
+            let _ = wire.send("cd").await;
+        }
+        wire.closed().await;
+    })
+    .await;
+    let fleet = Fleet::start(1, &app("", NO_EJECTION, &[backend.address()])).await;
+    let web = fleet.proxies[0].web();
+    let mut client = Client::connect(web).await;
+    client.send_raw("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345").await;
+    client.wire.peek().await.expect("the answer begins");
+    client.send_raw("67890").await;
+    let answer = client.response().await;
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "abcd"));
+    assert_eq!(client::get(web, "/").await.text(), "1", "a connection of its own");
+    fleet.idle().await;
+}
+
 /// A backend that answers before it has read the body, and then reads it.
 async fn hasty(wire: &mut Wire) -> Option<()> {
     let head = wire.head().await.ok()??;
@@ -452,6 +551,52 @@ async fn an_answer_that_comes_before_the_body_has_ended_leaves_nothing_on_any_co
     eventually("the backend's connections are closed, but for one or two that idle", async || {
         let open = backend.open_connections();
         holds(open <= 2, || format!("{open} of {}", backend.connections()))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_its_connection_does_not_look_whole_when_a_drain_cuts_it() {
+    let backend = silent_stream(Gate::closed()).await;
+    let mut fleet = Fleet::empty().await;
+    fleet.add_proxy("p1", &["--drain-timeout=300ms".into()]);
+    fleet.apply(&app("", "", &[backend.address()])).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    client.send_raw("GET / HTTP/1.0\r\n\r\n").await;
+    client.wire.head().await.expect("HTTP").expect("an answer");
+    assert_eq!(client.wire.exactly(7).await.expect("it has begun"), b"data: 1");
+    fleet.proxies[0].process.signal(Signal::TERM);
+    let end = within(PATIENCE, "it is cut", client.wire.rest()).await;
+    let error = end.expect_err("its end would look like the body's");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// It says something and is gone, though its client goes on sending.
+#[tokio::test]
+async fn the_last_words_of_a_tcp_backend_are_read_each_time() {
+    let backend = Backend::script(|mut wire, _| async move {
+        if wire.exactly(10).await.is_ok() {
+            let _ = wire.send("bye").await;
+        }
+    })
+    .await;
+    let port = Port::reserve();
+    let fleet = Fleet::start(1, &tcp(port.address(), "", backend.address())).await;
+    for round in 0..ROUNDS {
+        let mut client = Client::connect(port.address()).await;
+        let piece = [b'x'; 64 * 1024];
+        // As much as goes, before it reads anything.
+        for _ in 0..64 {
+            if client.wire.send(&piece).await.is_err() {
+                break;
+            }
+        }
+        let rest = within(PATIENCE, "its end", client.wire.rest()).await;
+        assert_eq!(rest.expect("it ends in order"), b"bye", "round {round}");
+    }
+    eventually("all connections are closed", async || {
+        let open = fleet.proxies[0].open_connections().await;
+        holds(open == 0, || format!("{open} open"))
     })
     .await;
 }

@@ -112,6 +112,47 @@ async fn a_body_that_stops_is_told_408_and_no_backend_is_blamed() {
     }
 }
 
+/// It was to say whether the body is wanted.
+#[tokio::test]
+async fn a_backend_that_says_nothing_to_a_client_that_waits_to_go_on_is_504() {
+    for framing in ["Content-Length: 4", "Transfer-Encoding: chunked"] {
+        let backend = Backend::script(|mut wire, _| async move { wire.closed().await }).await;
+        let route = "timeout = '400ms'\nretry = { attempts = 1 }";
+        let (fleet, log) = fleet("body_timeout = '10m'", route, "", &backend).await;
+        let mut client = Client::connect(fleet.proxies[0].web()).await;
+        let head =
+            format!("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
+        client.send_raw(head).await;
+        let answer = client.response().await;
+        assert_eq!((answer.status(), answer.proxy_error()), (504, Some("http_response_timeout")));
+        check(&line(&log).await, json!({ "status": 504, "reason": "http_response_timeout" }));
+        assert_eq!(blamed(&fleet).await, 1.0, "{framing}");
+        fleet.idle().await;
+    }
+}
+
+/// Its client has nothing more to send, and waits for all of it.
+#[tokio::test]
+async fn an_answer_instead_of_a_word_to_go_on_may_take_its_time() {
+    let backend = Backend::script(|mut wire, _| async move {
+        let Ok(Some(_)) = wire.head().await else { return };
+        let _ = wire.send("HTTP/1.1 403 No\r\nContent-Length: 5\r\n\r\n").await;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let _ = wire.send("x").await;
+        }
+        wire.closed().await;
+    })
+    .await;
+    let (fleet, _log) = fleet("body_timeout = '400ms'", "", "", &backend).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    let head = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    client.send_raw(head).await;
+    let answer = client.response().await;
+    assert_eq!((answer.status(), answer.text().as_str()), (403, "xxxxx"));
+    assert_eq!(fleet.proxies[0].limit_hits("body_timeout").await, 0);
+}
+
 #[tokio::test]
 async fn an_upload_may_take_longer_than_any_limit_as_long_as_it_goes_on() {
     let backend = Backend::start(Reply::echo).await;
@@ -274,6 +315,30 @@ async fn a_client_that_takes_nothing_is_let_go_and_no_backend_is_blamed() {
     assert_eq!(blamed(&fleet).await, 0.0);
 }
 
+/// More than the kernel takes for a client that reads nothing, in many answers.
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_the_proxys_own_answers_is_let_go() {
+    let backend = Backend::named("here").await;
+    let fleet = Fleet::empty().await;
+    let log = fleet.dir().join("access.json");
+    let body = "x".repeat(60_000);
+    let spec = listening(&app_with("", "", &backend.entry("one")), "write_timeout = '400ms'");
+    let own = format!(
+        "{spec}\n[[routes]]\nname = 'own'\nmatch = {{ path = '/own' }}
+         answer = {{ status = 200, body = '{body}' }}"
+    );
+    let fleet = with_proxy(fleet, "full", &log, &own).await;
+    let mut client = Client::connect_narrow(fleet.proxies[0].web()).await;
+    client.send_raw(Request::get("/own").to_bytes().repeat(500)).await;
+    hit_once(&fleet, "write_timeout").await;
+    eventually("the log says why", async || {
+        let lines = std::fs::read_to_string(&log).expect("there is a log");
+        let last = lines.lines().last().unwrap_or_default().to_owned();
+        holds(last.contains("\"reason\":\"write_timeout\""), || last)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_takes_little_by_little_is_served() {
     // More than all the buffers on the way.
@@ -330,6 +395,55 @@ async fn a_backend_that_takes_no_connection_is_left_after_connect_timeout() {
     }
     assert_eq!(good.count(), 4);
     both.idle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_backend_is_connected_to_is_gone_at_once() {
+    let hole = Blackhole::start().await;
+    let set = "connect_timeout = '10m'\noutlier_ejection = { disabled = true }";
+    let fleet = Fleet::start(1, &app("timeout = '10m'", set, &[hole.port.address()])).await;
+    let web = fleet.proxies[0].web();
+    for request in [Request::get("/"), Request::post("/", "x")] {
+        let mut client = Client::connect(web).await;
+        client.send(&request).await;
+        eventually("it is under way", async || {
+            let metrics = fleet.proxies[0].metrics().await;
+            let (connects, open) = (
+                metrics.sum("lb_proxy_connects_total", &[]),
+                fleet.proxies[0].open_connections().await,
+            );
+            holds(connects >= 1.0 && open == 1, || format!("{connects} connects, {open} open"))
+        })
+        .await;
+        client.wire.reset();
+        fleet.idle().await;
+        eventually("it is gone", async || {
+            let open = fleet.proxies[0].open_connections().await;
+            holds(open == 0, || format!("{open} open"))
+        })
+        .await;
+    }
+    assert_eq!(blamed(&fleet).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_its_next_attempt_is_waited_for_is_gone_at_once() {
+    let backend = Backend::start(|_| Reply::status(503, "")).await;
+    let route = "timeout = '10m'\nretry = { on = ['5xx'], backoff = '1h', budget_percent = 100 }";
+    let fleet = Fleet::start(1, &app(route, "", &[backend.address()])).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    client.send(&Request::new("PUT", "/").body("x")).await;
+    eventually("it was tried once", async || {
+        holds(backend.count() == 1, || format!("{} requests", backend.count()))
+    })
+    .await;
+    client.wire.reset();
+    eventually("it is gone", async || {
+        let open = fleet.proxies[0].open_connections().await;
+        holds(open == 0, || format!("{open} open"))
+    })
+    .await;
+    assert_eq!(backend.count(), 1);
 }
 
 #[tokio::test]

@@ -61,6 +61,36 @@ async fn refused_is_502() {
     fleet.idle().await;
 }
 
+/// None of its body was read, so all of it can still be sent, however long it is.
+#[tokio::test]
+async fn a_long_upload_goes_on_to_another_backend_if_the_first_takes_no_connection() {
+    let (nobody, good) = (Port::reserve(), Backend::start(Reply::echo).await);
+    let fleet = one_proxy("", NO_EJECTION, &[nobody.address(), good.address()]).await;
+    let body = vec![b'x'; 1_000_000];
+    for method in ["POST", "PUT"] {
+        for _ in 0..4 {
+            let request = Request::new(method, "/").body(body.clone());
+            let answer = client::request(fleet.proxies[0].web(), &request).await;
+            assert_eq!((answer.status(), answer.body.bytes.len()), (200, body.len()), "{method}");
+        }
+    }
+    assert_eq!(good.count(), 8);
+    let metrics = fleet.proxies[0].metrics().await;
+    assert!(metrics.sum("lb_proxy_retries_total", &[]) >= 2.0, "the dead one was tried");
+}
+
+#[tokio::test]
+async fn a_client_gets_no_more_interim_answers_than_one_backend_may_send() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(10);
+    let backend = Backend::start(move |_| Reply::RawAndClose(early.clone().into_bytes())).await;
+    let route = "retry = { on = ['reset'], attempts = 3, budget_percent = 100 }";
+    let fleet = one_proxy(route, NO_EJECTION, &[backend.address()]).await;
+    let answer = client::get(fleet.proxies[0].web(), "/").await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.informational.len(), 16, "{:?}", answer.informational.len());
+    assert!(backend.count() >= 2, "it was tried again");
+}
+
 #[tokio::test]
 async fn silent_is_504_at_the_deadline_and_the_backend_is_told() {
     let backend = Backend::start(|_| Reply::Hang).await;

@@ -1,13 +1,13 @@
 //! Limits of connections, heads and bodies: what one does to whoever reaches it, and to nobody else.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use integration_tests::{
     access_log::{check, line, with_proxy},
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request, Response},
     eventually::{eventually, holds},
-    fleet::{Fleet, app_with, listening, tcp},
+    fleet::{Fleet, app, app_with, listening, tcp},
     ports::Port,
 };
 use serde_json::json;
@@ -79,6 +79,29 @@ async fn a_connection_too_many_is_told_so_and_the_others_go_on() {
     }
     assert_eq!(backend.count(), 8, "the refused ones reached nobody");
     fleet.idle().await;
+}
+
+/// Each takes the place of one that idles, and none is forgotten.
+#[tokio::test]
+async fn however_many_connections_come_and_go_no_more_than_the_limit_are_open() {
+    let backend = Backend::named("here").await;
+    for limit in ["max_connections = 2", "max_connections_per_client = 2"] {
+        let (fleet, _log) = fleet(limit, "", &backend).await;
+        let proxy = &fleet.proxies[0];
+        let mut all = Vec::new();
+        for i in 0..10 {
+            let mut client = Client::connect(proxy.web()).await;
+            assert_eq!(client.get("/").await.text(), "here", "{limit}, {i}");
+            all.push(client);
+            eventually("what made room is closed", async || {
+                let open = proxy.open_connections().await;
+                holds(open <= 2, || format!("{limit}: {open} open after {i}"))
+            })
+            .await;
+        }
+        drop(all);
+        fleet.idle().await;
+    }
 }
 
 #[tokio::test]
@@ -253,6 +276,55 @@ async fn a_head_has_the_limits_of_its_listener() {
         assert_eq!(hits(limit).await, before + 1, "{limit}");
     }
     assert_eq!(backend.count(), 3);
+}
+
+/// What waits for clients that do not read is so much, and no more is taken in then.
+#[tokio::test]
+async fn when_buffers_are_full_a_request_is_told_so_and_later_served() {
+    let backend = Backend::script(|mut wire, _| async move {
+        while let Ok(Some(head)) = wire.head().await {
+            if head.target() == "/small" {
+                let _ = wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsmall").await;
+                continue;
+            }
+            let _ = wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+            while wire.send(&chunk).await.is_ok() {}
+            return;
+        }
+    })
+    .await;
+    let mut fleet = Fleet::empty().await;
+    fleet.add_proxy("p1", &["--max-buffer-bytes=65536".into(), "--workers=1".into()]);
+    fleet.apply(&app("", "", &[backend.address()])).await;
+    let proxy = &fleet.proxies[0];
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect_narrow(proxy.web()).await;
+        client.send(&Request::get("/endless")).await;
+        slow.push(client);
+    }
+    let half = "GET /small HTTP/1.1\r\nHost: a\r\nX: ";
+    let refusal = eventually("no more is taken in", async || {
+        let mut client = Client::connect(proxy.web()).await;
+        client.send_raw(half).await;
+        tokio::time::timeout(Duration::from_millis(200), client.response())
+            .await
+            .map_err(|_| "it waits for the rest".to_owned())
+    })
+    .await;
+    refused(&refusal, 503, "proxy_internal_error");
+    assert!(proxy.limit_hits("max_buffer_bytes").await >= 1);
+    drop(slow);
+    eventually("there is room again", async || {
+        let mut client = Client::connect(proxy.web()).await;
+        client.send_raw(half).await;
+        client.send_raw("1\r\n\r\n").await;
+        let answer = client.response().await;
+        holds(answer.text() == "small", || format!("{answer:?}"))
+    })
+    .await;
+    fleet.idle().await;
 }
 
 #[tokio::test]

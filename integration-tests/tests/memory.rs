@@ -74,13 +74,14 @@ async fn backend() -> Backend {
 }
 
 /// A body of which the first pieces are of one byte.
-async fn trickle_body(web: SocketAddr, chunked: bool, all: Gate) -> String {
+async fn trickle_body(web: SocketAddr, method: &str, chunked: bool, all: Gate) -> String {
     let mut client = Client::connect(web).await;
     let framing = match chunked {
         true => "Transfer-Encoding: chunked".to_owned(),
         false => format!("Content-Length: {BODY}"),
     };
-    client.send_raw(format!("POST /body HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")).await;
+    // What is not idempotent is forgotten once it was sent; the other one is kept.
+    client.send_raw(format!("{method} /body HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")).await;
     let one: &[u8] = if chunked { b"1\r\nx\r\n" } else { b"x" };
     for i in 0..pieces() {
         if let Err(error) = client.wire.send(one).await {
@@ -147,7 +148,8 @@ async fn nothing_that_clients_and_backends_do_takes_more_memory_than_the_limits_
     let all = Gate::closed();
     let (mut bodies, mut heads) = (JoinSet::new(), JoinSet::new());
     for i in 0..many {
-        bodies.spawn(trickle_body(web, i % 2 == 0, all.clone()));
+        let (method, chunked) = (["PUT", "POST"][i % 2], i % 4 < 2);
+        bodies.spawn(trickle_body(web, method, chunked, all.clone()));
         heads.spawn(trickle_head(web, all.clone()));
     }
     let (mut readers, mut asking) = (Vec::new(), JoinSet::new());
@@ -236,6 +238,7 @@ async fn time_of(proxy: &Proxy, count: usize, request: &Request) -> f64 {
 #[tokio::test]
 async fn no_path_and_no_host_takes_longer_to_look_up_than_its_length_says() {
     const COUNT: usize = 30;
+    let backend = Backend::named("here").await;
     let spec = "
         [[listeners]]
         name = 'web'
@@ -252,10 +255,24 @@ async fn no_path_and_no_host_takes_longer_to_look_up_than_its_length_says() {
         answer = { status = 200, body = 'wildcard' }
         [[routes]]
         name = 'rest'
-        answer = { status = 200, body = 'rest' }";
-    let fleet = Fleet::start(1, spec).await;
+        answer = { status = 200, body = 'rest' }
+        [[routes]]
+        name = 'forward'
+        match = { path = '/forward' }
+        backend_set = 'app'
+        [[backend_sets]]
+        name = 'app'
+        backends = [{ address = ";
+    let fleet = Fleet::start(1, &format!("{spec}'{}' }}]", backend.address())).await;
     let proxy = &fleet.proxies[0];
     let plain = Request::get(&format!("/{}", "a".repeat(60_000)));
+    let announcing = Request {
+        body: b"0\r\n\r\n".to_vec(),
+        ..Request::get("/forward")
+            .header("Transfer-Encoding", "chunked")
+            .header("Connection", &format!("x{}, keep-alive", " ".repeat(20_000)))
+            .header("Trailer", &"a,".repeat(15_000))
+    };
     // Ticks of the clock are coarse.
     let usual = time_of(proxy, COUNT, &plain).await.max(0.05);
     for (what, request) in [
@@ -265,6 +282,7 @@ async fn no_path_and_no_host_takes_longer_to_look_up_than_its_length_says() {
         ("back and forth", Request::get(&"/a/..".repeat(12_000))),
         ("escapes", Request::get(&format!("/{}", "%61".repeat(20_000)))),
         ("a host of dots", Request::get("/").host(&"a.".repeat(30_000))),
+        ("announced trailers", announcing),
         ("a host of a wildcard", Request::get("/").host(&format!("{}a.test", "a.".repeat(30_000)))),
     ] {
         let time = time_of(proxy, COUNT, &request).await;

@@ -20,6 +20,7 @@ pub mod id;
 pub mod inherited;
 pub mod notify;
 pub mod retry;
+pub mod shortage;
 pub mod snapshot;
 pub mod spec;
 pub mod telemetry;

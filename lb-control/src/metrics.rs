@@ -41,6 +41,8 @@ pub struct Histogram {
 pub struct Tally {
     pub passed: u64,
     pub failed: u64,
+    /// This process was short of something.
+    pub not_made: u64,
     /// How long they took.
     pub took: Histogram,
     /// Outcomes that changed what is known about a backend.
@@ -150,7 +152,9 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     }
     let mut probes = page.counter("lb_control_probes_total", "Health probes by their result.");
     for (set, tally) in facts.tallies {
-        for (result, count) in [("pass", tally.passed), ("fail", tally.failed)] {
+        for (result, count) in
+            [("pass", tally.passed), ("fail", tally.failed), ("not_made", tally.not_made)]
+        {
             probes.sample(&[("backend_set", set.as_str()), ("result", result)], count);
         }
     }

@@ -21,7 +21,6 @@ use tokio::{
 use crate::{
     controller::{Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused},
     health::{
-        Outcome,
         monitor::Job,
         probe::{self, Finding},
     },
@@ -270,7 +269,7 @@ impl Owner {
 async fn run_probe(Job { id, address, check }: Job) -> Event {
     let finding = AssertUnwindSafe(probe::probe(address, &check)).catch_unwind().await;
     let finding = finding.unwrap_or_else(|_| Finding {
-        outcome: Outcome::Fail,
+        outcome: None,
         detail: "the probe itself failed".into(),
         took: Duration::ZERO,
     });

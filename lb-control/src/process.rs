@@ -10,6 +10,7 @@ use lb_common::{
     drain,
     inherited::Sockets,
     notify::{State, notify},
+    shortage,
     telemetry::{self, otlp::Destination},
 };
 
@@ -35,6 +36,7 @@ fn run_to_end(args: Args) -> anyhow::Result<ExitCode> {
         instance: None,
     });
     let settings = telemetry::Settings { format: args.log_format, traces, ..Default::default() };
+    shortage::raise_descriptor_limit();
     // The last spans go out when this returns.
     let _telemetry = telemetry::init(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,7 +7,7 @@ mod name;
 mod request;
 mod response;
 
-pub use fields::{Field, Fields, Span};
+pub use fields::{Field, Fields, Nominated, Span};
 pub use method::Method;
 pub use name::Name;
 pub(crate) use request::Form;

@@ -46,8 +46,13 @@ pub struct Downstream {
     pub outbox: Outbox,
     /// How far its latest request's body has been read.
     pub body: BodyDecoder,
-    /// When the client was seen to have ended its side. It may still read.
+    /// When all that the client sent was read, and it had ended its side. It may still read.
     pub ended: Option<Instant>,
+    /// When it was seen to have ended its side, though not all that it sent before was read.
+    ends: Option<Instant>,
+    /// The body of the answer that is being written ends with the connection. Until all of it was
+    /// written, that must not look like an end.
+    pub is_body_open: bool,
     /// Bytes of requests that were used so far.
     pub used: u64,
     /// Of `used`, and of what was written, what is counted already.
@@ -80,6 +85,8 @@ impl Downstream {
             outbox: Outbox::default(),
             body: BodyDecoder::Empty,
             ended: None,
+            ends: None,
+            is_body_open: false,
             used: 0,
             counted: (0, 0),
             held: Held::new(local),
@@ -106,7 +113,7 @@ impl Downstream {
         if self.ended.is_some() {
             return Poll::Ready(Ok(0));
         }
-        let filled = ready!(local.hot.poll_fill(&mut self.stream, cx))?;
+        let filled = ready!(local.poll_fill(&mut self.stream, cx))?;
         if filled.is_empty() {
             self.ended = Some(clock::now());
         } else {
@@ -129,6 +136,19 @@ impl Downstream {
             }
         }
         Ok(())
+    }
+
+    /// When the client was seen to have ended its side, whether all before that was read or not.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.ended.or(self.ends)
+    }
+
+    /// Looks after a client that is not read. Returns whether it is gone.
+    pub fn look(&mut self) -> bool {
+        if self.ends.is_none() && self.stream.has_ended() {
+            self.ends = Some(clock::now());
+        }
+        self.stream.has_failed()
     }
 
     /// Whether so much has come that no more is read.
@@ -162,6 +182,14 @@ impl Downstream {
     pub fn hold(&mut self, more: usize) {
         let own = self.input.capacity() + self.outbox.capacity() + self.body.buffered();
         self.held.set(own + more);
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        if self.is_body_open {
+            self.stream.reset_when_closed();
+        }
     }
 }
 

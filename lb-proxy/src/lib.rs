@@ -154,7 +154,7 @@ pub async fn run_and_tell(
     let admin = tokio::net::TcpListener::from_std(admin).map_err(RunError::Admin)?;
 
     let traffic = &config.traffic;
-    let descriptors = files::raise_limit();
+    let descriptors = lb_common::shortage::raise_descriptor_limit();
     let room = files::room_within(descriptors);
     let within = room.for_clients;
     let bounds = Bounds {

@@ -2,8 +2,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    io,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -21,6 +23,7 @@ use crate::{
         files::Room,
         hot::{Filled, Hot},
         pipe::Pipes,
+        stream::Stream,
         timer,
     },
     table::{Pick, Presence, RoutingTable, View},
@@ -73,6 +76,8 @@ pub struct Local {
     spare: Spare,
     /// Bytes that connections hold in buffers.
     buffered: Cell<usize>,
+    /// How many they may hold.
+    most_buffered: usize,
 }
 
 /// Finds the current table without asking every other thread.
@@ -95,6 +100,8 @@ pub struct Held {
 
 /// Of what one read finds: a body of 64 KiB together with its head.
 const HOT: usize = 128 * 1024;
+/// Of what one read finds when buffers are full.
+const LITTLE: usize = 4 * 1024;
 /// Of a worker: what they hold is the kernel's memory.
 const PIPES: usize = 64;
 /// Of each kind, kept for the next request.
@@ -144,6 +151,7 @@ impl Local {
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             spare: Spare::default(),
             buffered: Cell::new(0),
+            most_buffered: shared.bounds.buffers / shared.workers,
             shared,
         };
         local.tick(clock::now());
@@ -241,7 +249,14 @@ impl Local {
 
     /// Whether what waits in buffers is all that may.
     pub fn is_full(&self) -> bool {
-        self.shared.bounds.buffers / self.shared.workers < self.buffered.get()
+        self.most_buffered < self.buffered.get()
+    }
+
+    /// Reads into the thread's buffer. If too much waits in buffers already, only a little at a time, so
+    /// that what waits of it does not become much.
+    pub fn poll_fill(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Filled>> {
+        let most = if self.is_full() { LITTLE } else { usize::MAX };
+        self.hot.poll_fill(most, stream, cx)
     }
 
     pub fn request(&self) -> Request {

@@ -34,6 +34,4 @@ pub enum Next {
     Close,
     /// Closed once the client had time to read what was written, though it is still sending.
     Linger,
-    /// Closed so that what was written does not look complete.
-    Reset,
 }

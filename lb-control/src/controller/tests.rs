@@ -113,7 +113,7 @@ impl Fixture {
     fn outcomes(&mut self, outcomes: &[(&str, Outcome)]) -> Vec<Event> {
         let outcomes: HashMap<_, _> = outcomes.iter().copied().collect();
         let jobs = self.jobs.drain(..).map(|job| {
-            let outcome = outcomes[job.address.to_string().as_str()];
+            let outcome = Some(outcomes[job.address.to_string().as_str()]);
             let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
             Event::Probed { id: job.id, finding }
         });

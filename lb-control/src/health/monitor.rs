@@ -142,17 +142,18 @@ impl Monitor {
         let Finding { outcome, detail, took } = finding;
         let tally = self.tallies.entry(key.0.clone()).or_default();
         match outcome {
-            Outcome::Pass => tally.passed += 1,
-            Outcome::Fail => tally.failed += 1,
+            Some(Outcome::Pass) => tally.passed += 1,
+            Some(Outcome::Fail) => tally.failed += 1,
+            None => tally.not_made += 1,
         }
         tally.took.observe(took);
         target.last_probe = Some(v1::Probe {
             time: Some(timestamp(wall)),
-            passed: outcome == Outcome::Pass,
+            passed: outcome == Some(Outcome::Pass),
             detail: detail.clone(),
             took: Some(duration::to_wire(took)),
         });
-        let Transition::Decided(health) = target.tracker.observe(outcome) else { return None };
+        let Transition::Decided(health) = target.tracker.observe(outcome?) else { return None };
         tally.decisions += 1;
         target.since = Some(timestamp(wall));
         target.why.clone_from(&detail);
@@ -314,7 +315,7 @@ mod tests {
         }
 
         /// Lets time pass, makes every probe that is due, and returns the addresses.
-        fn round(&mut self, outcome: Outcome) -> Vec<String> {
+        fn round(&mut self, outcome: impl Into<Option<Outcome>> + Copy) -> Vec<String> {
             self.now += Duration::from_secs(10);
             let jobs: Vec<_> = std::iter::from_fn(|| self.monitor.start(self.now)).collect();
             for job in &jobs {
@@ -323,7 +324,12 @@ mod tests {
             jobs.iter().map(|job| job.address.to_string()).collect()
         }
 
-        fn finish(&mut self, job: &Job, outcome: Outcome) -> Option<v1::HealthChanged> {
+        fn finish(
+            &mut self,
+            job: &Job,
+            outcome: impl Into<Option<Outcome>>,
+        ) -> Option<v1::HealthChanged> {
+            let outcome = outcome.into();
             let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
             self.monitor.observe(job.id, finding, self.now, WALL)
         }
@@ -359,6 +365,19 @@ mod tests {
         f.finish(&running, Outcome::Pass);
         f.round(Outcome::Pass);
         assert_eq!(f.unhealthy(), [""; 0], "the probe under way counted");
+    }
+
+    #[test]
+    fn a_probe_that_could_not_be_made_decides_nothing() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(None);
+        assert_eq!(f.unhealthy(), [""; 0], "one failure would have decided it");
+        f.round(Outcome::Fail);
+        f.round(Outcome::Pass);
+        f.round(None);
+        f.round(Outcome::Pass);
+        assert_eq!(f.unhealthy(), [""; 0], "it did not interrupt what two passes said");
+        assert_eq!(f.monitor.tallies().values().map(|tally| tally.not_made).sum::<u64>(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use lb_common::{
     clock,
+    shortage::is_shortage,
     spec::{HealthCheck, Probe},
 };
 use lb_proto::{duration, encode};
@@ -26,10 +27,19 @@ const USER_AGENT: &str = "lb-health";
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub outcome: Outcome,
+    /// `None` if the probe could not be made: that says nothing about the backend.
+    pub outcome: Option<Outcome>,
     /// What happened, like `connection refused` or `status 503, expected 2xx`.
     pub detail: String,
     pub took: Duration,
+}
+
+/// Why a probe brought nothing good.
+#[derive(Debug)]
+enum Problem {
+    OfBackend(String),
+    /// This process is short of something.
+    Ours(String),
 }
 
 /// Takes no longer than the check's timeout, from the connect to the answer.
@@ -37,28 +47,32 @@ pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Finding {
     let started = clock::now();
     let answer = match tokio::time::timeout(check.timeout, ask(address, &check.probe)).await {
         Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {}", duration::format(check.timeout))),
+        Err(_) => {
+            Err(Problem::OfBackend(format!("no answer within {}", duration::format(check.timeout))))
+        }
     };
     let took = clock::now() - started;
     let (outcome, detail) = match answer {
-        Ok(detail) => (Outcome::Pass, detail),
-        Err(detail) => (Outcome::Fail, detail),
+        Ok(detail) => (Some(Outcome::Pass), detail),
+        Err(Problem::OfBackend(detail)) => (Some(Outcome::Fail), detail),
+        Err(Problem::Ours(detail)) => (None, format!("not checked: {detail}")),
     };
     Finding { outcome, detail, took }
 }
 
-async fn ask(address: SocketAddr, probe: &Probe) -> Result<String, String> {
+async fn ask(address: SocketAddr, probe: &Probe) -> Result<String, Problem> {
     match probe {
         Probe::Tcp => connect(address).await.map(|_| "connected".into()),
         Probe::Http { path, statuses, host, headers } => {
-            let request = request(address, path, host.as_deref(), headers)?;
+            let request =
+                request(address, path, host.as_deref(), headers).map_err(Problem::OfBackend)?;
             ask_http(address, request, statuses).await
         }
         Probe::Grpc { service, host } => ask_grpc(address, service, host.as_deref()).await,
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+async fn connect(address: SocketAddr) -> Result<TcpStream, Problem> {
     TcpStream::connect(address).await.map_err(|error| describe(&error))
 }
 
@@ -85,7 +99,7 @@ async fn ask_http(
     address: SocketAddr,
     request: Request<Empty<Bytes>>,
     statuses: &[RangeInclusive<u16>],
-) -> Result<String, String> {
+) -> Result<String, Problem> {
     let io = TokioIo::new(connect(address).await?);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(io).await.map_err(|error| describe(&error))?;
@@ -101,15 +115,15 @@ async fn ask_http(
         return Ok(format!("status {status}"));
     }
     let expected: Vec<_> = statuses.iter().map(encode::status_range).collect();
-    Err(format!("status {status}, expected {}", expected.join(" or ")))
+    Err(Problem::OfBackend(format!("status {status}, expected {}", expected.join(" or "))))
 }
 
 async fn ask_grpc(
     address: SocketAddr,
     service: &str,
     host: Option<&str>,
-) -> Result<String, String> {
-    let invalid = |error: &dyn Error| error.to_string();
+) -> Result<String, Problem> {
+    let invalid = |error: &dyn Error| Problem::OfBackend(error.to_string());
     let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
         .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
         .map_err(|error| invalid(&error))?;
@@ -122,30 +136,33 @@ async fn ask_grpc(
     match HealthClient::new(channel).check(request).await {
         Ok(response) => match response.into_inner().status() {
             ServingStatus::Serving => Ok("SERVING".into()),
-            other => Err(format!("{}, expected SERVING", other.as_str_name())),
+            other => Err(Problem::OfBackend(format!("{}, expected SERVING", other.as_str_name()))),
         },
         Err(status) if status.source().is_some() => Err(describe(&status)),
-        Err(status) => Err(format!("{}: {}", status.code(), status.message())),
+        Err(status) => Err(Problem::OfBackend(format!("{}: {}", status.code(), status.message()))),
     }
 }
 
 /// The cause that people know by name: libraries wrap it in several layers of their own.
-fn describe(error: &(dyn Error + 'static)) -> String {
+fn describe(error: &(dyn Error + 'static)) -> Problem {
     let mut cause = error;
     loop {
-        if let Some(error) = cause.downcast_ref::<io::Error>()
-            && let Some(known) = describe_io(error)
-        {
-            return known.into();
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            if is_shortage(error) {
+                return Problem::Ours(error.to_string());
+            }
+            if let Some(known) = describe_io(error) {
+                return Problem::OfBackend(known.into());
+            }
         }
         if let Some(error) = cause.downcast_ref::<hyper::Error>()
             && error.is_incomplete_message()
         {
-            return "connection closed without an answer".into();
+            return Problem::OfBackend("connection closed without an answer".into());
         }
         match cause.source() {
             Some(source) => cause = source,
-            None => return cause.to_string(),
+            None => return Problem::OfBackend(cause.to_string()),
         }
     }
 }
@@ -162,6 +179,7 @@ fn describe_io(error: &io::Error) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -205,7 +223,7 @@ mod tests {
     async fn check_answer(answer: &'static [u8], outcome: Outcome, detail: &str) {
         let (address, _task) = backend(Some(answer)).await;
         let finding = probe(address, &http("/up")).await;
-        assert_eq!((finding.outcome, finding.detail.as_str()), (outcome, detail));
+        assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
     }
 
     #[tokio::test]
@@ -242,7 +260,7 @@ mod tests {
             let check = HealthCheck { probe: probe_kind, ..http("/") };
             let finding = probe(address, &check).await;
             assert_eq!(finding.detail, "connection refused", "{:?}", check.probe);
-            assert_eq!(finding.outcome, Outcome::Fail);
+            assert_eq!(finding.outcome, Some(Outcome::Fail));
         }
 
         let (address, _task) = backend(None).await;
@@ -255,7 +273,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("is bound");
         let finding = probe(address, &check_of(1, 1)).await;
-        assert_eq!((finding.outcome, finding.detail.as_str()), (Outcome::Pass, "connected"));
+        assert_eq!((finding.outcome, finding.detail.as_str()), (Some(Outcome::Pass), "connected"));
+    }
+
+    #[test]
+    fn what_this_process_is_short_of_is_found_below_what_libraries_make_of_it() {
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let wrapped = io::Error::other(tonic::Status::from_error(error(Errno::MFILE).into()));
+        assert!(matches!(describe(&wrapped), Problem::Ours(_)));
+        let refused = tonic::Status::from_error(error(Errno::CONNREFUSED).into());
+        assert!(
+            matches!(describe(&refused), Problem::OfBackend(what) if what == "connection refused")
+        );
     }
 
     #[tokio::test]
@@ -278,7 +307,7 @@ mod tests {
         for (service, outcome, detail) in cases {
             let grpc = Probe::Grpc { service: service.into(), host: None };
             let finding = probe(address, &HealthCheck { probe: grpc, ..http("/") }).await;
-            assert_eq!((finding.outcome, finding.detail.as_str()), (outcome, detail));
+            assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
         }
     }
 }

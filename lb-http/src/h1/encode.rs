@@ -3,7 +3,9 @@
 use super::syntax::is_token;
 use crate::{
     hop,
-    message::{Field, Fields, Name, Request, RequestBody, Response, ResponseBody, Span, Version},
+    message::{
+        Field, Fields, Name, Nominated, Request, RequestBody, Response, ResponseBody, Span, Version,
+    },
 };
 
 /// What a proxy says in a request besides what the client said.
@@ -181,20 +183,21 @@ pub fn chunk_begin(out: &mut Vec<u8>, length: usize) {
 
 /// Writes the last chunk, and those of the trailers that may go on.
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
-    end_chunks(out, trailers, |_| false);
+    end_chunks(out, &Nominated::default(), trailers);
 }
 
 /// Writes the last chunk after a message with these fields, whose `Connection` may name trailers as
 /// well (RFC 9110, section 7.6.1).
 pub fn last_chunk_after(out: &mut Vec<u8>, head: &Fields, trailers: Option<&Fields>) {
-    end_chunks(out, trailers, |name| head.nominates(name));
+    let nominated = trailers.map_or_else(Nominated::default, |_| head.nominated());
+    end_chunks(out, &nominated, trailers);
 }
 
-fn end_chunks(out: &mut Vec<u8>, trailers: Option<&Fields>, is_dropped: impl Fn(&[u8]) -> bool) {
+fn end_chunks(out: &mut Vec<u8>, nominated: &Nominated<'_>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
         let goes_on = |field: &Field| {
-            hop::trailer_goes_on(field.known) && !is_dropped(trailers.bytes(field.name))
+            hop::trailer_goes_on(field.known) && !nominated.has(trailers.bytes(field.name))
         };
         copy(out, trailers, goes_on);
     }
@@ -222,14 +225,23 @@ fn upgrade(out: &mut Vec<u8>, protocol: &[u8]) {
     line(out, b"Upgrade", protocol);
 }
 
+/// So many trailers are announced, if so many are: it is a hint (RFC 9110, section 6.6.2), and each of
+/// them costs time.
+const MOST_ANNOUNCED: usize = 64;
+
 /// That a body is chunked, and which fields follow it.
 fn chunked(out: &mut Vec<u8>, fields: &Fields) {
     out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    let mut announced = fields.list(Name::Trailer).take(MOST_ANNOUNCED).peekable();
+    if announced.peek().is_none() {
+        return;
+    }
+    let nominated = fields.nominated();
     let mut separator: &[u8] = b"Trailer: ";
     let goes_on = |name: &&[u8]| {
-        is_token(name) && hop::trailer_goes_on(Name::of(name)) && !fields.nominates(name)
+        is_token(name) && hop::trailer_goes_on(Name::of(name)) && !nominated.has(name)
     };
-    for name in fields.list(Name::Trailer).filter(goes_on) {
+    for name in announced.filter(goes_on) {
         out.extend_from_slice(separator);
         out.extend_from_slice(name);
         separator = b", ";

@@ -111,13 +111,14 @@ impl Fields {
         parts.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
     }
 
-    /// Whether `Connection` names this field, so that it is for one connection only. For trailers,
-    /// which come after the fields among which [`Field::is_nominated`] was marked.
-    pub fn nominates(&self, name: &[u8]) -> bool {
-        self.list(Name::Connection).any(|option| option.eq_ignore_ascii_case(name))
+    /// What `Connection` names, so that it is for one connection only. For trailers, which come after
+    /// the fields among which [`Field::is_nominated`] was marked.
+    pub fn nominated(&self) -> Nominated<'_> {
+        Nominated(self.list(Name::Connection).collect())
     }
 
-    /// What `Connection` says; marks what it names. `None` if it names more than `most`.
+    /// What `Connection` says; marks what it names. `None` if it has more than `most` elements, empty
+    /// ones among them: each costs time.
     pub(crate) fn read_connection(&mut self, most: usize) -> Option<ConnectionOptions> {
         let mut options = ConnectionOptions::default();
         let mut count = 0;
@@ -127,12 +128,13 @@ impl Fields {
             }
             let list = self.table[i].value.of(&self.block);
             let tokens = list.split(|c| *c == b',').map(<[u8]>::trim_ascii);
-            for token in tokens.filter(|token| !token.is_empty()) {
+            for token in tokens {
                 count += 1;
                 if most < count {
                     return None;
                 }
                 match () {
+                    () if token.is_empty() => {}
                     () if token.eq_ignore_ascii_case(b"close") => options.close = true,
                     () if token.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
                     () if token.eq_ignore_ascii_case(b"upgrade") => options.upgrade = true,
@@ -141,6 +143,17 @@ impl Fields {
             }
         }
         Some(options)
+    }
+}
+
+/// Names of fields that are for one connection only. Found once, because each of many trailers is
+/// looked for among them.
+#[derive(Debug, Default)]
+pub struct Nominated<'a>(Vec<&'a [u8]>);
+
+impl Nominated<'_> {
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.0.iter().any(|nominated| nominated.eq_ignore_ascii_case(name))
     }
 }
 
@@ -197,7 +210,8 @@ mod tests {
         let marked = fields.iter().filter(|field| field.is_nominated);
         let marked: Vec<_> = marked.map(|field| fields.bytes(field.value)).collect();
         assert_eq!(marked, [b"1", b"2"]);
-        assert!(fields.nominates(b"a") && fields.nominates(b"VIA") && !fields.nominates(b"b"));
+        let nominated = fields.nominated();
+        assert!(nominated.has(b"a") && nominated.has(b"VIA") && !nominated.has(b"b"));
     }
 
     #[test]

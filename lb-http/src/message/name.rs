@@ -30,6 +30,8 @@ pub enum Name {
     XForwardedHost,
     XForwardedPort,
     XForwardedProto,
+    /// Any other `X-Forwarded-*`, also with `_` for `-`: what applications believe of them differs.
+    XForwarded,
     XRealIp,
     // What a trailer may not say (RFC 9110, section 6.5.1), and what logs and traces read.
     Authorization,
@@ -104,6 +106,12 @@ impl Name {
         let names = known(name.len());
         match names.iter().find(|(lower, _)| is_same(name, lower)) {
             Some((_, known)) => *known,
+            None if name
+                .get(..X_FORWARDED.len())
+                .is_some_and(|start| is_alias(start, X_FORWARDED)) =>
+            {
+                Self::XForwarded
+            }
             None if name.contains(&b'_')
                 && names.iter().any(|(lower, _)| is_alias(name, lower)) =>
             {
@@ -144,6 +152,7 @@ impl Name {
                 | Self::XForwardedHost
                 | Self::XForwardedPort
                 | Self::XForwardedProto
+                | Self::XForwarded
                 | Self::XRealIp
         )
     }
@@ -154,6 +163,8 @@ impl Name {
         self == Self::Other
     }
 }
+
+const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 /// Tells small letters from capitals. No other byte of a token differs by it from a letter or a dash.
 const CASE: u8 = 0x20;
@@ -183,8 +194,10 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             ("Host", Name::Host), ("hOsT", Name::Host), ("hos", Name::Other), ("hosts", Name::Other),
-            ("X-Forwarded-For", Name::XForwardedFor), ("X_Forwarded_For", Name::Alias),
-            ("X-Forwarded_For", Name::Alias), ("content_length", Name::Alias), ("X-Real_IP", Name::Alias),
+            ("X-Forwarded-For", Name::XForwardedFor), ("X_Forwarded_For", Name::XForwarded),
+            ("X-Forwarded_For", Name::XForwarded), ("X-Forwarded-Prefix", Name::XForwarded),
+            ("x_forwarded-ssl", Name::XForwarded), ("X-Forwarde", Name::Other), ("X-Forwarded", Name::Other),
+            ("content_length", Name::Alias), ("X-Real_IP", Name::Alias),
             ("x-other_name", Name::Other), ("", Name::Other), ("TE", Name::Te),
             ("Proxy-Authenticate", Name::ProxyAuthenticate), ("Proxy-Authorization", Name::ProxyAuthorization),
         ];

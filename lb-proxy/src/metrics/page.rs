@@ -158,7 +158,7 @@ fn routes(table: &RoutingTable, page: &mut Page) {
     type Read = fn(&RouteMetrics) -> &Counter;
     #[rustfmt::skip]
     let counters: [(&str, &str, bool, Read); 5] = [
-        ("lb_proxy_aborted_total", "Requests that their clients gave up before the response's head.", false, |m| &m.aborted),
+        ("lb_proxy_aborted_total", "Requests that were cut off: by their clients, before the answer or within it, or at the end of a drain.", false, |m| &m.aborted),
         ("lb_proxy_received_bytes_total", "Bytes from clients, requests' heads included.", false, |m| &m.received_bytes),
         ("lb_proxy_sent_bytes_total", "Bytes to clients, responses' heads included.", false, |m| &m.sent_bytes),
         ("lb_proxy_retries_total", "Attempts after the first.", true, |m| &m.retries),

@@ -1,19 +1,4 @@
-//! How many descriptors the process may have.
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// Raises the limit to what the system allows, and returns it. Which limit a shell sets is for
-/// programs that use `select`, and far too low for a proxy.
-pub fn raise_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: maximum, maximum };
-    // What is refused stays as it was.
-    let limit = match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => maximum,
-        Err(_) => current,
-    };
-    limit.unwrap_or(u64::MAX)
-}
+//! What a process may have with the descriptors that the system lets it have.
 
 /// What a process may have with so many descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

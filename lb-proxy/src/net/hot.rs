@@ -50,10 +50,16 @@ impl Hot {
         Self(RefCell::new(Buffer { memory, spares: Vec::new(), unused: 0, generation: 0 }))
     }
 
-    /// Reads. Finds nothing at the end of the stream only.
-    pub fn poll_fill(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Filled>> {
+    /// Reads, `most` bytes at most. Finds nothing at the end of the stream only.
+    pub fn poll_fill(
+        &self,
+        most: usize,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Filled>> {
         let mut buffer = self.0.borrow_mut();
-        let end = ready!(stream.poll_read(cx, &mut buffer.memory))?;
+        let most = most.min(buffer.memory.len());
+        let end = ready!(stream.poll_read(cx, &mut buffer.memory[..most]))?;
         buffer.generation += 1;
         Poll::Ready(Ok(Filled { generation: buffer.generation, start: 0, end }))
     }

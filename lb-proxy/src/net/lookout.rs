@@ -30,7 +30,7 @@ impl Lookout {
         timer: &LazyTimer,
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
-        is_gone: impl Fn() -> bool,
+        mut is_gone: impl FnMut() -> bool,
     ) -> Poll<Waited> {
         loop {
             let look = *self.0.get_or_insert_with(clock::now) + INTERVAL;

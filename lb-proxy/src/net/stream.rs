@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{count::Counted, watch::watch};
@@ -27,8 +30,16 @@ pub struct Stream {
     /// `None` once the system refused to watch it.
     socket: Option<AsyncFd<TcpStream>>,
     is_watched_for_writing: bool,
+    is_kept_alive: bool,
     _counted: Counted,
 }
+
+/// So long nothing has come when the other side is asked for the first time whether it is there,
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// and then again,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// so often.
+const KEEPALIVE_PROBES: u32 = 4;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
@@ -39,7 +50,12 @@ impl Stream {
     /// If the system cannot watch it.
     pub fn accepted(socket: TcpStream, counted: Counted) -> io::Result<Self> {
         let socket = watch(socket, Interest::READABLE)?;
-        Ok(Self { socket: Some(socket), is_watched_for_writing: false, _counted: counted })
+        Ok(Self {
+            socket: Some(socket),
+            is_watched_for_writing: false,
+            is_kept_alive: false,
+            _counted: counted,
+        })
     }
 
     /// One to a backend, on its way there: see [`poll_connected`](Self::poll_connected).
@@ -58,7 +74,12 @@ impl Stream {
             Ok(()) | Err(_) => {}
         }
         let socket = watch(TcpStream::from(socket), BOTH)?;
-        Ok(Self { socket: Some(socket), is_watched_for_writing: true, _counted: counted })
+        Ok(Self {
+            socket: Some(socket),
+            is_watched_for_writing: true,
+            is_kept_alive: false,
+            _counted: counted,
+        })
     }
 
     /// Ready once the other side has taken the connection, or it was found that it does not.
@@ -178,6 +199,30 @@ impl Stream {
         !matches!(self.socket().and_then(|socket| socket.get_ref().take_error()), Ok(None))
     }
 
+    /// Whether the other side has ended its side, though bytes that came before may wait to be read.
+    pub fn has_ended(&self) -> bool {
+        let Ok(socket) = self.socket() else { return true };
+        let mut asked = [PollFd::new(socket.get_ref(), PollFlags::RDHUP)];
+        matches!(poll(&mut asked, Some(&Timespec::default())), Ok(1..))
+    }
+
+    /// The system asks the other side now and then whether it is still there, so that one that vanished
+    /// without a word is noticed within some minutes, however long nothing is to be said.
+    pub fn keep_alive(&mut self) {
+        if self.is_kept_alive {
+            return;
+        }
+        self.is_kept_alive = true;
+        if let Ok(socket) = self.socket() {
+            let keepalive = TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_INTERVAL)
+                .with_retries(KEEPALIVE_PROBES);
+            // Without it, who vanished is not noticed; nothing else is worse.
+            let _ = SockRef::from(socket.get_ref()).set_tcp_keepalive(&keepalive);
+        }
+    }
+
     /// Whether bytes have come that nobody has read. Asks the kernel, which may know of some before
     /// the runtime does.
     pub fn has_bytes(&self) -> bool {
@@ -274,6 +319,25 @@ mod tests {
             Err(error) => Err(error),
         };
         assert_eq!(refused.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn the_system_watches_over_a_side_that_may_be_silent_for_long() {
+        let (_client, mut stream) = accepted();
+        stream.keep_alive();
+        let socket = SockRef::from(stream.socket().expect("it is open").get_ref());
+        assert!(socket.keepalive().expect("it is open"));
+        assert_eq!(socket.tcp_keepalive_time().expect("it is open"), KEEPALIVE_AFTER);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_seen_behind_what_is_not_read() {
+        let (mut client, stream) = accepted();
+        client.write_all(b"abc").expect("it is open");
+        assert!(!stream.has_ended());
+        client.shutdown(Shutdown::Write).expect("it is open");
+        poll_fn(|cx| stream.poll_readable(cx)).await.expect("it is open");
+        assert!(stream.has_ended() && !stream.has_failed());
     }
 
     #[tokio::test]

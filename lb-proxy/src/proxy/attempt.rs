@@ -2,6 +2,8 @@
 
 use std::{
     future::poll_fn,
+    rc::Rc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -20,10 +22,7 @@ use super::{
 use crate::{
     observe::record::Record,
     table::Pick,
-    upstream::{
-        connect::{ConnectError, connect},
-        lease::Lease,
-    },
+    upstream::{connect::connect, lease::Lease},
 };
 
 pub struct Attempt<'a> {
@@ -108,7 +107,7 @@ impl Attempt<'_> {
         sides: &mut Sides<'_>,
         record: &mut Record<'_>,
         was_stale: bool,
-    ) -> Result<Lease, ConnectError> {
+    ) -> Result<Lease, AttemptError> {
         let (local, pick) = (sides.local, self.pick);
         let (metrics, backend) = (pick.metrics(local.index), pick.backend());
         let in_flight = InFlight::start(&backend.live);
@@ -122,14 +121,21 @@ impl Attempt<'_> {
         let deadline =
             sides.upload.completed().unwrap_or(now).max(self.now) + sides.deadlines.response;
         let limit = pick.set().spec.connect_timeout;
-        let timer = &sides.down.client.timer;
+        let client = Rc::clone(&sides.down.client);
         // In a box of its own, as are other steps that few requests take: what all take is small then.
-        let connecting = connect(local, backend.address, limit, now, deadline, timer);
-        let stream = Box::pin(connecting).await.inspect_err(|error| {
-            if matches!(error, ConnectError::Local(_)) {
-                local.make_room();
-            }
-        })?;
+        let mut connecting =
+            Box::pin(connect(local, backend.address, limit, now, deadline, &client.timer));
+        let connected = poll_fn(|cx| match sides.watch(cx) {
+            Ok(()) => connecting.as_mut().poll(cx).map_err(|error| match was_stale {
+                true => AttemptError::Reconnect(error),
+                false => AttemptError::Connect(error),
+            }),
+            Err(gone) => Poll::Ready(Err(gone.into())),
+        });
+        let stream = connected.await?;
+        if sides.gone_at().is_some_and(|gone| gone < clock::now()) {
+            return Err(ClientError::Gone.into());
+        }
         record.connected();
         Ok(Lease::new(stream, pick.clone(), false, in_flight))
     }

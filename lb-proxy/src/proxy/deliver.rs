@@ -74,14 +74,24 @@ impl Delivery<'_> {
             let to = encode::ToClient { body, version, keeps_alive, date, explain };
             exchange.begin(&mut sides, &to);
         });
+        sides.down.is_body_open = body == ResponseBody::UntilClose;
         if exchange.response.status == 101 {
             return Ok(Box::pin(self.tunnel(exchange, sides, record)).await);
+        }
+        if sides.deadlines.stream_idle.is_none() {
+            sides.down.stream.keep_alive();
+            exchange.lease.stream.keep_alive();
         }
         let result = poll_fn(|cx| exchange.poll_response(&mut sides, metrics, cx)).await;
         record.moved(sides.upload.received, exchange.delivered());
         if let Err(broken) = result {
-            return Ok(broke_off(broken, body, exchange, record, local));
+            if broken == Broken::ClientGone {
+                metrics.aborted.increment();
+            }
+            broke_off(broken, exchange, record, local);
+            return Ok(Next::Close);
         }
+        sides.down.is_body_open = false;
         record.ended();
         exchange.credit(local);
         keeps_alive &= exchange.is_request_sent();
@@ -129,25 +139,25 @@ impl Delivery<'_> {
         // It is all counted.
         down.count_nothing();
         match end {
-            tunnel::End::Both => record.ended(),
-            tunnel::End::Broken(_) => record.reason("connection_terminated"),
+            tunnel::End::Both => {
+                record.ended();
+                Next::Close
+            }
+            tunnel::End::Broken(_) => {
+                record.reason("connection_terminated");
+                Next::Linger
+            }
             tunnel::End::Idle => {
                 worker.limits.tunnel_idle_timeout.increment();
                 record.reason("tunnel_idle_timeout");
+                Next::Close
             }
         }
-        Next::Close
     }
 }
 
 /// Says why a response broke off, and whose fault that is.
-fn broke_off(
-    broken: Broken,
-    body: ResponseBody,
-    mut exchange: Box<Exchange>,
-    record: &mut Record<'_>,
-    local: &Local,
-) -> Next {
+fn broke_off(broken: Broken, mut exchange: Box<Exchange>, record: &mut Record<'_>, local: &Local) {
     let limits = &local.metrics().limits;
     let (reason, failure) = match broken {
         Broken::ClientGone => ("client_gone", None),
@@ -171,11 +181,6 @@ fn broke_off(
         Some(failure) => local.record_failure(&exchange.lease.pick, failure),
         // That its client did not wait for the end is not the backend's doing.
         None => exchange.credit(local),
-    }
-    match body {
-        // Its end would look like the body's.
-        ResponseBody::UntilClose => Next::Reset,
-        _ => Next::Close,
     }
 }
 

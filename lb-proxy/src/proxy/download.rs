@@ -118,7 +118,7 @@ impl Download {
             }
             let filled = match self.rest.take() {
                 Some(rest) => rest,
-                None => match sides.local.hot.poll_fill(from, cx) {
+                None => match sides.local.poll_fill(from, cx) {
                     Poll::Ready(Ok(filled)) => filled,
                     Poll::Ready(Err(_)) => return broke_off(sides, Broken::BackendClosed, cx),
                     Poll::Pending => {
@@ -228,7 +228,7 @@ impl Download {
         }
         let filled = match self.rest.take() {
             Some(rest) => rest,
-            None => match ready!(local.hot.poll_fill(from, cx)) {
+            None => match ready!(local.poll_fill(from, cx)) {
                 Ok(filled) if !filled.is_empty() => filled,
                 Ok(_) | Err(_) => return Poll::Ready(Err(Broken::BackendClosed)),
             },

@@ -36,6 +36,9 @@ pub enum ProxyError {
 pub enum AttemptError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The request was sent on a connection that turned out to be closed, and there was no other.
+    #[error(transparent)]
+    Reconnect(ConnectError),
     #[error("closed before the response")]
     Closed,
     #[error("no response within {0:?}")]
@@ -148,9 +151,12 @@ impl AttemptError {
     /// How a retry policy sees it; `None` if another attempt would fare no better.
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::Connect(ConnectError::Local(_)) | Self::Client(_) => None,
+            Self::Connect(ConnectError::Local(_))
+            | Self::Reconnect(ConnectError::Local(_))
+            | Self::Client(_) => None,
+            // Nobody saw anything of it.
             Self::Connect(_) => Some(Outcome::ConnectFailed),
-            Self::Closed | Self::Malformed(_) => Some(Outcome::Reset),
+            Self::Reconnect(_) | Self::Closed | Self::Malformed(_) => Some(Outcome::Reset),
             Self::Timeout(_) | Self::NotTaken(_) => Some(Outcome::PerTryTimeout),
         }
     }
@@ -158,8 +164,10 @@ impl AttemptError {
     /// How outlier ejection sees it; `None` if it says nothing about the backend.
     pub fn failure(&self) -> Option<Failure> {
         match self {
-            Self::Connect(ConnectError::Local(_)) | Self::Client(_) => None,
-            Self::Connect(_) => Some(Failure::Connect),
+            Self::Connect(ConnectError::Local(_))
+            | Self::Reconnect(ConnectError::Local(_))
+            | Self::Client(_) => None,
+            Self::Connect(_) | Self::Reconnect(_) => Some(Failure::Connect),
             Self::Closed | Self::Malformed(_) => Some(Failure::Reset),
             Self::Timeout(_) | Self::NotTaken(_) => Some(Failure::Timeout),
         }
@@ -167,11 +175,13 @@ impl AttemptError {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout(_) | Self::NotTaken(_) => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
-            Self::Connect(ConnectError::Local(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect(_) | Self::Closed | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
+            Self::Connect(error) | Self::Reconnect(error) => match error {
+                ConnectError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+                ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
+                ConnectError::Refused | ConnectError::Failed(_) => StatusCode::BAD_GATEWAY,
+            },
+            Self::Timeout(_) | Self::NotTaken(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Closed | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
             Self::Client(error) => error.status(),
         }
     }
@@ -179,13 +189,15 @@ impl AttemptError {
     /// An error type of RFC 9209, section 2.3.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Connect(ConnectError::Refused) => "connection_refused",
-            Self::Connect(ConnectError::Timeout(_)) => "connection_timeout",
-            Self::Connect(ConnectError::Failed(error)) => match error.kind() {
-                io::ErrorKind::TimedOut => "connection_timeout",
-                _ => "destination_ip_unroutable",
+            Self::Connect(error) | Self::Reconnect(error) => match error {
+                ConnectError::Refused => "connection_refused",
+                ConnectError::Timeout(_) => "connection_timeout",
+                ConnectError::Failed(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    "connection_timeout"
+                }
+                ConnectError::Failed(_) => "destination_ip_unroutable",
+                ConnectError::Local(_) => "proxy_internal_error",
             },
-            Self::Connect(ConnectError::Local(_)) => "proxy_internal_error",
             Self::Closed => "connection_terminated",
             Self::Timeout(_) => "http_response_timeout",
             Self::NotTaken(_) => "connection_write_timeout",

@@ -44,8 +44,6 @@ pub struct Exchange {
     pub response: Response,
     method: Method,
     version: Version,
-    /// The client has asked to be told to go on with its body, and was not told yet.
-    expects_continue: bool,
     asks_for_upgrade: bool,
     outgoing: Outgoing,
     parser: HeadParser,
@@ -54,7 +52,9 @@ pub struct Exchange {
     /// What the last read found besides a head.
     rest: Option<Filled>,
     received: u64,
-    interims: u8,
+    /// The response came before all of the request was sent, or instead of a word to send it: whether
+    /// the backend takes it for the request's body cannot be known.
+    is_early: bool,
     /// Once the response's head was there.
     download: Option<Download>,
     /// The backend was said to have done its part.
@@ -75,7 +75,7 @@ pub enum HeadError {
     Failed(AttemptError),
 }
 
-/// So many may come before a response (RFC 9110, section 15.2, sets no limit).
+/// So many may come for one request (RFC 9110, section 15.2, sets no limit).
 const MOST_INTERIMS: u8 = 16;
 const HEAD_LIMITS: Limits = Limits { head: 64 * 1024, fields: 100, target: 16 * 1024 };
 /// Of a response that is not passed on.
@@ -97,14 +97,13 @@ impl Exchange {
             response: local.response(),
             method: request.method,
             version: request.version,
-            expects_continue: request.expects_continue,
             asks_for_upgrade,
             outgoing: Outgoing::new(request, head),
             parser: HeadParser::default(),
             head: Vec::new(),
             rest: None,
             received: 0,
-            interims: 0,
+            is_early: false,
             download: None,
             is_credited: false,
             silences: Silences::default(),
@@ -147,13 +146,13 @@ impl Exchange {
                 Poll::Pending => break,
             }
         }
-        self.advance(sides, cx).map_err(|error| HeadError::Failed(error.into()))?;
-        let gone = |_| HeadError::Failed(ClientError::Gone.into());
+        let failed = |error: ClientError| HeadError::Failed(error.into());
+        self.advance(sides, cx).map_err(failed)?;
         if let Poll::Ready(flushed) = sides.down.outbox.poll_flush(&mut sides.down.stream, cx) {
-            flushed.map_err(gone)?;
+            flushed.map_err(|_| failed(ClientError::Gone))?;
         }
         if self.outgoing.state != State::Waiting {
-            sides.down.watch(sides.local, cx).map_err(gone)?;
+            sides.watch(cx).map_err(failed)?;
         }
         let held = sides.upload.capacity() + self.outgoing.capacity() + self.head.capacity();
         sides.down.hold(held);
@@ -168,31 +167,36 @@ impl Exchange {
     /// When the wait for the head is over, and what that will have been.
     fn head_deadline(&mut self, sides: &Sides<'_>, started: Instant) -> (Instant, AttemptError) {
         let limits = sides.deadlines;
+        let per_try = limits.per_try.map_or(limits.response, |limit| limit.min(limits.response));
         match (self.outgoing.state, sides.upload.completed()) {
+            // Who of the two is silent here is the backend.
+            (State::Waiting, _) if sides.upload.waits_for_backend() => {
+                (self.silences.backend.until(per_try), AttemptError::Timeout(per_try))
+            }
             (State::Waiting, _) => {
                 (self.silences.client.until(limits.body), ClientError::Slow.into())
             }
             (State::Blocked, _) => {
-                let limit =
-                    limits.per_try.map_or(limits.response, |limit| limit.min(limits.response));
-                (self.silences.backend.until(limit), AttemptError::NotTaken(limit))
+                (self.silences.backend.until(per_try), AttemptError::NotTaken(per_try))
             }
             (State::Broken, None) => (
                 self.silences.backend.until(limits.response),
                 AttemptError::Timeout(limits.response),
             ),
             (State::Done | State::Broken, completed) => {
-                let mut deadline = completed.unwrap_or(started) + limits.response;
+                let sent = self.outgoing.completed.unwrap_or(started).max(started);
+                let completed = completed.unwrap_or(started);
+                // While the backend took the body more slowly than it came, it was not silent.
+                let since = if self.outgoing.was_blocked { sent.max(completed) } else { completed };
+                let mut deadline = since + limits.response;
                 if let Some(limit) = limits.per_try {
-                    let since = self.outgoing.completed.unwrap_or(started).max(started);
-                    deadline = deadline.min(since + limit);
+                    deadline = deadline.min(sent + limit);
                 }
                 let mut error = AttemptError::Timeout(deadline.saturating_duration_since(started));
-                if let Some(ended) = sides.down.ended
-                    && ended + limits.half_closed < deadline
+                if let Some(gone) = sides.gone_at()
+                    && gone < deadline
                 {
-                    deadline = ended + limits.half_closed;
-                    error = ClientError::Gone.into();
+                    (deadline, error) = (gone, ClientError::Gone.into());
                 }
                 (deadline, error)
             }
@@ -207,11 +211,19 @@ impl Exchange {
     ) -> Poll<Result<bool, HeadError>> {
         let filled = match self.rest.take() {
             Some(rest) => rest,
-            None => match ready!(sides.local.hot.poll_fill(&mut self.lease.stream, cx)) {
+            None => match ready!(sides.local.poll_fill(&mut self.lease.stream, cx)) {
                 Ok(filled) if !filled.is_empty() => filled,
                 Ok(_) | Err(_) => return Poll::Ready(Err(self.closed())),
             },
         };
+        if !self.outgoing.has_begun() {
+            // What says something unasked is not to be trusted with a request.
+            let error = HeadError::Failed(AttemptError::Malformed("it came before the request"));
+            return Poll::Ready(Err(match self.lease.is_reused {
+                true => HeadError::Unsent,
+                false => error,
+            }));
+        }
         self.received += filled.len() as u64;
         let Self { response, parser, head, method, .. } = self;
         let (had, read) = sides.local.hot.with(filled, |bytes| {
@@ -251,17 +263,17 @@ impl Exchange {
             return Err("101 to a request for no upgrade");
         }
         if !self.response.is_interim() {
+            self.is_early = self.outgoing.state != State::Done || sides.upload.expects_continue;
             return Ok(true);
         }
-        self.interims += 1;
-        if MOST_INTERIMS < self.interims {
+        *sides.interims += 1;
+        if MOST_INTERIMS < *sides.interims {
             return Err("too many interim responses");
         }
         // 100 is for who asked for it, once, and has not gone on by itself.
-        let waits = self.expects_continue && sides.upload.received == 0;
-        let is_wanted = self.response.status != 100 || waits;
+        let is_wanted = self.response.status != 100 || sides.upload.waits_for_backend();
         if self.response.status == 100 {
-            self.expects_continue = false;
+            sides.upload.expects_continue = false;
         }
         // HTTP/1.0 knows none. A client that does not read what came before gets none either.
         if is_wanted && self.version >= Version::Http11 && sides.down.outbox.len() < ENOUGH {
@@ -295,6 +307,10 @@ impl Exchange {
     pub fn begin(&mut self, sides: &mut Sides<'_>, to: &encode::ToClient<'_>) {
         self.outgoing.forgets(sides.upload);
         sides.upload.forget(sides.local);
+        if sides.upload.waits_for_backend() {
+            // A client that is answered instead of being told to go on has nothing more to send.
+            self.outgoing.break_off();
+        }
         encode::response(sides.down.outbox.bytes(), &self.response, to);
         self.download = Some(Download::new(&self.response, to.body, self.rest.take()));
     }
@@ -328,7 +344,7 @@ impl Exchange {
             // It may still read what it asked for.
             self.outgoing.break_off();
         }
-        if self.outgoing.state != State::Waiting && sides.down.watch(sides.local, cx).is_err() {
+        if self.outgoing.state != State::Waiting && sides.watch(cx).is_err() {
             return Poll::Ready(Err(Broken::ClientGone));
         }
         sides.down.count(metrics);
@@ -343,14 +359,13 @@ impl Exchange {
                 (deadline, Broken::BackendSilent)
             }
         };
-        if let Some(ended) = sides.down.ended
+        if let Some(gone) = sides.gone_at()
             && !waits_for_client
         {
             // Whatever is to come, its client will not have waited for it.
             self.credit(sides.local);
             // It may read on, as long as there is something to read.
-            let silent = self.silences.backend.until(sides.deadlines.half_closed);
-            let gone = silent.max(ended + sides.deadlines.half_closed);
+            let gone = self.silences.backend.until(sides.deadlines.half_closed).max(gone);
             if deadline.is_none_or(|deadline| gone < deadline) {
                 (deadline, broken) = (Some(gone), Broken::ClientGone);
             }
@@ -365,18 +380,20 @@ impl Exchange {
     /// Waits until the deadline, or until the client is found to be gone.
     fn poll_wait(
         &mut self,
-        sides: &Sides<'_>,
+        sides: &mut Sides<'_>,
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<Waited> {
-        let down = &*sides.down;
-        let timer = &down.client.timer;
+        let down = &mut *sides.down;
         if down.is_unread() {
-            return self.lookout.poll(timer, deadline, cx, || down.stream.has_failed());
+            let client = Rc::clone(&down.client);
+            return self.lookout.poll(&client.timer, deadline, cx, || down.look());
         }
         self.lookout.rest();
         match deadline {
-            Some(deadline) => timer.poll_expired(deadline, cx).map(|()| Waited::Expired),
+            Some(deadline) => {
+                down.client.timer.poll_expired(deadline, cx).map(|()| Waited::Expired)
+            }
             None => Poll::Pending,
         }
     }
@@ -385,6 +402,7 @@ impl Exchange {
     pub fn finish(mut self: Box<Self>, local: &Rc<Local>) {
         let is_clean = self.download.is_some_and(|download| download.is_clean())
             && self.outgoing.state == State::Done
+            && !self.is_early
             && self.response.keeps_alive();
         local.recycle_response(self.response);
         self.outgoing.recycle(local);
@@ -396,7 +414,7 @@ impl Exchange {
     /// Another attempt follows. What is left of the response is read, so that its connection can be
     /// used again, unless that is long or takes long.
     pub fn dismiss(mut self: Box<Self>, local: &Rc<Local>) {
-        if self.outgoing.state != State::Done || !self.response.keeps_alive() {
+        if self.is_early || !self.response.keeps_alive() {
             return;
         }
         let mut download = Download::new(&self.response, ResponseBody::None, self.rest.take());

@@ -6,7 +6,7 @@
 //! - Route and policy come from one table; every further attempt re-reads the backends.
 //! - At most one attempt of a request is in flight, and a guard accounts for it until its body ends.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use lb_common::{clock, spec::PathNormalization};
 use lb_http::message::Request;
@@ -16,7 +16,7 @@ use super::{
     Next,
     attempt::Attempt,
     deliver::Delivery,
-    error::ProxyError,
+    error::{ClientError, ProxyError},
     sides::{Deadlines, Sides},
     tried::Tried,
     upload::Upload,
@@ -73,6 +73,7 @@ impl Forward<'_> {
             stream_idle: spec.stream_idle_timeout,
             write: self.listener.spec.write_timeout,
             half_closed: HALF_CLOSED,
+            started: now,
         };
         let target = self.target(record.request);
         let asks_for_upgrade = may_upgrade(record.request, &spec.upgrade);
@@ -80,7 +81,7 @@ impl Forward<'_> {
         let metrics = route.metrics.of(local.index);
 
         let mut tried = Tried::default();
-        let mut number = 1;
+        let (mut number, mut interims) = (1, 0);
         loop {
             let pick = tried
                 .pick(local, &view, slot, hash, now)
@@ -88,14 +89,15 @@ impl Forward<'_> {
             record.attempt(&pick, now);
             let target = target.as_deref();
             let attempt = Attempt { pick: &pick, target, via: spec.via, asks_for_upgrade, now };
-            let mut sides = Sides { local, down, upload: &mut upload, deadlines: &deadlines };
+            let (upload, interims) = (&mut upload, &mut interims);
+            let mut sides = Sides { local, down, upload, deadlines: &deadlines, interims };
             let result = attempt.run(&mut sides, record).await;
 
             let outcome = match &result {
                 Ok(exchange) => Some(Outcome::Status(exchange.response.status)),
                 Err(error) => error.outcome(),
             };
-            let replayable = upload.is_replayable();
+            let replayable = sides.upload.is_replayable();
             let method = record.request.method;
             let decision = outcome.map_or(Decision::Deliver, |outcome| {
                 retry::decide(policy, &retry::Attempt { method, outcome, number, replayable })
@@ -111,9 +113,9 @@ impl Forward<'_> {
                         });
                     let n = u32::from(number) - 1;
                     let wait = local.with_rng(|rng| retry::wait_before(policy, n, rng, elsewhere));
-                    let is_late = upload
-                        .completed()
-                        .is_some_and(|completed| completed + spec.timeout <= now + wait);
+                    let completed = sides.upload.completed();
+                    let is_late =
+                        completed.is_some_and(|completed| completed + spec.timeout <= now + wait);
                     let is_paid = || !paid || route.budget.try_withdraw();
                     match is_late {
                         true => None,
@@ -126,7 +128,6 @@ impl Forward<'_> {
                 }
             };
             let Some(wait) = wait else {
-                let sides = Sides { local, down, upload: &mut upload, deadlines: &deadlines };
                 let Self { route, keeps_alive, .. } = *self;
                 return Delivery { route, keeps_alive }.run(&pick, result, sides, record).await;
             };
@@ -139,7 +140,7 @@ impl Forward<'_> {
                 Err(error) => record.failed(error.kind(), &error, true),
             }
             if wait > Duration::ZERO {
-                tokio::time::sleep(wait).await;
+                rest(wait, &mut sides).await?;
                 now = clock::now();
             }
             // The backends may have changed meanwhile; the route and its policy stay.
@@ -161,6 +162,19 @@ impl Forward<'_> {
         let query = &request.target()[request.path().len()..];
         Some([path, query].concat())
     }
+}
+
+/// Waits before the next attempt.
+///
+/// # Errors
+/// If the client is gone.
+async fn rest(wait: Duration, sides: &mut Sides<'_>) -> Result<(), ClientError> {
+    let mut rest = pin!(tokio::time::sleep(wait));
+    poll_fn(|cx| match sides.watch(cx) {
+        Ok(()) => rest.as_mut().poll(cx).map(Ok),
+        Err(gone) => Poll::Ready(Err(gone)),
+    })
+    .await
 }
 
 /// Whether a request's wish to switch protocols is passed on: its route allows it, and there is no

@@ -42,6 +42,8 @@ pub struct Outgoing {
     bypass: Bypass,
     /// When all of a request with a body was sent.
     pub completed: Option<Instant>,
+    /// The backend was slower than its client.
+    pub was_blocked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Outgoing {
             sent: 0,
             bypass: Bypass::default(),
             completed: None,
+            was_blocked: false,
         }
     }
 
@@ -229,8 +232,11 @@ impl Outgoing {
             Poll::Ready(Err(Failed::From(_))) => return Err(ClientError::Gone),
             Poll::Ready(Err(Failed::To(error))) => self.went(Err(error)),
             Poll::Pending => {
-                let is_through = self.bypass.is_empty();
-                self.state = if is_through { State::Waiting } else { State::Blocked };
+                if self.bypass.is_empty() {
+                    self.state = State::Waiting;
+                } else {
+                    self.block();
+                }
                 return Ok(Poll::Pending);
             }
         }
@@ -245,10 +251,15 @@ impl Outgoing {
                 true
             }
             Poll::Pending => {
-                self.state = State::Blocked;
+                self.block();
                 false
             }
         }
+    }
+
+    fn block(&mut self) {
+        self.state = State::Blocked;
+        self.was_blocked = true;
     }
 
     fn went(&mut self, written: io::Result<()>) {

@@ -25,7 +25,7 @@ use super::{
     error::{ClientError, ProxyError},
     forward::Forward,
     reply::{self, Reply},
-    respond,
+    respond::{self, Unread},
 };
 use crate::{
     downstream::Downstream,
@@ -54,7 +54,9 @@ pub async fn handle(
     let (route, result) = match find(listener, record.request) {
         Ok(route) => {
             record.routed(route);
+            let under_way = UnderWay(route.metrics.of(local.index));
             let next = follow(cx, &view, listener, route, down, &mut record, keeps_alive).await;
+            under_way.ends();
             (Some(route), next)
         }
         Err(refusal) => (None, Err(refusal.into())),
@@ -72,6 +74,21 @@ pub async fn handle(
         None => down.count_nothing(),
     }
     next
+}
+
+/// Counts a request that is cut off together with its connection.
+struct UnderWay<'a>(&'a RouteMetrics);
+
+impl UnderWay<'_> {
+    fn ends(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.aborted.increment();
+    }
 }
 
 /// Answers that are the proxy's own.
@@ -129,9 +146,19 @@ impl Own<'_> {
         let keeps_alive = self.keeps_alive && !is_last && !local.is_closing(&down.client.presence);
         let timeout = self.listener.spec.write_timeout;
         let request = record.request;
-        let next = respond::reply(local, down, request, reply, explain, keeps_alive, timeout).await;
-        record.ended();
-        next
+        match respond::reply(local, down, request, reply, explain, keeps_alive, timeout).await {
+            Ok(next) => {
+                record.ended();
+                next
+            }
+            Err(unread) => {
+                record.reason(match unread {
+                    Unread::ClientGone => "client_gone",
+                    Unread::ClientSlow => "write_timeout",
+                });
+                Next::Close
+            }
+        }
     }
 }
 

@@ -16,8 +16,19 @@ use lb_http::{
 use super::{Next, reply::Reply};
 use crate::{downstream::Downstream, local::Local};
 
+/// Why an answer was not written to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    ClientGone,
+    /// It takes nothing.
+    ClientSlow,
+}
+
 /// Writes an answer that needs nothing of the request's body. If that has not come yet, the connection
 /// ends with the answer, after its client had time to read it.
+///
+/// # Errors
+/// If the client does not take it.
 pub async fn reply(
     local: &Local,
     down: &mut Downstream,
@@ -26,17 +37,17 @@ pub async fn reply(
     explain: Option<String>,
     keeps_alive: bool,
     write_timeout: Duration,
-) -> Next {
+) -> Result<Next, Unread> {
     let is_read = skip_body(local, down);
     let keeps_alive = keeps_alive && is_read;
     let head = Head { version: request.version, method: request.method, explain, keeps_alive };
     write(local, down, &reply, &head);
-    match (flush(down, write_timeout).await, keeps_alive, is_read) {
-        (false, ..) => Next::Close,
-        (true, true, _) => Next::KeepAlive,
-        (true, false, true) if down.input.is_empty() => Next::Close,
-        (true, false, _) => Next::Linger,
-    }
+    flush(local, down, write_timeout).await?;
+    Ok(match (keeps_alive, is_read) {
+        (true, _) => Next::KeepAlive,
+        (false, true) if down.input.is_empty() => Next::Close,
+        (false, _) => Next::Linger,
+    })
 }
 
 /// Refuses what is no request, or comes on a connection that is one too many: it is the last on its
@@ -50,9 +61,9 @@ pub async fn refuse(
 ) -> Next {
     let (version, method) = (request.version, request.method);
     write(local, down, &reply, &Head { version, method, explain: None, keeps_alive: false });
-    match flush(down, timeout).await {
-        true => Next::Linger,
-        false => Next::Close,
+    match flush(local, down, timeout).await {
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Close,
     }
 }
 
@@ -98,10 +109,14 @@ fn skip_body(local: &Local, down: &mut Downstream) -> bool {
     down.body.is_end()
 }
 
-/// Writes what waits, if the client takes it. Returns whether it did.
-pub async fn flush(down: &mut Downstream, timeout: Duration) -> bool {
+/// Writes what waits, if the client takes it.
+async fn flush(local: &Local, down: &mut Downstream, timeout: Duration) -> Result<(), Unread> {
     let mut silent_since = None;
-    poll_fn(|cx| poll_flush(down, timeout, &mut silent_since, cx)).await
+    let flushed = poll_fn(|cx| poll_flush(down, timeout, &mut silent_since, cx)).await;
+    if flushed == Err(Unread::ClientSlow) {
+        local.metrics().limits.write_timeout.increment();
+    }
+    flushed
 }
 
 fn poll_flush(
@@ -109,14 +124,14 @@ fn poll_flush(
     timeout: Duration,
     silent_since: &mut Option<std::time::Instant>,
     cx: &mut TaskContext<'_>,
-) -> Poll<bool> {
+) -> Poll<Result<(), Unread>> {
     let before = down.outbox.written();
     if let Poll::Ready(result) = down.outbox.poll_flush(&mut down.stream, cx) {
-        return Poll::Ready(result.is_ok());
+        return Poll::Ready(result.map_err(|_| Unread::ClientGone));
     }
     if down.outbox.written() != before {
         *silent_since = None;
     }
     let since = *silent_since.get_or_insert_with(clock::now);
-    down.client.timer.poll_expired(since + timeout, cx).map(|()| false)
+    down.client.timer.poll_expired(since + timeout, cx).map(|()| Err(Unread::ClientSlow))
 }

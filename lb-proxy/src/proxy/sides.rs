@@ -10,7 +10,7 @@ use std::{
 use lb_common::clock;
 use lb_http::h1::encode;
 
-use super::upload::Upload;
+use super::{error::ClientError, upload::Upload};
 use crate::{
     downstream::Downstream,
     local::Local,
@@ -24,6 +24,8 @@ pub struct Sides<'a> {
     pub down: &'a mut Downstream,
     pub upload: &'a mut Upload,
     pub deadlines: &'a Deadlines,
+    /// How many interim responses have come so far, in all attempts.
+    pub interims: &'a mut u8,
 }
 
 /// How long each side may be silent, and until when the response's head must be there.
@@ -36,8 +38,26 @@ pub struct Deadlines {
     pub body: Duration,
     pub stream_idle: Option<Duration>,
     pub write: Duration,
-    /// How long a client that has ended its side is waited for.
+    /// How long a client that has ended its side is waited for, once its request was there.
     pub half_closed: Duration,
+    /// When that was.
+    pub started: Instant,
+}
+
+impl Sides<'_> {
+    /// Watches the client while nothing is expected of it.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn watch(&mut self, cx: &mut Context<'_>) -> Result<(), ClientError> {
+        self.down.watch(self.local, cx).map_err(|_| ClientError::Gone)
+    }
+
+    /// Until when a client that has ended its side is waited for.
+    pub fn gone_at(&self) -> Option<Instant> {
+        let Deadlines { half_closed, started, .. } = *self.deadlines;
+        self.down.ends_at().map(|ended| ended.max(started) + half_closed)
+    }
 }
 
 /// Of both sides.

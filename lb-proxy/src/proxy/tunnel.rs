@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use lb_common::clock;
 
 use crate::{
-    local::Local,
+    local::{Held, Local},
     net::{
         lookout::{Lookout, Waited},
         outbox::Outbox,
@@ -31,8 +32,10 @@ pub struct Side<'a> {
     pub outbox: &'a mut Outbox,
     /// Where its bytes go while many come.
     bypass: Bypass,
-    /// It has been read to its end.
+    /// It has been read to its end, or cannot be.
     has_ended: bool,
+    /// Why it takes nothing any more.
+    error: Option<io::Error>,
     /// It was told that nothing more comes.
     is_told: bool,
     /// Bytes that were read of it.
@@ -50,6 +53,7 @@ pub struct Tunnel<'a> {
 pub enum End {
     /// Both sides have ended, and each got all that the other sent.
     Both,
+    /// One of them failed. The other one got all that this one sent before, and may be sending.
     Broken(io::Error),
     /// Nothing moved for too long.
     Idle,
@@ -62,6 +66,7 @@ impl<'a> Side<'a> {
             outbox,
             bypass: Bypass::default(),
             has_ended: false,
+            error: None,
             is_told: false,
             read: 0,
         }
@@ -73,6 +78,29 @@ impl Side<'_> {
     fn is_waited_for(&self) -> bool {
         !(self.outbox.is_empty() && self.bypass.is_empty())
     }
+
+    /// Nothing more can be written to it. What it said before may be there to be read.
+    fn takes_no_more(&mut self, error: io::Error) {
+        self.error.get_or_insert(error);
+    }
+
+    /// It is gone.
+    fn failed(&mut self, error: io::Error) {
+        self.has_ended = true;
+        self.takes_no_more(error);
+    }
+
+    /// Memory that it holds.
+    fn capacity(&self) -> usize {
+        self.outbox.capacity() + self.bypass.capacity()
+    }
+
+    /// Gives back what it holds and does not need now.
+    fn rest(&mut self, local: &Local) {
+        if self.outbox.is_empty() {
+            local.recycle_buffer(self.outbox.take());
+        }
+    }
 }
 
 impl Tunnel<'_> {
@@ -80,12 +108,15 @@ impl Tunnel<'_> {
     /// far.
     pub async fn run(
         &mut self,
-        local: &Local,
+        local: &Rc<Local>,
         timer: &LazyTimer,
         idle: Duration,
         mut moved: impl FnMut(u64, u64),
     ) -> End {
         let (mut since, mut lookout): (Option<Instant>, _) = (None, Lookout::default());
+        let mut held = Held::new(local);
+        self.client.stream.keep_alive();
+        self.backend.stream.keep_alive();
         poll_fn(|cx| {
             let before = self.progress();
             let (up, down) = (
@@ -96,13 +127,13 @@ impl Tunnel<'_> {
                 since = None;
                 moved(self.client.read, self.backend.read);
             }
-            match (up, down) {
-                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
-                    return Poll::Ready(End::Broken(error));
-                }
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Both),
-                _ => {}
+            if up.is_ready() && down.is_ready() {
+                let error = self.client.error.take().or(self.backend.error.take());
+                return Poll::Ready(error.map_or(End::Both, End::Broken));
             }
+            self.client.rest(local);
+            self.backend.rest(local);
+            held.set(self.client.capacity() + self.backend.capacity());
             let deadline = *since.get_or_insert_with(clock::now) + idle;
             let Self { client, backend } = self;
             // A side that waits for the other to take something is not read.
@@ -125,21 +156,26 @@ impl Tunnel<'_> {
     }
 }
 
-/// Ready when all of one side was written to the other, which was told of its end.
+/// Ready when all of one side was written to the other, which was told of its end, or takes no more.
 fn poll_move(
     from: &mut Side<'_>,
     to: &mut Side<'_>,
     local: &Local,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
-    loop {
-        ready!(to.outbox.poll_flush(to.stream, cx))?;
+) -> Poll<()> {
+    while to.error.is_none() {
+        if let Err(error) = ready!(to.outbox.poll_flush(to.stream, cx)) {
+            to.takes_no_more(error);
+            break;
+        }
         if from.has_ended {
             if !to.is_told {
                 to.is_told = true;
-                to.stream.end_writing()?;
+                if let Err(error) = to.stream.end_writing() {
+                    to.takes_no_more(error);
+                }
             }
-            return Poll::Ready(Ok(()));
+            break;
         }
         let bypass = &mut from.bypass;
         if let Some(moved) = bypass.poll_move(&local.pipes, from.stream, to.stream, u64::MAX, cx) {
@@ -147,16 +183,30 @@ fn poll_move(
                 Ok(Moved::In(bytes)) => from.read += bytes as u64,
                 Ok(Moved::Out(bytes)) => to.outbox.went_past(bytes),
                 Ok(Moved::End) => from.has_ended = true,
-                Err(Failed::From(error) | Failed::To(error)) => return Poll::Ready(Err(error)),
+                Err(Failed::From(error)) => from.failed(error),
+                Err(Failed::To(error)) => to.takes_no_more(error),
             }
             continue;
         }
-        let filled = ready!(local.hot.poll_fill(from.stream, cx))?;
+        let filled = match ready!(local.poll_fill(from.stream, cx)) {
+            Ok(filled) => filled,
+            Err(error) => {
+                from.failed(error);
+                continue;
+            }
+        };
         from.read += filled.len() as u64;
         from.has_ended = filled.is_empty();
-        local.hot.with(filled, |bytes| to.outbox.send(to.stream, cx, bytes, b""))?;
+        if to.outbox.capacity() == 0 {
+            *to.outbox.bytes() = local.buffer();
+        }
+        let sent = local.hot.with(filled, |bytes| to.outbox.send(to.stream, cx, bytes, b""));
+        if let Err(error) = sent {
+            to.takes_no_more(error);
+        }
         if MUCH <= filled.len() && !local.is_full() {
             from.bypass.open(&local.pipes);
         }
     }
+    Poll::Ready(())
 }

@@ -26,6 +26,8 @@ pub struct Upload {
     most: Option<u64>,
     /// Bytes of it that have come.
     pub received: u64,
+    /// The client has asked to be told to go on with it, and was not told yet.
+    pub expects_continue: bool,
     /// When its end came.
     completed: Option<Instant>,
 }
@@ -59,12 +61,18 @@ impl Upload {
             limit,
             most,
             received: 0,
+            expects_continue: request.expects_continue,
         })
     }
 
-    /// Whether the body can be sent from its beginning again.
+    /// Whether the body can be sent from its beginning, again or for the first time.
     pub fn is_replayable(&self) -> bool {
-        self.is_kept
+        self.is_kept || self.received == 0
+    }
+
+    /// Whether the client waits for a word of the backend before it sends any of it.
+    pub fn waits_for_backend(&self) -> bool {
+        self.expects_continue && self.received == 0 && self.completed.is_none()
     }
 
     /// When its end came, if it did.

@@ -185,7 +185,7 @@ enum Excess {
 /// Counts a connection for as long as it is open.
 struct Open {
     local: Rc<Local>,
-    _of_listener: Option<Counted>,
+    _of_listener: Counted,
 }
 
 impl Open {
@@ -193,14 +193,12 @@ impl Open {
     fn new(local: &Rc<Local>, listener: &Listener, peer: SocketAddr) -> (Self, Option<Excess>) {
         local.metrics().connections_accepted.increment();
         let before = local.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let counted = listener.presence.admit(&listener.spec, peer.ip().to_canonical());
-        let (of_listener, excess) = match counted {
-            Ok(counted) => (Some(counted), None),
-            Err(too_many) => (None, Some(Excess::Of(too_many))),
-        };
+        let (spec, ip) = (&listener.spec, peer.ip().to_canonical());
+        let (of_listener, too_many) =
+            listener.presence.count(spec.max_connections, spec.max_connections_per_client, ip);
         let excess = match local.shared.bounds.connections <= before {
             true => Some(Excess::All),
-            false => excess,
+            false => too_many.map(Excess::Of),
         };
         (Self { local: Rc::clone(local), _of_listener: of_listener }, excess)
     }
@@ -259,12 +257,15 @@ mod tests {
     use crate::{
         local::{Bounds, Shared},
         net::files,
+        table::Presence,
     };
 
     /// A connection of which nobody knows but this worker.
     fn place(local: &Rc<Local>) -> Place {
         local.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let open = Open { local: Rc::clone(local), _of_listener: None };
+        let presence = Arc::new(Presence::new(ListenerName::new("web").expect("a name"), 0));
+        let (of_listener, _) = presence.count(None, None, Ipv4Addr::LOCALHOST.into());
+        let open = Open { local: Rc::clone(local), _of_listener: of_listener };
         let id = local.connections.open(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
         Place { local: Rc::clone(local), open, id }
     }

@@ -44,7 +44,6 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
                 Next::KeepAlive if down.ended.is_none() || !down.input.is_empty() => {}
                 Next::KeepAlive | Next::Close => return,
                 Next::Linger => return Box::pin(linger(&cx.local, down)).await,
-                Next::Reset => return down.stream.reset_when_closed(),
             }
         }
     }
@@ -219,7 +218,7 @@ impl Reading {
             }
             if down.input.is_empty() {
                 // As a rule a head comes in one piece, and is read where it is.
-                let filled = match ready!(local.hot.poll_fill(&mut down.stream, cx)) {
+                let filled = match ready!(local.poll_fill(&mut down.stream, cx)) {
                     Ok(filled) if !filled.is_empty() => filled,
                     Ok(_) | Err(_) => return Poll::Ready(Read::End),
                 };

@@ -26,7 +26,7 @@ pub async fn linger(local: &Local, mut down: Downstream) {
     let end = clock::now() + MOST;
     let mut silent: Option<Instant> = None;
     poll_fn(|cx| {
-        while let Poll::Ready(filled) = local.hot.poll_fill(&mut down.stream, cx) {
+        while let Poll::Ready(filled) = local.poll_fill(&mut down.stream, cx) {
             match filled {
                 Ok(filled) if !filled.is_empty() => silent = None,
                 Ok(_) | Err(_) => return Poll::Ready(()),

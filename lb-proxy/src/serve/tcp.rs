@@ -10,6 +10,7 @@ use lb_routing::{
     outlier::Failure,
 };
 
+use super::linger::linger;
 use crate::{
     downstream::Downstream,
     local::Local,
@@ -52,6 +53,9 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
             End::Broken(error) => {
                 tracing::debug!(peer = %down.client.peer, %error, "connection ended");
                 record.ended(Some("connection_terminated"));
+                drop(record);
+                drop(backend);
+                Box::pin(linger(local, down)).await;
             }
             End::Idle => {
                 local.metrics().limits.idle_timeout.increment();
@@ -102,9 +106,7 @@ async fn open(
                 return Some((stream, pick, in_flight));
             }
             Err(error) => {
-                if matches!(error, ConnectError::Local(_)) {
-                    local.make_room();
-                } else {
+                if !matches!(error, ConnectError::Local(_)) {
                     local.record_failure(&pick, Failure::Connect);
                 }
                 record.failed(AttemptError::from(error).kind());

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -65,32 +66,27 @@ impl Presence {
         Self { name, slot, connections, by_client }
     }
 
-    /// Counts a connection of this client, if there is room for it.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn admit(
+    /// Counts a connection of this client, and says if it is one too many. It may be let in all the
+    /// same, if another one makes room.
+    pub fn count(
         self: &Arc<Self>,
-        spec: &spec::Listener,
+        most: Option<NonZeroU32>,
+        most_of_client: Option<NonZeroU32>,
         peer: IpAddr,
-    ) -> Result<Counted, TooMany> {
-        let presence = Arc::clone(self);
+    ) -> (Counted, Option<TooMany>) {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Counted from here on: whoever is refused takes it back by dropping this.
-        let mut counted = Counted { presence, client: None };
-        if spec.max_connections.is_some_and(|most| most.get() <= before) {
-            return Err(TooMany::OfListener);
-        }
-        if let Some(most) = spec.max_connections_per_client {
+        let is_full = most.is_some_and(|most| most.get() <= before);
+        let mut too_many = is_full.then_some(TooMany::OfListener);
+        let client = most_of_client.map(|most| {
             let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
             let of_client = clients.entry(peer).or_default();
             if most.get() <= *of_client {
-                return Err(TooMany::OfClient);
+                too_many = too_many.or(Some(TooMany::OfClient));
             }
             *of_client += 1;
-            counted.client = Some(peer);
-        }
-        Ok(counted)
+            peer
+        });
+        (Counted { presence: Arc::clone(self), client }, too_many)
     }
 }
 

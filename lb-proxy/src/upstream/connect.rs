@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::shortage::is_shortage;
 use rustix::io::Errno;
 
 use crate::{
@@ -44,9 +45,13 @@ pub async fn connect(
     if !local.make_room_within(local.shared.bounds.room.for_backends) {
         return Err(ConnectError::Local(Errno::MFILE.into()));
     }
-    let counted = local.shared.streams.one();
     let until = deadline.min(now + timeout);
-    let mut stream = Stream::connecting(address, counted)?;
+    let connecting = Stream::connecting(address, local.shared.streams.one());
+    let mut stream = connecting.map_err(ConnectError::from).inspect_err(|error| {
+        if matches!(error, ConnectError::Local(_)) {
+            local.make_room();
+        }
+    })?;
     let connected = poll_fn(|cx| match stream.poll_connected(cx) {
         Poll::Ready(result) => Poll::Ready(result.map_err(ConnectError::from)),
         Poll::Pending => timer
@@ -61,23 +66,10 @@ impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            _ if is_local(&error) => Self::Local(error),
+            _ if is_shortage(&error) => Self::Local(error),
             _ => Self::Failed(error),
         }
     }
-}
-
-/// Whether it says that this process or its host is short of descriptors, ports or memory.
-pub fn is_local(error: &io::Error) -> bool {
-    let local = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::ADDRNOTAVAIL,
-        Errno::NOMEM,
-        Errno::AGAIN,
-    ];
-    error.raw_os_error().is_some_and(|code| local.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 #[cfg(test)]
@@ -86,14 +78,9 @@ mod tests {
 
     #[test]
     fn what_this_host_lacks_is_no_fault_of_a_backend() {
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::NOMEM]
-        {
-            let error = io::Error::from_raw_os_error(errno.raw_os_error());
-            assert!(matches!(ConnectError::from(error), ConnectError::Local(_)), "{errno}");
-        }
-        for errno in [Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::TIMEDOUT, Errno::CONNRESET] {
-            let error = io::Error::from_raw_os_error(errno.raw_os_error());
-            assert!(matches!(ConnectError::from(error), ConnectError::Failed(_)), "{errno}");
-        }
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error()).into();
+        assert!(matches!(error(Errno::ADDRNOTAVAIL), ConnectError::Local(_)));
+        assert!(matches!(error(Errno::HOSTUNREACH), ConnectError::Failed(_)));
+        assert!(matches!(error(Errno::CONNREFUSED), ConnectError::Refused));
     }
 }

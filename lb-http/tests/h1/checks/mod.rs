@@ -80,7 +80,7 @@ fn trailers(head: &Fields, body: &Body) -> Pairs {
     let Some(trailers) = body.decoder.trailers() else { return Vec::new() };
     let bytes = |span| trailers.bytes(span).to_vec();
     let goes_on = trailers.iter().filter(|field| {
-        hop::trailer_goes_on(field.known) && !head.nominates(trailers.bytes(field.name))
+        hop::trailer_goes_on(field.known) && !head.nominated().has(trailers.bytes(field.name))
     });
     goes_on.map(|field| (bytes(field.name), bytes(field.value))).collect()
 }
