@@ -9,7 +9,10 @@
 //! nanosecond, and not an atomic addition, which costs several.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,9 +24,9 @@ use lb_proto::{
 
 pub mod page;
 
-/// One `T` a worker, each on cache lines of its own.
+/// One `T` a worker, each on cache lines of its own. Clones are the same.
 #[derive(Debug)]
-pub struct Sharded<T>(Box<[Padded<T>]>);
+pub struct Sharded<T>(Arc<[Padded<T>]>);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -57,7 +60,7 @@ pub struct RouteMetrics {
     pub sent_bytes: Counter,
     /// From the request's head to the response's head.
     pub duration: Histogram,
-    /// Clients went before the response's head.
+    /// Cut off: by their clients, before the answer or within it, or at the end of a drain.
     pub aborted: Counter,
     pub retries: Counter,
     pub budget_exhausted: Counter,
@@ -173,6 +176,11 @@ impl<T: Default> Sharded<T> {
         &self.0[worker].0
     }
 
+    /// Whether there is another clone.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
         self.0.iter().map(|shard| counter(&shard.0).get()).sum()
     }
@@ -180,7 +188,7 @@ impl<T: Default> Sharded<T> {
     /// By bucket.
     pub fn latencies(&self, latencies: impl Fn(&T) -> &Latencies) -> [u64; BUCKETS] {
         let mut counts = [0; BUCKETS];
-        for shard in &self.0 {
+        for shard in &*self.0 {
             for (count, counter) in counts.iter_mut().zip(&latencies(&shard.0).0) {
                 *count += counter.get();
             }
@@ -192,6 +200,12 @@ impl<T: Default> Sharded<T> {
     pub fn histogram(&self, histogram: impl Fn(&T) -> &Histogram) -> ([u64; BUCKETS], Duration) {
         let micros = self.sum(|shard| &histogram(shard).sum_micros);
         (self.latencies(|shard| &histogram(shard).buckets), Duration::from_micros(micros))
+    }
+}
+
+impl<T> Clone for Sharded<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 

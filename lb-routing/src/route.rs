@@ -43,10 +43,12 @@ struct Candidates<R>(Vec<Candidate<R>>);
 
 #[derive(Debug)]
 struct Candidate<R> {
+    /// It asks for more than a host and a path.
+    asks_for_more: bool,
+    found: R,
     spec: Arc<spec::Route>,
     /// That of the spec, as subjects' paths are written, if that differs.
-    normal_path: Option<PathMatch>,
-    found: R,
+    normal_path: Option<Box<PathMatch>>,
 }
 
 /// What of a request is matched.
@@ -92,7 +94,10 @@ impl<R> Routes<R> {
                 PathNormalization::Off => None,
                 PathNormalization::Match | PathNormalization::Forward => normal(&spec.matches.path),
             };
-            let candidate = Candidate { spec, normal_path, found };
+            let RouteMatch { method, headers, .. } = &spec.matches;
+            let asks_for_more = method.is_some() || !headers.is_empty();
+            let normal_path = normal_path.map(Box::new);
+            let candidate = Candidate { asks_for_more, found, spec, normal_path };
             let from_end = |host: &str| host.bytes().rev().collect();
             let paths = match &candidate.spec.matches.host {
                 HostMatch::Exact(host) => &mut hosts.entry(from_end(host)).or_default().exact,
@@ -142,14 +147,17 @@ impl<R> Candidates<R> {
     }
 
     fn find(&self, subject: &Subject<'_>) -> Option<&R> {
-        let found = self.0.iter().find(|candidate| takes(&candidate.spec.matches, subject));
+        let takes = |candidate: &&Candidate<R>| {
+            !candidate.asks_for_more || takes(&candidate.spec.matches, subject)
+        };
+        let found = self.0.iter().find(takes);
         found.map(|candidate| &candidate.found)
     }
 }
 
 impl<R> Candidate<R> {
     fn path(&self) -> &PathMatch {
-        self.normal_path.as_ref().unwrap_or(&self.spec.matches.path)
+        self.normal_path.as_deref().unwrap_or(&self.spec.matches.path)
     }
 
     /// Orders routes, the preferred ones first.

@@ -6,8 +6,6 @@
 //!
 //! Counts never go down while the proxy lives, whatever happens to the routes they were made on.
 
-use std::sync::Arc;
-
 use lb_proto::v1;
 use lb_routing::{millis::Millis, outlier::Ejection};
 
@@ -22,20 +20,20 @@ pub struct Past {
     /// Of routes that are gone, and that nobody follows any more.
     ended: v1::Totals,
     /// Of routes that are gone, and that requests may still follow.
-    ending: Vec<Arc<Sharded<RouteMetrics>>>,
+    ending: Vec<Sharded<RouteMetrics>>,
 }
 
 impl Past {
     /// Takes over what is counted on routes that `next` does not have.
     pub fn replace(&mut self, former: &RoutingTable, next: &RoutingTable) {
         let gone = former.routes.iter().filter(|(name, _)| !next.routes.contains_key(*name));
-        self.ending.extend(gone.map(|(_, route)| Arc::clone(&route.metrics)));
+        self.ending.extend(gone.map(|(_, route)| route.metrics.clone()));
     }
 
     fn totals(&mut self) -> v1::Totals {
         let Self { ended, ending } = self;
         ending.retain(|metrics| {
-            let is_held = Arc::strong_count(metrics) > 1;
+            let is_held = metrics.is_shared();
             if !is_held {
                 add(ended, &metrics.totals());
             }
@@ -127,7 +125,7 @@ fn to_wire(ejection: Ejection) -> v1::Ejection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use http::StatusCode;
     use lb_common::snapshot::{UnhealthyBackends, Version};

@@ -8,7 +8,10 @@
 
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
-use lb_common::{clock, spec::PathNormalization};
+use lb_common::{
+    clock,
+    spec::{self, PathNormalization},
+};
 use lb_http::message::Request;
 use lb_routing::{balance::hash, hash_key::hash_of, path::normalize, refusal::Refusal};
 
@@ -54,8 +57,8 @@ impl Forward<'_> {
         record: &mut Record<'_>,
     ) -> Result<Next, ProxyError> {
         let (local, route) = (self.local, self.route);
-        let spec = &route.spec;
-        let policy = &spec.retry;
+        let terms = &route.terms;
+        let policy = &terms.retry;
         let mut now = record.started;
         let set = view.set(slot).ok_or(Refusal::NoRoute)?;
         record.forwarded(&set.spec.name);
@@ -65,18 +68,18 @@ impl Forward<'_> {
         });
         let name = set.spec.name.clone();
         let mut upload =
-            Upload::new(record.request, policy.max_body_bytes, spec.max_request_bytes, now)?;
+            Upload::new(record.request, policy.max_body_bytes, terms.max_request_bytes, now)?;
         let deadlines = Deadlines {
-            response: spec.timeout,
+            response: terms.timeout,
             per_try: policy.per_try_timeout,
             body: self.listener.spec.body_timeout,
-            stream_idle: spec.stream_idle_timeout,
+            stream_idle: terms.stream_idle_timeout,
             write: self.listener.spec.write_timeout,
             half_closed: HALF_CLOSED,
             started: now,
         };
         let target = self.target(record.request);
-        let asks_for_upgrade = may_upgrade(record.request, &spec.upgrade);
+        let asks_for_upgrade = may_upgrade(record.request, &route.spec);
         route.budget.deposit(local.millis(now));
         let metrics = route.metrics.of(local.index);
 
@@ -88,7 +91,7 @@ impl Forward<'_> {
                 .ok_or_else(|| Refusal::NoBackend(name.clone()))?;
             record.attempt(&pick, now);
             let target = target.as_deref();
-            let attempt = Attempt { pick: &pick, target, via: spec.via, asks_for_upgrade, now };
+            let attempt = Attempt { pick: &pick, target, via: terms.via, asks_for_upgrade, now };
             let (upload, interims) = (&mut upload, &mut interims);
             let mut sides = Sides { local, down, upload, deadlines: &deadlines, interims };
             let result = attempt.run(&mut sides, record).await;
@@ -115,7 +118,7 @@ impl Forward<'_> {
                     let wait = local.with_rng(|rng| retry::wait_before(policy, n, rng, elsewhere));
                     let completed = sides.upload.completed();
                     let is_late =
-                        completed.is_some_and(|completed| completed + spec.timeout <= now + wait);
+                        completed.is_some_and(|completed| completed + terms.timeout <= now + wait);
                     let is_paid = || !paid || route.budget.try_withdraw();
                     match is_late {
                         true => None,
@@ -179,10 +182,10 @@ async fn rest(wait: Duration, sides: &mut Sides<'_>) -> Result<(), ClientError> 
 
 /// Whether a request's wish to switch protocols is passed on: its route allows it, and there is no
 /// body that would have to come first.
-fn may_upgrade(request: &Request, allowed: &[String]) -> bool {
+fn may_upgrade(request: &Request, route: &spec::Route) -> bool {
     request.upgrade().is_some_and(|wanted| {
         let is_allowed =
-            allowed.iter().any(|protocol| wanted.eq_ignore_ascii_case(protocol.as_bytes()));
+            route.upgrade.iter().any(|protocol| wanted.eq_ignore_ascii_case(protocol.as_bytes()));
         is_allowed && !request.has_body()
     })
 }

@@ -189,7 +189,7 @@ async fn follow(
             return forward.run(Rc::clone(view), set, down, record).await;
         }
         Target::Redirect(to) => reply::redirect(to, record.request)?,
-        Target::Answer { answer, body } => reply::answer(answer, body),
+        Target::Answer(answer) => reply::answer(&answer.spec, &answer.body),
     };
     let metrics = Some(route.metrics.of(local.index));
     let own = Own { local, listener, metrics, keeps_alive };

@@ -1,6 +1,6 @@
 //! A backend set, compiled: its backends, how one of them is picked, and what is counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lb_common::{
     id::BackendName,
@@ -21,9 +21,11 @@ pub struct BackendSet {
     /// In the order of the spec.
     pub backends: Vec<Arc<Backend>>,
     /// Of each backend.
-    metrics: Vec<Arc<Sharded<BackendMetrics>>>,
+    metrics: Vec<Sharded<BackendMetrics>>,
     /// Of all that it ever had.
-    set_metrics: Arc<Sharded<SetMetrics>>,
+    set_metrics: Sharded<SetMetrics>,
+    /// What all lines of the access log about a backend have in common, once there is one.
+    log_parts: Vec<OnceLock<Box<[u8]>>>,
     picker: Box<dyn Picker>,
     pub ejector: Option<Ejector>,
 }
@@ -49,9 +51,9 @@ impl BackendSet {
             .map(|backend| {
                 let (live, metrics) = match same(backend) {
                     Some((former, i)) => {
-                        (Arc::clone(&former.backends[i].live), Arc::clone(&former.metrics[i]))
+                        (Arc::clone(&former.backends[i].live), former.metrics[i].clone())
                     }
-                    None => (Arc::new(Live::new()), Arc::new(Sharded::new(workers))),
+                    None => (Arc::new(Live::new()), Sharded::new(workers)),
                 };
                 (Arc::new(Backend::new(backend, is_healthy(&backend.name), live)), metrics)
             })
@@ -59,12 +61,13 @@ impl BackendSet {
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
         let ejector = Ejector::of(spec, former_ejector);
         let set_metrics = match former {
-            Some(former) => Arc::clone(&former.set_metrics),
-            None => Arc::new(Sharded::new(workers)),
+            Some(former) => former.set_metrics.clone(),
+            None => Sharded::new(workers),
         };
         let former_picker = former.map(|former| &*former.picker);
         let picker = balance::build(&spec.balance, &backends, former_picker, rng);
-        Self { spec: Arc::clone(spec), backends, metrics, set_metrics, picker, ejector }
+        let (spec, log_parts) = (Arc::clone(spec), vec![OnceLock::new(); backends.len()]);
+        Self { spec, backends, metrics, set_metrics, log_parts, picker, ejector }
     }
 
     pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
@@ -84,7 +87,11 @@ impl BackendSet {
         }
     }
 
-    pub fn metrics_of(&self, backend: usize) -> &Arc<Sharded<BackendMetrics>> {
+    pub fn log_part_of(&self, backend: usize) -> &OnceLock<Box<[u8]>> {
+        &self.log_parts[backend]
+    }
+
+    pub fn metrics_of(&self, backend: usize) -> &Sharded<BackendMetrics> {
         &self.metrics[backend]
     }
 
@@ -94,6 +101,6 @@ impl BackendSet {
 
     /// Each backend with what was counted of it.
     pub fn counted(&self) -> impl Iterator<Item = (&Backend, &Sharded<BackendMetrics>)> {
-        self.backends.iter().zip(&self.metrics).map(|(backend, metrics)| (&**backend, &**metrics))
+        self.backends.iter().zip(&self.metrics).map(|(backend, metrics)| (&**backend, metrics))
     }
 }

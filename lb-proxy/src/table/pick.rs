@@ -35,13 +35,18 @@ impl Pick {
         self.set
     }
 
-    pub fn all_metrics(&self) -> &Arc<Sharded<BackendMetrics>> {
+    pub fn all_metrics(&self) -> &Sharded<BackendMetrics> {
         self.set().metrics_of(self.index)
     }
 
     /// The shard that only this worker writes.
     pub fn metrics(&self, worker: usize) -> &BackendMetrics {
         self.all_metrics().of(worker)
+    }
+
+    /// What all lines of the access log about this backend have in common; made by `make` once.
+    pub fn log_part(&self, make: impl FnOnce() -> Box<[u8]>) -> &[u8] {
+        self.set().log_part_of(self.index).get_or_init(make)
     }
 
     /// Counts how long an attempt took to the response's head, or to its time-out.

@@ -1,6 +1,6 @@
 //! A route, and what it needs while a request follows it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use lb_common::{
@@ -15,24 +15,43 @@ use crate::{
 
 #[derive(Debug)]
 pub struct Route {
-    pub spec: Arc<spec::Route>,
     pub target: Target,
+    pub metrics: Sharded<RouteMetrics>,
     pub budget: Arc<RetryBudget>,
-    pub metrics: Arc<Sharded<RouteMetrics>>,
+    pub terms: Terms,
+    pub spec: Arc<spec::Route>,
+}
+
+/// What of its spec each request goes by. It is here, and not only there, because of many routes none is
+/// in the core's cache, and each look elsewhere takes time.
+#[derive(Debug)]
+pub struct Terms {
+    pub timeout: Duration,
+    pub stream_idle_timeout: Option<Duration>,
+    pub max_request_bytes: Option<u64>,
+    pub via: bool,
+    pub retry: spec::RetryPolicy,
 }
 
 #[derive(Debug)]
 pub enum Target {
     Forward(Split),
-    Redirect(spec::Redirect),
-    Answer { answer: spec::Answer, body: Bytes },
+    Redirect(Box<spec::Redirect>),
+    Answer(Box<Answer>),
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub spec: spec::Answer,
+    pub body: Bytes,
 }
 
 /// Backend sets by weight, each by its slot in the table.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Split {
+pub enum Split {
+    Only(u32),
     /// Each with the sum of the weights up to and including its own; those of weight 0 are absent.
-    sets: Vec<(u64, u32)>,
+    Some(Vec<(u64, u32)>),
 }
 
 impl Route {
@@ -45,11 +64,11 @@ impl Route {
     ) -> Arc<Self> {
         let target = match &spec.action {
             Action::Forward(sets) => Target::Forward(Split::new(sets, slot_of)),
-            Action::Redirect(redirect) => Target::Redirect(redirect.clone()),
-            Action::Answer(answer) => Target::Answer {
+            Action::Redirect(redirect) => Target::Redirect(Box::new(redirect.clone())),
+            Action::Answer(answer) => Target::Answer(Box::new(Answer {
                 body: Bytes::copy_from_slice(answer.body.as_bytes()),
-                answer: answer.clone(),
-            },
+                spec: answer.clone(),
+            })),
         };
         if let Some(former) = former
             && Arc::ptr_eq(&former.spec, spec)
@@ -60,16 +79,23 @@ impl Route {
         let percent = spec.retry.budget_percent;
         let same_budget = former.filter(|old| old.spec.retry.budget_percent == percent);
         Arc::new(Self {
-            spec: Arc::clone(spec),
             target,
+            metrics: match former {
+                Some(old) => old.metrics.clone(),
+                None => Sharded::new(workers),
+            },
             budget: match same_budget {
                 Some(old) => Arc::clone(&old.budget),
                 None => Arc::new(RetryBudget::new(percent)),
             },
-            metrics: match former {
-                Some(old) => Arc::clone(&old.metrics),
-                None => Arc::new(Sharded::new(workers)),
+            terms: Terms {
+                timeout: spec.timeout,
+                stream_idle_timeout: spec.stream_idle_timeout,
+                max_request_bytes: spec.max_request_bytes,
+                via: spec.via,
+                retry: spec.retry.clone(),
             },
+            spec: Arc::clone(spec),
         })
     }
 }
@@ -90,7 +116,7 @@ impl Split {
         slot_of: impl Fn(&BackendSetName) -> Option<u32>,
     ) -> Self {
         let mut sum = 0;
-        let sets = sets
+        let sets: Vec<_> = sets
             .iter()
             .filter(|set| set.weight > 0)
             .filter_map(|set| {
@@ -98,15 +124,18 @@ impl Split {
                 Some((sum, slot_of(&set.backend_set)?))
             })
             .collect();
-        Self { sets }
+        match sets[..] {
+            [(_, only)] => Self::Only(only),
+            _ => Self::Some(sets),
+        }
     }
 
     /// Draws one of the sets.
     pub fn choose(&self, rng: &mut fastrand::Rng) -> u32 {
-        let sets = &self.sets[..];
-        if let [(_, only)] = sets {
-            return *only;
-        }
+        let sets = match self {
+            Self::Only(only) => return *only,
+            Self::Some(sets) => sets,
+        };
         let total = sets.last().map_or(1, |(sum, _)| *sum);
         let ticket = rng.u64(..total);
         sets[sets.partition_point(|(sum, _)| *sum <= ticket)].1

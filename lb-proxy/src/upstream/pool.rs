@@ -27,7 +27,7 @@ pub struct Pool {
 struct Backend {
     /// Gone when the backend is.
     live: Weak<Live>,
-    metrics: Arc<Sharded<BackendMetrics>>,
+    metrics: Sharded<BackendMetrics>,
     idle: Vec<Idle>,
 }
 
@@ -87,7 +87,7 @@ impl Pool {
         let mut backends = self.backends.borrow_mut();
         let backend = backends.entry(live.id).or_insert_with(|| Backend {
             live: Arc::downgrade(live),
-            metrics: Arc::clone(pick.all_metrics()),
+            metrics: pick.all_metrics().clone(),
             idle: Vec::new(),
         });
         let has_room = backend.idle.len() < limits.max_idle;

@@ -119,19 +119,23 @@ fn client(line: &mut Object<'_>, proxy: &ProxyId, client: &Client, protocol: &'s
 }
 
 fn attempts(line: &mut Object<'_>, attempts: &Attempts) {
-    if let Some(set) = &attempts.set {
-        line.name(key!("backend_set"), set.as_str());
+    match (&attempts.pick, &attempts.set) {
+        (Some(pick), _) => line.written(pick.log_part(|| {
+            json::fields(|part| {
+                part.name(key!("backend_set"), pick.set().spec.name.as_str());
+                backend(part, pick);
+            })
+        })),
+        (None, Some(set)) => line.name(key!("backend_set"), set.as_str()),
+        (None, None) => {}
     }
-    backend(line, attempts.pick.as_ref());
     line.number(key!("attempts"), attempts.count);
     tried(line, &attempts.tried);
 }
 
-fn backend(line: &mut Object<'_>, pick: Option<&Pick>) {
-    if let Some(pick) = pick {
-        line.name(key!("backend"), pick.backend().name.as_str());
-        line.address(key!("backend_address"), pick.backend().address);
-    }
+fn backend(line: &mut Object<'_>, pick: &Pick) {
+    line.name(key!("backend"), pick.backend().name.as_str());
+    line.address(key!("backend_address"), pick.backend().address);
 }
 
 fn tried(line: &mut Object<'_>, tried: &[Tried]) {
@@ -139,7 +143,7 @@ fn tried(line: &mut Object<'_>, tried: &[Tried]) {
         return;
     }
     line.array(key!("tried"), tried, |entry, Tried { pick, why }| {
-        backend(entry, Some(pick));
+        backend(entry, pick);
         match why {
             Why::Status(status) => entry.number(key!("status"), status.as_u16().into()),
             Why::Error(kind) => entry.name(key!("reason"), kind),
