@@ -1,6 +1,6 @@
 //! A process that has no descriptors left says so, and blames nobody else for it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use integration_tests::{
     backend::{Backend, Gate, Reply},
@@ -8,8 +8,10 @@ use integration_tests::{
     eventually::{PATIENCE, eventually, holds, within},
     fleet::{Fleet, app},
     raise_descriptor_limit,
+    tools::tool,
 };
 use lb_proto::v1::Health;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const DESCRIPTORS: u64 = 256;
 /// More than there are descriptors.
@@ -115,6 +117,114 @@ async fn a_request_for_which_no_descriptor_is_left_is_503_and_no_backend_is_blam
     }
     println!("{} were served, {} refused", counts[0], counts[1]);
     assert!(counts[0] >= DESCRIPTORS as usize / 4, "{counts:?}");
+    nobody_is_blamed(&fleet, &backend).await;
+    fleet.idle().await;
+    assert_eq!(client::get(web, "/").await.text(), "here");
+}
+
+/// Somebody lowers the limit of a proxy that runs, so that what it keeps in reserve is not there.
+#[tokio::test]
+async fn accepting_goes_on_when_there_are_descriptors_again() {
+    let backend = Backend::named("here").await;
+    let mut fleet = Fleet::empty().await;
+    fleet.add_limited_proxy("p1", 1_024, 1_024, &["--workers=1".into()]);
+    fleet.apply(&app("", "", &[backend.address()])).await;
+    let proxy = &fleet.proxies[0];
+    let mut kept = Client::connect(proxy.web()).await;
+    assert_eq!(kept.get("/").await.text(), "here");
+    let mut scrape = Client::connect(proxy.admin()).await;
+    let errors = async |client: &mut Client| {
+        let page = client.get("/metrics").await.text();
+        let line = page.lines().find_map(|line| line.strip_prefix("lb_proxy_accept_errors_total "));
+        line.and_then(|count| count.parse::<f64>().ok()).expect("it is counted")
+    };
+    assert_eq!(errors(&mut scrape).await, 0.0);
+    let process =
+        Pid::from_raw(proxy.process.id().try_into().expect("a process")).expect("a process");
+    let limit = |descriptors| {
+        let new = Rlimit { current: Some(descriptors), maximum: Some(1_024) };
+        prlimit(Some(process), Resource::Nofile, new).expect("it is ours");
+    };
+    // Fewer than it has already.
+    limit(8);
+    let mut waiting = Client::connect(proxy.web()).await;
+    waiting.send(&Request::get("/")).await;
+    eventually("accepting fails", async || {
+        let count = errors(&mut scrape).await;
+        holds(count >= 2.0, || format!("{count} errors"))
+    })
+    .await;
+    limit(1_024);
+    assert_eq!(waiting.response().await.text(), "here");
+    assert_eq!(client::get(proxy.web(), "/").await.text(), "here");
+    nobody_is_blamed(&fleet, &backend).await;
+}
+
+const NETWORK: &str = "LB_TEST_IN_A_NETWORK_OF_ITS_OWN";
+/// As few as tests need for themselves, and more than there are requests from one address.
+const PORTS: &str = "32768 32967";
+
+/// In a network of its own, where there are few ports; `unshare` and `ip` make it.
+#[tokio::test]
+async fn a_request_for_which_no_port_is_left_is_503_and_no_backend_is_blamed() {
+    let name = "a_request_for_which_no_port_is_left_is_503_and_no_backend_is_blamed";
+    if std::env::var_os(NETWORK).is_none() {
+        let script = format!(
+            "ip link set lo up && echo {PORTS} > /proc/sys/net/ipv4/ip_local_port_range && exec \"$@\""
+        );
+        let program = std::env::current_exe().expect("it runs");
+        let mut unshare = tokio::process::Command::new(tool("unshare"));
+        unshare.args(["--net", "--map-root-user", "--", "sh", "-c", &script, "sh"]);
+        unshare.arg(program).args(["--exact", name, "--nocapture"]).env(NETWORK, "1");
+        let output = unshare.output().await.expect("it can be run");
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("1 passed"), "{:?}", output.status);
+        return;
+    }
+    raise_descriptor_limit();
+    let gate = Gate::closed();
+    let hold = gate.clone();
+    let backend = Backend::start(move |seen| match seen.head.target() {
+        "/held" => Reply::ok("held").behind(&hold),
+        _ => Reply::ok("here"),
+    })
+    .await;
+    let check = "health_check = { interval = '50ms', unhealthy_after = 1 }";
+    let fleet = Fleet::start(1, &app("timeout = '10m'", check, &[backend.address()])).await;
+    let web = fleet.proxies[0].web();
+    let mut busy = Vec::new();
+    // Each address has the ports to itself: clients have enough, the proxy has not.
+    for address in 2..=5 {
+        for _ in 0..100 {
+            let mut client = Client::connect_from(Ipv4Addr::new(127, 0, 0, address), web).await;
+            client.send(&Request::get("/held")).await;
+            busy.push(client);
+        }
+    }
+    eventually("no more go through", async || {
+        let metrics = fleet.proxies[0].metrics().await;
+        let refused =
+            metrics.sum("lb_proxy_request_errors_total", &[("error", "proxy_internal_error")]);
+        let all = refused as usize + backend.waiting();
+        holds(all == busy.len() && refused > 0.0, || format!("{refused}, {}", backend.waiting()))
+    })
+    .await;
+    nobody_is_blamed(&fleet, &backend).await;
+    gate.open();
+    let mut refused = 0;
+    for mut client in busy {
+        let answer = client.response().await;
+        if answer.text() != "held" {
+            assert_eq!(
+                (answer.status(), answer.proxy_error()),
+                (503, Some("proxy_internal_error"))
+            );
+            refused += 1;
+        }
+    }
+    println!("{refused} of 400 refused");
+    assert!(refused > 0);
     nobody_is_blamed(&fleet, &backend).await;
     fleet.idle().await;
     assert_eq!(client::get(web, "/").await.text(), "here");

@@ -1,8 +1,9 @@
 //! `x-lb-explain`: who knows the operator's token is told where a request went, and nobody else is.
 
 use integration_tests::{
-    backend::{Backend, Reply},
-    client::{self, Request},
+    backend::{Backend, Gate, Reply},
+    client::{self, Client, Request},
+    eventually::{eventually, holds},
     fleet::{Fleet, app, app_with},
     ports::Port,
 };
@@ -53,6 +54,39 @@ async fn who_knows_the_token_is_told_where_a_request_went() {
     for request in backend.requests() {
         assert_eq!(request.head.fields.get("x-lb-explain"), None, "the token stays here");
     }
+}
+
+/// The table may change while it waits for its answer.
+#[tokio::test]
+async fn what_is_told_is_the_version_that_decided() {
+    let gate = Gate::closed();
+    let hold = gate.clone();
+    let backend = Backend::start(move |seen| match seen.head.target() {
+        "/held" => Reply::ok("held").behind(&hold),
+        _ => Reply::ok("here"),
+    })
+    .await;
+    let fleet = explained(&app("", "", &[backend.address()])).await;
+    let proxy = &fleet.proxies[0];
+    let mut client = Client::connect(proxy.web()).await;
+    client.send(&asking("/held")).await;
+    eventually("it is under way", async || {
+        holds(backend.waiting() == 1, || format!("{} wait", backend.waiting()))
+    })
+    .await;
+    let version = |table: serde_json::Value| table["running"]["version"].to_string();
+    let decided = version(proxy.table().await);
+    fleet.apply(&app("timeout = '61s'", "", &[backend.address()])).await;
+    let now = version(proxy.table().await);
+    assert_ne!(decided, now);
+    gate.open();
+    let mut told = Vec::new();
+    for answer in [client.response().await, client.request(&asking("/")).await] {
+        let header = answer.header("x-lb-explain").expect("it knows the token").to_owned();
+        let version = header.split("; ").nth(1).and_then(|part| part.rsplit('.').next());
+        told.push(version.expect("a version").to_owned());
+    }
+    assert_eq!(told, [decided, now]);
 }
 
 #[tokio::test]

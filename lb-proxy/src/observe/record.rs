@@ -24,7 +24,7 @@ use crate::{
     connections::End,
     downstream::Client,
     local::Local,
-    table::{Pick, Route},
+    table::{Pick, Route, View},
 };
 
 /// Who a worker's records are for.
@@ -98,17 +98,18 @@ impl Recorder {
 // === impl Record ===
 
 impl<'a> Record<'a> {
-    /// Begins with a request as the client sent it.
+    /// Begins with a request as the client sent it; `view` decides about it.
     pub fn begin(
         recorder: &Rc<Recorder>,
         local: &Rc<Local>,
+        view: &View,
         client: &Rc<Client>,
         request: &'a Request,
         started: Instant,
     ) -> Self {
         let told = match recorder.is_off {
             true => None,
-            false => Told::begin(recorder, local, client, request, started).map(Box::new),
+            false => Told::begin(recorder, local, view, client, request, started).map(Box::new),
         };
         Self { request, started, local: Rc::clone(local), told }
     }
@@ -228,6 +229,7 @@ impl Told {
     fn begin(
         recorder: &Rc<Recorder>,
         local: &Rc<Local>,
+        view: &View,
         client: &Rc<Client>,
         request: &Request,
         started: Instant,
@@ -243,7 +245,7 @@ impl Told {
         if is_silent && matches!(handed, Handed::AsItCame) {
             return None;
         }
-        let version = local.view().snapshot.id.version;
+        let version = view.snapshot.id.version;
         let mut facts = Facts::new(client, started, version);
         facts.trace_id = trace_id;
         let recorder = Rc::clone(recorder);

@@ -45,7 +45,7 @@ pub async fn handle(
 ) -> Next {
     let local = &cx.local;
     let view = local.view();
-    let mut record = Record::begin(&cx.recorder, local, &down.client, request, started);
+    let mut record = Record::begin(&cx.recorder, local, &view, &down.client, request, started);
     let Some((listener, _)) = view.listener_of(&down.client.presence) else {
         return Next::Close;
     };

@@ -198,7 +198,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use lb_common::snapshot::{UnhealthyBackends, Version};
+    use lb_common::{
+        id::BackendName,
+        snapshot::{UnhealthyBackends, Version},
+    };
     use lb_proto::update::seal;
 
     use super::{super::Target, *};
@@ -234,6 +237,38 @@ mod tests {
         assert!(!Arc::ptr_eq(&live(&first, 1), &live(&second, 1)), "an address is another server");
         let budget = |table: &RoutingTable| Arc::clone(&table.routes["r"].budget);
         assert!(Arc::ptr_eq(&budget(&first), &budget(&second)));
+    }
+
+    #[test]
+    fn a_change_of_health_makes_its_own_set_anew_and_nothing_else() {
+        let desired = fixture::desired(&format!(
+            "listeners = [{{ name = 'web', address = '127.0.0.1:1' }}]
+             {TWO}
+             [[backend_sets]]
+             name = 'b'
+             backends = [{{ name = 'one', address = '127.0.0.1:9' }}]"
+        ));
+        let build = |version, unhealthy, former: &RoutingTable| {
+            let version = Version { epoch: 1, version };
+            let sealed = seal(version, 1, desired.clone(), unhealthy);
+            let mut rng = fastrand::Rng::with_seed(1);
+            RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, &mut rng)
+        };
+        let first = build(1, UnhealthyBackends::default(), &RoutingTable::default());
+        let mut unhealthy = UnhealthyBackends::default();
+        unhealthy.insert(name("b"), BackendName::new("one").expect("valid"));
+        let second = build(2, unhealthy, &first);
+        assert!(Arc::ptr_eq(&first.routes["r"], &second.routes["r"]));
+        let listener = |table: &RoutingTable| {
+            let listener = ListenerName::new("web").expect("valid");
+            Arc::clone(table.listener_named(&listener).expect("it is there"))
+        };
+        assert!(Arc::ptr_eq(&listener(&first), &listener(&second)));
+        let set = |table: &RoutingTable, of: &str| {
+            Arc::clone(table.set_named(&name(of)).expect("it is there"))
+        };
+        assert!(Arc::ptr_eq(&set(&first, "a"), &set(&second, "a")));
+        assert!(!Arc::ptr_eq(&set(&first, "b"), &set(&second, "b")));
     }
 
     #[test]
