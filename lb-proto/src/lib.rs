@@ -70,7 +70,7 @@ pub mod defaults {
     pub const EJECT_AFTER: u32 = 5;
     pub const EJECT_INTERVAL: Duration = Duration::from_secs(10);
     pub const EJECT_MIN_REQUESTS: u32 = 20;
-    pub const EJECT_FAILURE_PERCENT: u32 = 50;
+    pub const EJECT_FAILURE_PERCENT: u32 = 5;
     pub const EJECT_BASE_TIME: Duration = Duration::from_secs(10);
     pub const EJECT_MAX_TIME: Duration = Duration::from_secs(300);
     pub const EJECT_MAX_PERCENT: u32 = 50;
