@@ -185,6 +185,8 @@ pub struct BackendSet {
     pub backends: Vec<Backend>,
     pub outlier_ejection: Option<OutlierEjection>,
     pub connect_timeout: Duration,
+    /// How long a backend that others have a lead on takes to get its whole share.
+    pub slow_start: Option<Duration>,
     pub pool: PoolLimits,
 }
 

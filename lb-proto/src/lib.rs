@@ -61,6 +61,7 @@ pub mod defaults {
     pub const RETRY_BUDGET_PERCENT: u32 = 20;
     pub const RETRY_MAX_BODY_BYTES: u64 = 65_536;
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    pub const SLOW_START: Duration = crate::duration::OFF;
     pub const HEALTH_PATH: &str = "/health";
     pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
     pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);

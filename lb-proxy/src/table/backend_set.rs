@@ -8,7 +8,8 @@ use lb_common::{
 };
 use lb_routing::{
     backend::{Backend, Live},
-    balance::{self, PickContext, Picker},
+    balance::{self, PickContext, Picker, slow_start::SlowStart},
+    millis::Millis,
     outlier::Ejector,
 };
 
@@ -25,6 +26,7 @@ pub struct BackendSet {
     /// Of all that it ever had.
     set_metrics: Arc<Sharded<SetMetrics>>,
     picker: Box<dyn Picker>,
+    slow_start: SlowStart,
     pub ejector: Option<Ejector>,
 }
 
@@ -35,6 +37,7 @@ impl BackendSet {
         is_healthy: impl Fn(&BackendName) -> bool,
         former: Option<&Self>,
         workers: usize,
+        now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Self {
         let same = |backend: &spec::Backend| {
@@ -53,7 +56,9 @@ impl BackendSet {
                     }
                     None => (Arc::new(Live::new()), Arc::new(Sharded::new(workers))),
                 };
-                (Arc::new(Backend::new(backend, is_healthy(&backend.name), live)), metrics)
+                let backend = Backend::new(backend, is_healthy(&backend.name), live);
+                backend.note(former.is_none(), now);
+                (Arc::new(backend), metrics)
             })
             .unzip();
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
@@ -64,10 +69,13 @@ impl BackendSet {
         };
         let former_picker = former.map(|former| &*former.picker);
         let picker = balance::build(&spec.balance, &backends, former_picker, rng);
-        Self { spec: Arc::clone(spec), backends, metrics, set_metrics, picker, ejector }
+        let slow_start = SlowStart::new(spec.slow_start, &backends);
+        let spec = Arc::clone(spec);
+        Self { spec, backends, metrics, set_metrics, picker, slow_start, ejector }
     }
 
     pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.slow_start = self.slow_start;
         self.picker.pick(&self.backends, cx)
     }
 

@@ -98,6 +98,11 @@ impl OutlierState {
         now < self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS
     }
 
+    /// When the last ejection ends or has ended; 0 if there was none.
+    pub fn ejected_until(&self) -> Millis {
+        self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS
+    }
+
     /// Why and for how much longer, if it is ejected.
     pub fn ejection(&self, now: Millis) -> Option<Ejection> {
         let ejected = self.ejected.load(Ordering::Relaxed);
@@ -131,8 +136,7 @@ impl OutlierState {
 
     /// Ejections in a row, this one included: each `base` that it stayed in forgives one.
     pub(super) fn count_ejection(&self, base: Millis, now: Millis) -> u32 {
-        let ended = self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS;
-        let forgiven = now.saturating_sub(ended) / base.max(1);
+        let forgiven = now.saturating_sub(self.ejected_until()) / base.max(1);
         let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
         let ejections = self.ejections.load(Ordering::Relaxed).saturating_sub(forgiven);
         self.ejections.store(ejections.saturating_add(1), Ordering::Relaxed);
