@@ -1,12 +1,17 @@
 //! What a proxy holds against a backend, and what it does not.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use integration_tests::{
-    backend::{Backend, Gate, Reply},
+    backend::{Backend, Gate, Reply, Seen},
     client::{self, Client, Request},
     eventually::{eventually, holds},
     fleet::{Fleet, app},
+    ports::Port,
 };
 use lb_common::clock;
 
@@ -113,12 +118,10 @@ async fn an_ejected_backend_comes_back_when_its_time_is_over() {
 
 #[tokio::test]
 async fn at_most_half_of_a_set_is_ejected() {
-    let mut backends = Vec::new();
-    for _ in 0..4 {
-        backends.push(Backend::start(|_| Reply::Close).await);
-    }
+    let nobody = Port::reserve_range(4);
+    let addresses: Vec<_> = nobody.iter().map(Port::address).collect();
     let set = "outlier_ejection = { consecutive_failures = 2, base_time = '60s' }";
-    let fleet = one_proxy(set, &backends.iter().collect::<Vec<_>>()).await;
+    let fleet = Fleet::start(1, &app(ONCE, set, &addresses)).await;
     let statuses = ask(fleet.proxies[0].web(), "/", 100).await;
     assert_eq!(statuses, [502; 100], "there is always one to try");
     let ejected = eventually("the controller knows", async || {
@@ -131,31 +134,84 @@ async fn at_most_half_of_a_set_is_ejected() {
     assert_eq!(ejected, 2);
 }
 
+/// An outage of what is behind all of them, for instance.
+#[tokio::test]
+async fn backends_that_all_give_no_answer_are_all_kept() {
+    let mut backends = Vec::new();
+    for _ in 0..4 {
+        backends.push(Backend::start(|_| Reply::Close).await);
+    }
+    let set = "outlier_ejection = { consecutive_failures = 2 }";
+    let fleet = one_proxy(set, &backends.iter().collect::<Vec<_>>()).await;
+    assert_eq!(ask(fleet.proxies[0].web(), "/", 200).await, [502; 200]);
+    assert_eq!(ejections(&fleet).await, 0);
+    let counts: Vec<_> = backends.iter().map(Backend::count).collect();
+    assert_eq!(counts, [50; 4], "each has its share");
+}
+
 #[tokio::test]
 async fn one_url_that_fails_everywhere_ejects_nobody() {
     const CLIENTS: usize = 4;
-    let mut backends = Vec::new();
-    for _ in 0..4 {
-        backends.push(
-            Backend::start(|seen| match seen.head.target() {
-                "/bad" => Reply::status(500, "no"),
+    let kinds: [(fn() -> Reply, u16); 2] =
+        [(|| Reply::status(500, "no"), 500), (|| Reply::Close, 502)];
+    for (fail, status) in kinds {
+        let mut backends = Vec::new();
+        for _ in 0..4 {
+            let reply = move |seen: &Seen| match seen.head.target() {
+                "/bad" => fail(),
                 _ => Reply::ok("fine"),
-            })
-            .await,
-        );
+            };
+            backends.push(Backend::start(reply).await);
+        }
+        let fleet = one_proxy("", &backends.iter().collect::<Vec<_>>()).await;
+        let web = fleet.proxies[0].web();
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            clients.spawn(ask(web, "/bad", 100));
+        }
+        let good = ask(web, "/", 100).await;
+        while let Some(statuses) = clients.join_next().await {
+            assert_eq!(statuses.expect("each is answered"), [status; 100]);
+        }
+        assert_eq!(good, [200; 100]);
+        assert_eq!(ejections(&fleet).await, 0);
+        // And nothing else goes on any more.
+        assert_eq!(ask(web, "/bad", 100).await, [status; 100]);
+        assert_eq!(ejections(&fleet).await, 0);
     }
-    let fleet = one_proxy("", &backends.iter().collect::<Vec<_>>()).await;
-    let web = fleet.proxies[0].web();
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..CLIENTS {
-        clients.spawn(ask(web, "/bad", 100));
+}
+
+/// It fails each tenth request; its peers fail none.
+#[tokio::test]
+async fn a_backend_that_fails_one_in_ten_is_ejected_and_its_peers_are_not() {
+    for (status, reason) in [(500, "5xx"), (502, "connection reset")] {
+        let requests = AtomicUsize::new(0);
+        let gray = Backend::start(move |_| match requests.fetch_add(1, Ordering::SeqCst) % 10 {
+            9 if status == 500 => Reply::status(500, "no"),
+            9 => Reply::Reset,
+            _ => Reply::ok("fine"),
+        })
+        .await;
+        let peers = [Backend::named("good").await, Backend::named("good").await];
+        // Each request has a connection of its own, because one that idled may be closed by its
+        // backend without blame.
+        let set = "outlier_ejection = { base_time = '60s' }\npool = { max_idle = 0 }";
+        let fleet = one_proxy(set, &[&gray, &peers[0], &peers[1]]).await;
+        let web = fleet.proxies[0].web();
+        let mut statuses = Vec::new();
+        while ejections(&fleet).await == 0 {
+            statuses.extend(ask(web, "/", 30).await);
+            assert!(statuses.len() < 3_000, "{} failed", gray.count() / 10);
+        }
+        let failed = statuses.iter().filter(|seen| **seen == status).count();
+        println!("{failed} of {} failed", statuses.len());
+        assert!((3..=50).contains(&failed), "neither by chance nor late: {failed}");
+        let is_out = |s: &lb_proto::v1::BackendStatus| !s.ejections.is_empty();
+        let seen = fleet.backend_is(gray.address(), "ejected", is_out).await;
+        assert_eq!(seen.ejections[0].reason, reason);
+        assert_eq!(ask(web, "/", 300).await, [200; 300]);
+        assert_eq!(ejections(&fleet).await, 1, "no other one is");
     }
-    let good = ask(web, "/", 100).await;
-    while let Some(statuses) = clients.join_next().await {
-        assert_eq!(statuses.expect("each is answered"), [500; 100]);
-    }
-    assert_eq!(good, [200; 100]);
-    assert_eq!(ejections(&fleet).await, 0);
 }
 
 #[tokio::test]
@@ -216,6 +272,8 @@ async fn a_backend_that_fails_again_soon_stays_away_for_longer() {
     let set = "outlier_ejection = { consecutive_failures = 1, base_time = '400ms' }";
     let fleet = one_proxy(set, &[&bad, &good]).await;
     let web = fleet.proxies[0].web();
+    // Its failures are its own as soon as the other one is known to do well.
+    ask(web, "/", 2).await;
     let mut times = Vec::new();
     while times.len() < 4 {
         if client::get(web, "/").await.status() == 502 {
@@ -254,43 +312,71 @@ async fn give_up(web: SocketAddr, hung: &Backend, after: Duration) {
 
 #[tokio::test]
 async fn a_backend_at_which_clients_give_up_one_after_another_is_ejected() {
+    const PATIENCE: Duration = Duration::from_millis(1_200);
     let hung = Backend::start(|_| Reply::Hang).await;
     let good = Backend::named("good").await;
-    let set = "outlier_ejection = { consecutive_failures = 5, base_time = '60s' }";
+    let set = "outlier_ejection = { consecutive_failures = 3, base_time = '60s' }";
     let fleet = one_proxy(set, &[&hung, &good]).await;
     let web = fleet.proxies[0].web();
-    // Who goes at once says nothing about it.
+    // Who goes at once says nothing about it, and who closes all that it has open says it once.
     give_up(web, &hung, Duration::ZERO).await;
     give_up(web, &hung, Duration::ZERO).await;
+    give_up(web, &hung, PATIENCE).await;
+    give_up(web, &hung, PATIENCE).await;
     assert_eq!(ejections(&fleet).await, 0);
-    give_up(web, &hung, Duration::from_millis(1_200)).await;
+    give_up(web, &hung, PATIENCE).await;
     assert_eq!(ejections(&fleet).await, 1);
     assert_eq!(ask(web, "/", 10).await, [200; 10]);
     fleet.idle().await;
 }
 
-/// Two backends that fail if they are asked to, and a key that goes to the first one.
-async fn keyed(ejection: &str) -> (Fleet, [Backend; 2], String) {
-    let start = || {
-        Backend::start(|seen| match seen.head.target() {
-            "/fail" => Reply::Close,
-            "/stream" => Reply::Raw(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n".to_vec(),
-            ),
-            _ => Reply::ok("fine"),
-        })
-    };
-    let backends = [start().await, start().await];
-    let set = format!("balance = 'consistent_hash'\nhash = {{ key = 'header:X-Key' }}\n{ejection}");
-    let fleet = one_proxy(&set, &[&backends[0], &backends[1]]).await;
-    for i in 0..100 {
-        let key = format!("key {i}");
-        keyed_get(&fleet, &key, "/").await;
-        if backends[0].count() == 1 {
-            return (fleet, backends, key);
+/// Two backends that fail if they are asked to, keys that go to the first one, and one that does not.
+struct Keyed {
+    fleet: Fleet,
+    _backends: [Backend; 2],
+    keys: Vec<String>,
+    other: String,
+}
+
+impl Keyed {
+    async fn start(ejection: &str) -> Self {
+        let start = || {
+            Backend::start(|seen| match seen.head.target() {
+                "/fail" => Reply::Close,
+                "/stream" => Reply::Raw(
+                    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n".to_vec(),
+                ),
+                _ => Reply::ok("fine"),
+            })
+        };
+        let backends = [start().await, start().await];
+        let set =
+            format!("balance = 'consistent_hash'\nhash = {{ key = 'header:X-Key' }}\n{ejection}");
+        let fleet = one_proxy(&set, &[&backends[0], &backends[1]]).await;
+        let (mut keys, mut other) = (Vec::new(), None);
+        for i in 0.. {
+            let (key, before) = (format!("key {i}"), backends[0].count());
+            keyed_get(&fleet, &key, "/").await;
+            if backends[0].count() > before {
+                keys.push(key);
+            } else {
+                other = Some(key);
+            }
+            if let (8, Some(other)) = (keys.len(), &other) {
+                let other = other.clone();
+                return Self { fleet, _backends: backends, keys, other };
+            }
+        }
+        unreachable!("each key goes to one of two")
+    }
+
+    /// Requests of these keys fail on the first backend, while the second one does well.
+    async fn fail(&self, keys: &[String]) {
+        for key in keys {
+            assert_eq!(keyed_get(&self.fleet, &self.other, "/").await, 200);
+            assert_eq!(keyed_get(&self.fleet, key, "/fail").await, 502);
         }
     }
-    panic!("no key goes to the first backend");
 }
 
 async fn keyed_get(fleet: &Fleet, key: &str, path: &str) -> u16 {
@@ -301,40 +387,43 @@ async fn keyed_get(fleet: &Fleet, key: &str, path: &str) -> u16 {
 #[tokio::test]
 async fn a_stream_that_its_client_ends_is_an_answer_like_any_other() {
     let ejection = "outlier_ejection = { consecutive_failures = 3, base_time = '60s' }";
-    let (fleet, _backends, key) = keyed(ejection).await;
+    let keyed = Keyed::start(ejection).await;
     for round in 0..3 {
-        for _ in 0..2 {
-            assert_eq!(keyed_get(&fleet, &key, "/fail").await, 502);
-        }
-        let mut client = Client::connect(fleet.proxies[0].web()).await;
-        client.send(&Request::get("/stream").header("X-Key", &key)).await;
+        keyed.fail(&keyed.keys[..2]).await;
+        let mut client = Client::connect(keyed.fleet.proxies[0].web()).await;
+        client.send(&Request::get("/stream").header("X-Key", &keyed.keys[0])).await;
         client.wire.head().await.expect("HTTP").expect("an answer");
         drop(client);
-        fleet.idle().await;
-        assert_eq!(ejections(&fleet).await, 0, "round {round}");
+        keyed.fleet.idle().await;
+        assert_eq!(ejections(&keyed.fleet).await, 0, "round {round}");
     }
-    for _ in 0..3 {
-        keyed_get(&fleet, &key, "/fail").await;
-    }
-    assert_eq!(ejections(&fleet).await, 1, "three in a row are three");
+    keyed.fail(&keyed.keys).await;
+    assert_eq!(ejections(&keyed.fleet).await, 1, "three in a row are three");
+}
+
+#[tokio::test]
+async fn one_key_that_always_fails_ejects_nobody() {
+    let ejection = "outlier_ejection = { consecutive_failures = 3, base_time = '60s' }";
+    let keyed = Keyed::start(ejection).await;
+    let one = vec![keyed.keys[0].clone(); 30];
+    keyed.fail(&one).await;
+    assert_eq!(ejections(&keyed.fleet).await, 0);
+    keyed.fail(&keyed.keys).await;
+    assert_eq!(ejections(&keyed.fleet).await, 1, "but several that fail do");
 }
 
 #[tokio::test]
 async fn failures_that_are_far_apart_are_no_row() {
     let ejection =
         "outlier_ejection = { consecutive_failures = 3, interval = '1s', base_time = '60s' }";
-    let (fleet, _backends, key) = keyed(ejection).await;
-    for _ in 0..2 {
-        for _ in 0..2 {
-            assert_eq!(keyed_get(&fleet, &key, "/fail").await, 502);
-        }
+    let keyed = Keyed::start(ejection).await;
+    for pair in keyed.keys.chunks(2).take(2) {
+        keyed.fail(pair).await;
         tokio::time::sleep(Duration::from_millis(1_200)).await;
     }
-    assert_eq!(ejections(&fleet).await, 0);
-    for _ in 0..3 {
-        keyed_get(&fleet, &key, "/fail").await;
-    }
-    assert_eq!(ejections(&fleet).await, 1);
+    assert_eq!(ejections(&keyed.fleet).await, 0);
+    keyed.fail(&keyed.keys).await;
+    assert_eq!(ejections(&keyed.fleet).await, 1);
 }
 
 #[tokio::test]

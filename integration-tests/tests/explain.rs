@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use integration_tests::{
     backend::{Backend, Gate, Reply},
-    client::{Client, Request, Response},
+    client::{self, Client, Request, Response},
     eventually::{eventually, holds},
     fleet::{Api, Fleet, app_with},
     ports::Port,
@@ -235,7 +235,11 @@ async fn drain(api: &mut Api, (set, backend): (&str, &str)) {
 async fn a_backend_that_proxies_keep_out_or_are_busy_with_is_told() {
     let gate = Gate::closed();
     let hold = gate.clone();
-    let busy = Backend::start(move |_| Reply::ok("busy").behind(&hold)).await;
+    let busy = Backend::start(move |seen| match seen.head.target() {
+        "/wait" => Reply::ok("busy").behind(&hold),
+        _ => Reply::ok("busy"),
+    })
+    .await;
     let failing = Backend::start(|_| Reply::Close).await;
     let backends = format!(
         "{{ name = 'busy', address = '{}' }}, {{ name = 'failing', address = '{}' }}",
@@ -245,16 +249,18 @@ async fn a_backend_that_proxies_keep_out_or_are_busy_with_is_told() {
     let set = "outlier_ejection = { consecutive_failures = 1 }";
     let fleet = Fleet::start(1, &app_with("", set, &backends)).await;
     let web = fleet.proxies[0].web();
-    // In turn, so one of them gets the first and the other one the second.
-    let mut clients = [Client::connect(web).await, Client::connect(web).await];
-    for client in &mut clients {
-        client.send(&Request::get("/")).await;
-    }
-    eventually("each has one", async || {
-        let (waiting, failed) = (busy.waiting(), failing.count());
-        holds((waiting, failed) == (1, 1), || format!("{waiting} wait, {failed} failed"))
+    // They take turns. It is kept out by its failures as soon as the other one is known to do well.
+    let is_out = |status: &lb_proto::v1::BackendStatus| !status.ejections.is_empty();
+    eventually("it is kept out", async || {
+        client::get(web, "/").await;
+        let list = fleet.list_backends().await?;
+        holds(list.iter().any(is_out), || format!("{list:?}"))
     })
     .await;
+    let mut client = Client::connect(web).await;
+    client.send(&Request::get("/wait")).await;
+    eventually("it waits", async || holds(busy.waiting() == 1, || format!("{}", busy.waiting())))
+        .await;
     let api = fleet.api().await;
     eventually("the controller knows", async || {
         let request = ExplainRequest { url: "http://a/".into(), ..<_>::default() };

@@ -43,6 +43,30 @@ async fn without_a_backend_the_answer_is_503_and_nothing_is_attempted() {
     assert_eq!(backend.count(), 0, "an unhealthy backend is left alone");
 }
 
+/// However long a connect or an answer might take, and however many attempts there are: nobody waits.
+#[tokio::test]
+async fn when_all_are_dead_the_answer_is_503_and_nothing_is_connected_to() {
+    let dead = Port::reserve_range(3);
+    let addresses: Vec<_> = dead.iter().map(Port::address).collect();
+    let set = "connect_timeout = '60s'\n\
+               health_check = { tcp = true, interval = '50ms', unhealthy_after = 1 }";
+    let fleet = one_proxy("timeout = '60s'\nretry = { attempts = 3 }", set, &addresses).await;
+    let is_unhealthy =
+        |status: &lb_proto::v1::BackendStatus| status.health() == lb_proto::v1::Health::Unhealthy;
+    for address in &addresses {
+        fleet.backend_is(*address, "unhealthy", is_unhealthy).await;
+    }
+    fleet.settled(1).await;
+    for _ in 0..10 {
+        let response = client::get(fleet.proxies[0].web(), "/").await;
+        failed(&response, 503, "destination_unavailable");
+    }
+    let metrics = fleet.proxies[0].metrics().await;
+    for name in ["lb_proxy_attempts_total", "lb_proxy_connects_total", "lb_proxy_retries_total"] {
+        assert_eq!(metrics.sum(name, &[]), 0.0, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn an_empty_backend_set_is_503() {
     let fleet = one_proxy("", "", &[]).await;

@@ -185,6 +185,8 @@ pub struct BackendSet {
     pub backends: Vec<Backend>,
     pub outlier_ejection: Option<OutlierEjection>,
     pub connect_timeout: Duration,
+    /// How long a backend that others have a lead on takes to get its whole share.
+    pub slow_start: Option<Duration>,
     pub pool: PoolLimits,
 }
 
@@ -275,13 +277,13 @@ pub enum Probe {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierEjection {
-    /// Failed connects, resets and timeouts.
+    /// Failed connects; and resets, timeouts and clients that give up, where peers do better.
     pub consecutive_failures: NonZeroU32,
-    /// How long answers are counted before they are judged.
+    /// How long attempts are counted before they are judged.
     pub interval: Duration,
-    /// Fewer answers in an interval are no evidence.
+    /// Fewer attempts in an interval are no evidence.
     pub min_requests: NonZeroU32,
-    /// Answers with a 5xx, of those in an interval, 1 to 100.
+    /// Failures of any kind, of the attempts in an interval, 1 to 100.
     pub failure_percent: u32,
     pub base_time: Duration,
     pub max_time: Duration,

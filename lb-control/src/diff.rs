@@ -292,6 +292,7 @@ mod tests {
                 "backend_sets[app].outlier_ejection.disabled: false -> true",
             ],
         );
+        check(&set(""), &set("slow_start = '30s'"), &["backend_sets[app].slow_start: 0s -> 30s"]);
         check(
             "routes = [{ name = 'a', answer = { status = 200 }, retry = { attempts = 5 } }]",
             "routes = [{ name = 'a', answer = { status = 201 }, match = { headers = { x = '1' } } }]",

@@ -161,6 +161,26 @@ pub(crate) mod tests {
         check(new(2, 3), "-+-++", "uuuuH");
     }
 
+    /// Neither good nor bad enough for anything: it stays what it was, and nothing is published.
+    #[test]
+    fn a_backend_whose_probes_alternate_never_changes_its_health() {
+        for (rise, fall) in [(2, 2), (2, 3), (3, 2), (5, 5)] {
+            for first in [Outcome::Pass, Outcome::Fail] {
+                let mut tracker = new(rise, fall);
+                tracker.observe(first);
+                let health = tracker.health();
+                for probe in 0..1_000 {
+                    let is_pass = (probe % 2 == 0) == (first == Outcome::Fail);
+                    let outcome = if is_pass { Outcome::Pass } else { Outcome::Fail };
+                    let transition = tracker.observe(outcome);
+                    let is_kept = matches!(transition, Transition::Pending | Transition::Unchanged);
+                    assert!(is_kept, "{tracker:?}, probe {probe}: {transition:?}");
+                    assert_eq!(tracker.health(), health, "{tracker:?}, probe {probe}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_new_backend_is_on_probation() {
         assert_eq!((new(2, 3).health(), new(2, 3).decided()), (Health::Healthy, None));

@@ -139,6 +139,7 @@ fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {
             max_percent: number(rng, 100),
         }),
         connect_timeout: time(rng),
+        slow_start: if rng.bool() { time(rng) } else { Some(<_>::default()) },
         pool: rng
             .bool()
             .then(|| v1::Pool { max_idle: number(rng, u32::MAX), idle_timeout: time(rng) }),

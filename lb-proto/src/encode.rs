@@ -162,6 +162,7 @@ impl Defaults {
             outlier_ejection: self.message(self.outlier_ejection(set.outlier_ejection.as_ref())),
             connect_timeout: self.time(set.connect_timeout, defaults::CONNECT_TIMEOUT),
             pool: self.message(self.pool(&set.pool)),
+            slow_start: self.time(set.slow_start.unwrap_or(duration::OFF), defaults::SLOW_START),
         }
     }
 

@@ -61,6 +61,7 @@ pub mod defaults {
     pub const RETRY_BUDGET_PERCENT: u32 = 20;
     pub const RETRY_MAX_BODY_BYTES: u64 = 65_536;
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    pub const SLOW_START: Duration = crate::duration::OFF;
     pub const HEALTH_PATH: &str = "/health";
     pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
     pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -70,7 +71,7 @@ pub mod defaults {
     pub const EJECT_AFTER: u32 = 5;
     pub const EJECT_INTERVAL: Duration = Duration::from_secs(10);
     pub const EJECT_MIN_REQUESTS: u32 = 20;
-    pub const EJECT_FAILURE_PERCENT: u32 = 50;
+    pub const EJECT_FAILURE_PERCENT: u32 = 5;
     pub const EJECT_BASE_TIME: Duration = Duration::from_secs(10);
     pub const EJECT_MAX_TIME: Duration = Duration::from_secs(300);
     pub const EJECT_MAX_PERCENT: u32 = 50;

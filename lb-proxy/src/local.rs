@@ -213,15 +213,16 @@ impl Local {
         match failure {
             Failure::Connect => metrics.connect_failures.increment(),
             Failure::Reset => metrics.resets.increment(),
-            Failure::Timeout => metrics.timeouts.increment(),
+            Failure::Timeout | Failure::GivenUp => metrics.timeouts.increment(),
             Failure::Status => metrics.responses_5xx.increment(),
         }
         let set = pick.set();
         let Some(ejector) = &set.ejector else { return };
         let now = self.millis(clock::now());
         let (backends, backend) = (&set.backends, pick.backend());
-        let ejection =
-            self.with_rng(|rng| ejector.record_failure(backends, backend, failure, now, rng));
+        let ejection = self.with_rng(|rng| {
+            ejector.record_failure(backends, backend, failure, pick.key(), now, rng)
+        });
         if let Some(ejection) = ejection {
             metrics.ejections.increment();
             let set = &set.spec.name;

@@ -108,8 +108,9 @@ impl Install for Server {
         let draining = self.drain.is_draining();
         let opened = if draining { Vec::new() } else { self.bind(snapshot)? };
         let former = self.shared.table.load_full();
-        let table = RoutingTable::build(snapshot, &former, self.shared.workers, &mut self.rng);
         let now = self.shared.millis(clock::now());
+        let workers = self.shared.workers;
+        let table = RoutingTable::build(snapshot, &former, workers, now, &mut self.rng);
         for (_, set) in table.backend_sets() {
             if let Some(ejector) = &set.ejector {
                 ejector.settle(&set.backends, now);

@@ -40,8 +40,14 @@ pub struct Live {
     /// Unique in this process: says whether two tables mean the same backend.
     pub id: u64,
     in_flight: AtomicU64,
+    /// As the tables had it, without a break: [`ALWAYS`] or [`NEVER`] or a time.
+    usable_since: AtomicU64,
     pub outlier: OutlierState,
 }
+
+/// Since the table that had its set first, and nobody knows for how long before.
+pub(crate) const ALWAYS: Millis = 0;
+const NEVER: Millis = Millis::MAX;
 
 /// Counts one attempt against its backend for as long as it lives.
 ///
@@ -66,6 +72,18 @@ impl Backend {
         }
     }
 
+    /// For each new table: notes whether the backend is usable, and since when. `is_first` says that
+    /// no table before had its set.
+    pub fn note(&self, is_first: bool, now: Millis) {
+        let since = &self.live.usable_since;
+        if !self.usable {
+            since.store(NEVER, Ordering::Relaxed);
+        } else if since.load(Ordering::Relaxed) == NEVER {
+            let from = if is_first { ALWAYS } else { now.max(1) };
+            since.store(from, Ordering::Relaxed);
+        }
+    }
+
     /// Whether a pick may choose it: usable by the table, and not ejected by this proxy.
     pub fn is_open(&self, now: Millis) -> bool {
         self.usable && !self.live.outlier.is_ejected(now)
@@ -81,8 +99,15 @@ impl Live {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             in_flight: AtomicU64::new(0),
+            usable_since: AtomicU64::new(NEVER),
             outlier: OutlierState::default(),
         }
+    }
+
+    /// Since when it is usable: the beginning of time, if it was when its set came, and the end, if it
+    /// is not now.
+    pub fn usable_since(&self) -> Millis {
+        self.usable_since.load(Ordering::Relaxed)
     }
 
     /// Attempts under way, over all workers of this proxy.

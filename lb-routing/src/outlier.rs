@@ -4,19 +4,27 @@
 //! another. Afterwards the backend starts with a clean record. Ejection needs no probe and no
 //! controller, and acts within a few requests. Source: Envoy's outlier detection.
 //!
-//! There are two kinds of evidence, because failures say different things:
+//! A failure says little by itself, because it may be due to the request: one URL that always fails
+//! does so on every backend, and a client that gives up does so wherever its request went. So a
+//! backend is judged beside its peers, which get the same kind of requests. There are three grounds:
 //!
-//! - **No answer** (a connect that failed, a reset, a timeout), so many times in a row. Any answer
-//!   ends the row, and so does a pause longer than `interval`: failures that far apart are no row.
-//! - **A 5xx** is an answer, and may be due to the request: one URL that always fails would fail on
-//!   every backend. So it counts only against what the peers do with the same kind of requests.
-//!   Within `interval`, a backend has answered `min_requests` times at least, with 5xx in
-//!   `failure_percent` of them at least; all others that are open have together answered a quarter
-//!   of `min_requests` at least (one that fails at once draws traffic away from them); and it fails
-//!   clearly more than they do: with twice their share of 5xx at least, or half their share of good
-//!   answers at most, and by four standard errors. What fails everywhere ejects nobody, nor does a
-//!   backend without peers go. A backend that has been ejected is no peer, so that a second bad one
-//!   is found beside it.
+//! - **It cannot be connected to**, so many times in a row. No request has a part in that.
+//! - **It gives no answer** (resets, timeouts, clients that give up), so many times in a row, while
+//!   its peers do well: see [`Evidence::is_row_of_its_own`]. This is quick where nothing succeeds any
+//!   more. Peers that are failing in a row themselves, half as long at least, are not asked. Any
+//!   answer ends a row, and so does a pause longer than `interval`.
+//! - **It fails more than they do**, in whatever way, 5xx included: within `interval`, it was tried
+//!   `min_requests` times at least, failed `failure_percent` of them at least, and clearly more than
+//!   its peers: see [`Evidence::is_clearly_worse`]. They have been tried a quarter of `min_requests`
+//!   at least (one that fails at once draws traffic away from them).
+//!
+//! What fails everywhere ejects nobody, nor does a backend without peers go, unless it cannot be
+//! connected to. A backend that has been ejected is no peer, so that a second bad one is found beside
+//! it.
+//!
+//! Under consistent hashing, each backend has keys of its own and so requests of its own: one URL that
+//! always fails may be one backend's alone, and would go on to the next with each ejection. The third
+//! ground is none there, and for the second each key counts once in a row.
 //!
 //! # Invariants
 //!
@@ -35,24 +43,37 @@ use lb_common::spec::{self, Balance, OutlierEjection};
 use crate::{backend::Backend, millis::Millis};
 
 mod answers;
+mod evidence;
+mod keys;
 pub mod state;
 mod streak;
 
-pub use self::state::{Ejection, Failure};
+pub use self::{
+    keys::Key,
+    state::{Ejection, Failure},
+};
 
-use self::{answers::Counts, state::OutlierState};
+use self::{
+    answers::{Counts, Slots},
+    evidence::Evidence,
+    state::OutlierState,
+    streak::Row,
+};
 
 /// Decides about one backend set's ejections.
 #[derive(Clone, Debug)]
 pub struct Ejector {
     policy: OutlierEjection,
-    /// Whether its backends get the same kind of requests. If not, answers are not even counted.
+    /// Whether its backends get the same kind of requests.
     compares: bool,
     /// A mutex, because the limit is a count over the set: two workers that count at once would
     /// each eject the last one allowed. Only taken when a backend has failed often enough, and
     /// no worker waits for it. All tables' ejectors of a set share it.
     deciding: Arc<Mutex<()>>,
 }
+
+/// So few backends are looked at within less time than a failure takes anyway.
+const FEW: usize = 32;
 
 // === impl Ejector ===
 
@@ -64,10 +85,6 @@ impl Ejector {
     }
 
     /// For a set that wants ejections.
-    ///
-    /// Under consistent hashing each backend has keys of its own, and so requests of its own: one URL
-    /// that always fails is one backend's alone, and would go on to the next with each ejection. 5xx
-    /// eject nobody there.
     pub fn of(set: &spec::BackendSet, former: Option<&Self>) -> Option<Self> {
         let compares = match set.balance {
             Balance::RoundRobin | Balance::LeastConnections | Balance::Random => true,
@@ -77,13 +94,14 @@ impl Ejector {
         Some(Self { compares, ..Self::new(policy, former) })
     }
 
-    /// Counts a failure of `backend`, which is one of `backends`, and returns its ejection if this
-    /// was one too many.
+    /// Counts a failure of `backend`, which is one of `backends`, with a request of this key, and
+    /// returns its ejection if this was one too many.
     pub fn record_failure(
         &self,
         backends: &[Arc<Backend>],
         backend: &Backend,
         failure: Failure,
+        key: Key,
         now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Option<Ejection> {
@@ -92,17 +110,23 @@ impl Ejector {
             // It was sent before the ejection, which has already judged.
             return None;
         }
-        let is_enough = match failure {
-            Failure::Connect | Failure::Reset | Failure::Timeout => {
-                let failures = state.streak.extend(millis(self.policy.interval), now);
-                failures >= self.policy.consecutive_failures.get().min(streak::LONGEST)
+        if failure == Failure::GivenUp && !state.gives_up(now) {
+            return None;
+        }
+        let row = match failure {
+            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::GivenUp => {
+                let gap = millis(self.policy.interval);
+                Some(state.streak.extend(gap, failure == Failure::Connect, now))
             }
             Failure::Status => {
                 state.streak.end();
-                state.answers.count(true, now);
-                self.fails_more_than_others(backends, backend, now)
+                None
             }
         };
+        state.answers.count(true, now);
+        let row = row.filter(|row| self.is_long(state, *row, key));
+        let is_enough = row.is_some_and(|row| row.is_of_connects)
+            || self.is_own_doing(backends, backend, row, now);
         if !is_enough || self.policy.max_percent == 0 {
             return None;
         }
@@ -130,36 +154,71 @@ impl Ejector {
         Some(Ejection { failure, remaining })
     }
 
-    /// Whether the backend's recent 5xx are reason to eject it.
-    fn fails_more_than_others(
+    /// Whether there are enough failures in a row.
+    fn is_long(&self, state: &OutlierState, row: Row, key: Key) -> bool {
+        let least = self.policy.consecutive_failures.get();
+        let has_keys = self.compares
+            || least.min(keys::MOST) <= state.keys.insert(key, row.failures == 1)
+            || row.is_of_connects;
+        has_keys && least.min(streak::LONGEST) <= row.failures
+    }
+
+    /// Whether the backend's recent failures are reason to eject it, beside what its peers do. `row`
+    /// is there if it is long enough.
+    fn is_own_doing(
         &self,
         backends: &[Arc<Backend>],
         backend: &Backend,
+        row: Option<Row>,
         now: Millis,
     ) -> bool {
         let state = &backend.live.outlier;
-        let least = u64::from(self.policy.min_requests.get());
-        let own = state.answers.recent(now);
-        let is_much = own.failed * 100 >= own.answers * u64::from(self.policy.failure_percent);
-        if own.answers < least || !is_much || now < state.compared_until.load(Ordering::Relaxed) {
+        if now < state.compared_until.load(Ordering::Relaxed) {
             return false;
         }
-        let others = backends.iter().filter(|b| b.live.id != backend.live.id && b.is_open(now));
-        let rest: Counts = others.map(|other| other.live.outlier.answers.recent(now)).sum();
+        let own = state.answers.recent(now);
+        let is_much = self.compares && self.is_much(own);
+        if row.is_none() && !is_much {
+            return false;
+        }
+        let peers = || backends.iter().filter(|b| b.live.id != backend.live.id && b.is_open(now));
+        if let Some(Row { failures, .. }) = row {
+            let gap = millis(self.policy.interval);
+            let is_well = |peer: &&Arc<Backend>| {
+                peer.live.outlier.streak.failures(gap, now) < failures.div_ceil(2)
+            };
+            let rest = sum(peers().filter(is_well), now);
+            if (Evidence { own, rest }).is_row_of_its_own(failures) {
+                return true;
+            }
+        }
+        let rest = sum(peers(), now);
+        let tried: u64 = rest.iter().map(|slot| slot.answers).sum();
         // Who fails at once draws traffic away from its peers, so they need less to be heard.
-        let is_evidence = least.div_ceil(4) <= rest.answers;
-        let is_worse = is_evidence && own.is_clearly_worse_than(rest);
+        let is_evidence = u64::from(self.policy.min_requests.get()).div_ceil(4) <= tried;
+        let is_worse = is_much && is_evidence && Evidence { own, rest }.is_clearly_worse();
         if !is_worse {
-            self.pause(state, backends.len(), is_evidence, now);
+            self.pause(state, backends.len(), is_much && is_evidence, now);
         }
         is_worse
     }
 
+    /// Whether a backend has been tried often enough, and failed often enough, to be compared.
+    fn is_much(&self, own: Slots) -> bool {
+        let own: Counts = own.into_iter().sum();
+        u64::from(self.policy.min_requests.get()) <= own.answers
+            && own.answers * u64::from(self.policy.failure_percent) <= own.failed * 100
+    }
+
     /// Lets a backend be for a while, the longer the more peers there are to look at: a set which
-    /// fails as a whole spends little on comparisons. Peers that have answered too little to compare
-    /// with are looked at again sooner.
+    /// fails as a whole spends little on comparisons. Where peers have said too little to compare
+    /// with, and after a row that is none of its own, they are looked at again sooner, and at once if
+    /// they are few.
     fn pause(&self, state: &OutlierState, backends: usize, was_compared: bool, now: Millis) {
-        let parts = backends.clamp(32, 1_024) as u64;
+        if backends <= FEW && !was_compared {
+            return;
+        }
+        let parts = backends.clamp(8, 1_024) as u64;
         let of = if was_compared { 1_024 } else { 16 * 1_024 };
         let pause = millis(self.policy.interval).saturating_mul(parts) / of;
         state.compared_until.store(now.saturating_add(pause), Ordering::Relaxed);
@@ -169,7 +228,7 @@ impl Ejector {
     /// end first, until no more are left than the policy allows. When the controller takes backends
     /// out that are in, the ejected ones may be all that is left.
     pub fn settle(&self, backends: &[Arc<Backend>], now: Millis) {
-        let interval = if self.compares { millis(self.policy.interval) } else { 0 };
+        let interval = millis(self.policy.interval);
         for backend in backends {
             backend.live.outlier.answers.set_interval(interval);
         }
@@ -197,6 +256,16 @@ impl Ejector {
             (_, percent) => (usable * percent / 100).clamp(1, usable),
         }
     }
+}
+
+/// What these backends did of late, slot by slot.
+fn sum<'a>(backends: impl Iterator<Item = &'a Arc<Backend>>, now: Millis) -> Slots {
+    let mut sum = Slots::default();
+    for backend in backends {
+        let recent = backend.live.outlier.answers.recent(now);
+        sum.iter_mut().zip(recent).for_each(|(sum, slot)| *sum += slot);
+    }
+    sum
 }
 
 /// Usable backends, and how many of them are ejected.

@@ -111,6 +111,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
         outlier_ejection,
         connect_timeout,
         pool,
+        slow_start,
     } = set;
     let mut element = Element::new("backend_sets");
     element.value("name", name);
@@ -119,6 +120,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
     element.message("health_check", health_check.as_ref());
     element.message("outlier_ejection", outlier_ejection.as_ref());
     element.duration("connect_timeout", *connect_timeout);
+    element.duration("slow_start", *slow_start);
     element.message("pool", pool.as_ref());
     element.lines("backends", backends);
     element.finish()

@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::{at::At, element};
-use crate::{defaults, error::Problems, v1};
+use crate::{defaults, duration, error::Problems, v1};
 
 /// Of Maglev's tables. Primes, so that each backend's steps reach every place; a few, so that nobody
 /// needs to look for one.
@@ -27,6 +27,11 @@ pub fn backend_set(
     let name = at.name("name", &wire.name, BackendSetName::new);
     let connect_timeout =
         at.duration("connect_timeout", wire.connect_timeout, defaults::CONNECT_TIMEOUT);
+    let slow_start = at.duration_or_off(
+        "slow_start",
+        wire.slow_start.or(Some(duration::to_wire(defaults::SLOW_START))),
+        defaults::SLOW_START,
+    );
     let balance = balance(wire, path, problems);
     let health_check = match &wire.health_check {
         Some(check) => health_check(check, &format!("{path}.health_check"), problems).map(Some),
@@ -58,6 +63,7 @@ pub fn backend_set(
         backends: backends?,
         outlier_ejection: outlier_ejection?,
         connect_timeout: connect_timeout?,
+        slow_start: slow_start?,
         pool: pool?,
     })
 }

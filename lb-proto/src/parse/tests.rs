@@ -25,6 +25,7 @@ fn a_default_that_is_spelled_out_encodes_to_nothing() {
         name = "app"
         balance = "round_robin"
         connect_timeout = "1s"
+        slow_start = "0s"
         backends = [{ address = "127.0.0.1:1", name = "127.0.0.1:1", weight = 1, state = "active" }]
         outlier_ejection = { consecutive_failures = 5, max_percent = 50 }
         pool = { max_idle = 64 }
@@ -86,6 +87,7 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("backend_sets = [{ name = 'a', health_check = { statuses = ['299-200'] } }]", "backend_sets[a].health_check.statuses[0]", "2xx"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { consecutive_failures = 0 } }]", "backend_sets[a].outlier_ejection.consecutive_failures", "1 or more"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { min_requests = 0 } }]", "backend_sets[a].outlier_ejection.min_requests", "1 or more"),
+        ("backend_sets = [{ name = 'a', slow_start = '25h' }]", "backend_sets[a].slow_start", "1ms and 24h"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { failure_percent = 101 } }]", "backend_sets[a].outlier_ejection.failure_percent", "1 to 100"),
     ];
     for (text, field, part) in cases {

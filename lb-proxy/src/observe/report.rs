@@ -143,7 +143,13 @@ mod tests {
     fn table(text: &str, former: &RoutingTable) -> RoutingTable {
         let version = Version { epoch: 1, version: 1 };
         let sealed = seal(version, 1, fixture::desired(text), UnhealthyBackends::default());
-        RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, &mut fastrand::Rng::with_seed(1))
+        RoutingTable::build(
+            &Arc::new(sealed.snapshot),
+            former,
+            1,
+            0,
+            &mut fastrand::Rng::with_seed(1),
+        )
     }
 
     fn answered(table: &RoutingTable, route: &str, status: StatusCode) {

@@ -55,10 +55,10 @@ impl Attempt<'_> {
         }
         let failure = match &result {
             Ok(exchange) => (exchange.response.status >= 500).then_some(Failure::Status),
-            // One alone is nobody's fault. One after another, they say that it hangs.
+            // One alone is nobody's fault. One after another, they may say that it hangs.
             Err(AttemptError::Client(ClientError::Gone)) => {
                 let waited = sides.down.ended.map_or(took, |ended| ended - self.now);
-                (PATIENCE <= waited).then_some(Failure::Timeout)
+                (PATIENCE <= waited).then_some(Failure::GivenUp)
             }
             Err(error) => error.failure(),
         };

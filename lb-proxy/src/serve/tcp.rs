@@ -5,7 +5,7 @@ use std::rc::Rc;
 use lb_common::clock;
 use lb_routing::{
     backend::InFlight,
-    balance::{PickContext, hash},
+    balance::{PickContext, hash, slow_start::SlowStart},
     hash_key::hash_of_address,
     outlier::Failure,
 };
@@ -85,7 +85,8 @@ async fn open(
         let started = clock::now();
         let now = local.millis(started);
         let pick = local.with_rng(|rng| {
-            Pick::from(&view, slot, &mut PickContext { now, rng, tried: &tried, hash })
+            let slow_start = SlowStart::OFF;
+            Pick::from(&view, slot, &mut PickContext { now, rng, tried: &tried, hash, slow_start })
         })?;
         let backend = pick.backend();
         tried.push(backend.live.id);

@@ -8,7 +8,8 @@ use lb_common::{
 };
 use lb_routing::{
     backend::{Backend, Live},
-    balance::{self, PickContext, Picker},
+    balance::{self, PickContext, Picker, slow_start::SlowStart},
+    millis::Millis,
     outlier::Ejector,
 };
 
@@ -27,6 +28,7 @@ pub struct BackendSet {
     /// What all lines of the access log about a backend have in common, once there is one.
     log_parts: Vec<OnceLock<Box<[u8]>>>,
     picker: Box<dyn Picker>,
+    slow_start: SlowStart,
     pub ejector: Option<Ejector>,
 }
 
@@ -37,6 +39,7 @@ impl BackendSet {
         is_healthy: impl Fn(&BackendName) -> bool,
         former: Option<&Self>,
         workers: usize,
+        now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Self {
         let same = |backend: &spec::Backend| {
@@ -55,7 +58,9 @@ impl BackendSet {
                     }
                     None => (Arc::new(Live::new()), Sharded::new(workers)),
                 };
-                (Arc::new(Backend::new(backend, is_healthy(&backend.name), live)), metrics)
+                let backend = Backend::new(backend, is_healthy(&backend.name), live);
+                backend.note(former.is_none(), now);
+                (Arc::new(backend), metrics)
             })
             .unzip();
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
@@ -66,11 +71,13 @@ impl BackendSet {
         };
         let former_picker = former.map(|former| &*former.picker);
         let picker = balance::build(&spec.balance, &backends, former_picker, rng);
+        let slow_start = SlowStart::new(spec.slow_start, &backends);
         let (spec, log_parts) = (Arc::clone(spec), vec![OnceLock::new(); backends.len()]);
-        Self { spec, backends, metrics, set_metrics, log_parts, picker, ejector }
+        Self { spec, backends, metrics, set_metrics, log_parts, picker, slow_start, ejector }
     }
 
     pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {
+        cx.slow_start = self.slow_start;
         self.picker.pick(&self.backends, cx)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use lb_routing::{backend::Backend, balance::PickContext};
+use lb_routing::{backend::Backend, balance::PickContext, outlier::Key};
 
 use super::{backend_set::BackendSet, routing::View};
 use crate::metrics::{BackendMetrics, Sharded};
@@ -12,6 +12,7 @@ use crate::metrics::{BackendMetrics, Sharded};
 pub struct Pick {
     view: View,
     set: u32,
+    key: Key,
     index: usize,
 }
 
@@ -19,7 +20,12 @@ impl Pick {
     /// Picks from the backend set in this slot, if a backend of it is open.
     pub fn from(view: &View, set: u32, cx: &mut PickContext<'_>) -> Option<Self> {
         let index = view.set(set)?.pick(cx)?;
-        Some(Self { view: Rc::clone(view), set, index })
+        Some(Self { view: Rc::clone(view), set, key: Key::of(cx.hash), index })
+    }
+
+    /// What it was picked by, if its set hashes.
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     pub fn set(&self) -> &Arc<BackendSet> {

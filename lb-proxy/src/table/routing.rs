@@ -11,7 +11,7 @@ use lb_common::{
     snapshot::Snapshot,
     spec::{self, Protocol},
 };
-use lb_routing::route::Routes;
+use lb_routing::{millis::Millis, route::Routes};
 
 use super::{
     backend_set::BackendSet,
@@ -40,6 +40,7 @@ impl RoutingTable {
         snapshot: &Arc<Snapshot>,
         former: &Self,
         workers: usize,
+        now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Self {
         let desired = &snapshot.desired;
@@ -53,7 +54,7 @@ impl RoutingTable {
                 unchanged.cloned().unwrap_or_else(|| {
                     let is_healthy = |backend: &_| !snapshot.unhealthy.contains(name, backend);
                     let old = old.map(|old| &**old);
-                    Arc::new(BackendSet::new(spec, is_healthy, old, workers, rng))
+                    Arc::new(BackendSet::new(spec, is_healthy, old, workers, now, rng))
                 })
             });
         let slot_of = |name: &BackendSetName| set_slots.get(name).copied();
@@ -211,7 +212,13 @@ mod tests {
         let version = Version { epoch: 1, version };
         let desired = fixture::desired(text);
         let sealed = seal(version, 1, desired, UnhealthyBackends::default());
-        RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, &mut fastrand::Rng::with_seed(1))
+        RoutingTable::build(
+            &Arc::new(sealed.snapshot),
+            former,
+            1,
+            0,
+            &mut fastrand::Rng::with_seed(1),
+        )
     }
 
     fn name(text: &str) -> BackendSetName {
@@ -252,7 +259,7 @@ mod tests {
             let version = Version { epoch: 1, version };
             let sealed = seal(version, 1, desired.clone(), unhealthy);
             let mut rng = fastrand::Rng::with_seed(1);
-            RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, &mut rng)
+            RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, 0, &mut rng)
         };
         let first = build(1, UnhealthyBackends::default(), &RoutingTable::default());
         let mut unhealthy = UnhealthyBackends::default();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use lb_common::id::BackendName;
 
-use super::{PickContext, Picker};
+use super::{PickContext, Picker, slow_start::SlowStart};
 use crate::{
     backend::{Backend, Live},
     outlier::Failure,
@@ -55,7 +55,10 @@ pub fn pick(
     backends: &[Arc<Backend>],
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    picker.pick(backends, &mut PickContext { now: 0, rng, tried: &[], hash: 0 })
+    picker.pick(
+        backends,
+        &mut PickContext { now: 0, rng, tried: &[], hash: 0, slow_start: SlowStart::OFF },
+    )
 }
 
 /// How often each backend is picked.

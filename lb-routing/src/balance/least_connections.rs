@@ -13,6 +13,9 @@
 //! - Of backends that are idle, the weights decide at random, so that each gets its share: by cost
 //!   alone, the heaviest would get everything as long as requests come one at a time. Of a pair, the
 //!   weights have decided already.
+//! - In a set that starts slowly, a backend counts with a part of its weight where all are compared.
+//!   Otherwise an idle one would be everybody's first choice, and be as busy as the others at once.
+//!   Of pairs it is in fewer: an idle one has up to twice its part then.
 
 use std::sync::Arc;
 
@@ -61,8 +64,8 @@ impl LeastConnections {
         backends: &[Arc<Backend>],
         cx: &mut PickContext<'_>,
     ) -> Option<(usize, Option<usize>)> {
-        let open = |cx: &PickContext<'_>, point| {
-            Some(self.usable.at(point)).filter(|i| cx.admits(&backends[*i]))
+        let open = |cx: &mut PickContext<'_>, point| {
+            Some(self.usable.at(point)).filter(|i| cx.keeps(&backends[*i]))
         };
         let first = (0..DRAWS).find_map(|_| {
             let point = self.usable.draw(cx.rng);
@@ -89,7 +92,7 @@ impl LeastConnections {
         let mut draw = Draw::default();
         for i in self.usable.iter() {
             if Some(i) != except && cx.admits(&backends[i]) {
-                draw.offer(i, backends[i].weight, cx.rng);
+                draw.offer(i, cx.weight_of(&backends[i]), cx.rng);
             }
         }
         draw.drawn
@@ -103,14 +106,16 @@ impl Picker for LeastConnections {
             for i in self.usable.iter() {
                 let backend = &*backends[i];
                 if cx.admits(backend) {
-                    cheapest.offer(i, backend, backend.weight, cx.rng);
+                    let weight = cx.weight_of(backend);
+                    cheapest.offer(i, backend, weight, weight, cx.rng);
                 }
             }
             return cheapest.get();
         }
         let (first, second) = self.pair(backends, cx)?;
         for i in [Some(first), second].into_iter().flatten() {
-            cheapest.offer(i, &backends[i], 1, cx.rng);
+            // Those that start slowly have been drawn less often instead.
+            cheapest.offer(i, &backends[i], backends[i].weight, 1, cx.rng);
         }
         cheapest.get()
     }
@@ -129,8 +134,15 @@ impl Cost {
 
 impl Cheapest {
     /// `chance` is its weight among equals.
-    fn offer(&mut self, i: usize, backend: &Backend, chance: u32, rng: &mut fastrand::Rng) {
-        let cost = Cost { load: backend.live.in_flight() + 1, weight: backend.weight };
+    fn offer(
+        &mut self,
+        i: usize,
+        backend: &Backend,
+        weight: u32,
+        chance: u32,
+        rng: &mut fastrand::Rng,
+    ) {
+        let cost = Cost { load: backend.live.in_flight() + 1, weight };
         if cost.load == 1 {
             self.idle.offer(i, chance, rng);
             if self.idle_cost.is_none_or(|least| cost.cmp(least).is_lt()) {

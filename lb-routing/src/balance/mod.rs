@@ -9,6 +9,9 @@
 //! | [`random`] | none | O(1) | drawn again |
 //! | [`least_connections`] | in-flight counts of the backends | two draws by weight, O(log n), or a scan of up to 8 | not a candidate |
 //! | [`consistent_hash`] | none | Maglev O(1), rendezvous O(n) | its keys go to their next in rank |
+//!
+//! In a set that starts slowly, all but the last give backends that came later less of their share:
+//! see [`slow_start`].
 
 use std::sync::Arc;
 
@@ -27,10 +30,14 @@ pub mod rendezvous;
 pub mod round_robin;
 pub mod schedule;
 mod shares;
+pub mod slow_start;
 
 use self::{
-    consistent_hash::ConsistentHash, least_connections::LeastConnections, random::Random,
+    consistent_hash::ConsistentHash,
+    least_connections::LeastConnections,
+    random::Random,
     round_robin::RoundRobin,
+    slow_start::{SlowStart, WHOLE},
 };
 
 /// Chooses one backend of a backend set.
@@ -65,6 +72,8 @@ pub struct PickContext<'a> {
     pub tried: &'a [u64],
     /// The hash of what consistent hashing goes by; other pickers do not look at it.
     pub hash: u64,
+    /// That of the backend set, which sets it at each pick.
+    pub slow_start: SlowStart,
 }
 
 /// Draws one of the items that it is offered, each with a chance in proportion to its weight.
@@ -100,6 +109,27 @@ impl PickContext<'_> {
     /// Whether this pick may choose the backend.
     pub fn admits(&self, backend: &Backend) -> bool {
         backend.is_open(self.now) && !self.tried.contains(&backend.live.id)
+    }
+
+    /// Whether it chooses the backend that was drawn by its full weight, rather than to draw again.
+    pub fn keeps(&mut self, backend: &Backend) -> bool {
+        self.admits(backend) && (self.slow_start.is_off() || self.draws_part_of(backend))
+    }
+
+    /// Out of line, because few sets start slowly.
+    #[cold]
+    fn draws_part_of(&mut self, backend: &Backend) -> bool {
+        let part = self.slow_start.part(backend, self.now);
+        part == WHOLE || self.rng.u32(..WHOLE) < part
+    }
+
+    /// Its weight beside others of its set, where all of them are looked at.
+    pub fn weight_of(&self, backend: &Backend) -> u32 {
+        if self.slow_start.is_off() {
+            return backend.weight;
+        }
+        // Weights are below 65536 and parts below 1025.
+        backend.weight.saturating_mul(self.slow_start.part(backend, self.now))
     }
 }
 
@@ -148,7 +178,10 @@ mod tests {
     ) -> Option<usize> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let hash = rng.u64(..);
-        picker.pick(backends, &mut PickContext { now: 0, rng: &mut rng, tried, hash })
+        picker.pick(
+            backends,
+            &mut PickContext { now: 0, rng: &mut rng, tried, hash, slow_start: SlowStart::OFF },
+        )
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!   backends most of the traffic for as long as updates keep coming (Envoy #31378).
 //! - The first position is random, over turns and not backends, so that proxies which start
 //!   together don't walk in step (Envoy #3271, #32233).
-//! - The turn of a backend that is out is drawn by weight, because its neighbour would get two
-//!   shares.
+//! - The turn of a backend that is out, or starts slowly and is passed over, is drawn by weight,
+//!   because its neighbour would get two shares.
 
 use std::sync::{
     Arc,
@@ -72,7 +72,7 @@ impl Picker for RoundRobin {
         }
         let turn = self.cursor.0.fetch_add(1, Ordering::Relaxed) + self.offset;
         let i = self.schedule.at((turn % self.schedule.len() as u64) as usize);
-        if cx.admits(&backends[i]) {
+        if cx.keeps(&backends[i]) {
             return Some(i);
         }
         self.schedule.draw(backends, cx)

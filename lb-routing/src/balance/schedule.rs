@@ -77,14 +77,14 @@ impl Schedule {
         }
         for _ in 0..DRAWS {
             let i = self.at(cx.rng.usize(..self.len()));
-            if cx.admits(&backends[i]) {
+            if cx.keeps(&backends[i]) {
                 return Some(i);
             }
         }
         let mut draw = Draw::default();
         for (i, backend) in backends.iter().enumerate() {
             if cx.admits(backend) {
-                draw.offer(i, backend.weight, cx.rng);
+                draw.offer(i, cx.weight_of(backend), cx.rng);
             }
         }
         draw.drawn
@@ -112,7 +112,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::fixture;
+    use crate::balance::{fixture, slow_start::SlowStart};
 
     #[track_caller]
     fn check(weights: &[u32], expected: &[u32]) {
@@ -189,7 +189,13 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut counts = [0u32; 10];
         for _ in 0..50_000 {
-            let mut cx = PickContext { now: 0, rng: &mut rng, tried: &tried, hash: 0 };
+            let mut cx = PickContext {
+                now: 0,
+                rng: &mut rng,
+                tried: &tried,
+                hash: 0,
+                slow_start: SlowStart::OFF,
+            };
             counts[schedule.draw(&backends, &mut cx).expect("five are open")] += 1;
         }
         for i in [0, 5, 7, 8, 9] {

@@ -1,4 +1,4 @@
-//! How a backend has answered of late: the evidence for an ejection by 5xx.
+//! How a backend has answered of late, and how often it failed to.
 //!
 //! An interval is counted in four slots, which take turns. One word has a slot's number, its answers
 //! and those of them that were failures, so that they always belong together. Evidence is never
@@ -9,6 +9,7 @@
 
 use std::{
     iter::Sum,
+    ops::{Add, AddAssign},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -22,12 +23,17 @@ pub struct Answers {
     slots: [AtomicU64; SLOTS as usize],
 }
 
+/// Attempts that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Those without an answer as well.
     pub answers: u64,
-    /// Of the answers.
+    /// Of them.
     pub failed: u64,
 }
+
+/// Those of an interval, each slot's at a place of its own, which is the same for all backends.
+pub type Slots = [Counts; SLOTS as usize];
 
 const SLOTS: u64 = 4;
 
@@ -37,10 +43,6 @@ const MOST: u64 = (1 << COUNT_BITS) - 1;
 const ANSWER: u64 = 1;
 const FAILURE: u64 = 1 << COUNT_BITS;
 const COUNTS: u64 = (1 << (2 * COUNT_BITS)) - 1;
-
-/// What a difference between two shares is at least, in standard errors. By chance alone, as many
-/// as four come once in thirty thousand times.
-const STANDARD_ERRORS: f64 = 4.0;
 
 // === impl Answers ===
 
@@ -74,17 +76,20 @@ impl Answers {
     }
 
     /// What was counted in the interval that ends now.
-    pub fn recent(&self, now: Millis) -> Counts {
+    pub fn recent(&self, now: Millis) -> Slots {
+        let mut recent = Slots::default();
         let Some(last) = now.checked_div(self.length.load(Ordering::Relaxed)) else {
-            return Counts::default();
+            return recent;
         };
-        let numbers = last.saturating_sub(SLOTS - 1)..=last;
-        let counts = numbers.filter_map(|number| {
-            let counts = self.slots[(number % SLOTS) as usize].load(Ordering::Relaxed);
-            is_of(counts, number)
-                .then_some(Counts { answers: counts & MOST, failed: counts >> COUNT_BITS & MOST })
-        });
-        counts.sum()
+        for number in last.saturating_sub(SLOTS - 1)..=last {
+            let place = (number % SLOTS) as usize;
+            let counts = self.slots[place].load(Ordering::Relaxed);
+            if is_of(counts, number) {
+                let failed = counts >> COUNT_BITS & MOST;
+                recent[place] = Counts { answers: counts & MOST, failed };
+            }
+        }
+        recent
     }
 
     pub fn clear(&self) {
@@ -123,25 +128,33 @@ fn halve(slot: &AtomicU64, counts: u64) {
 // === impl Counts ===
 
 impl Counts {
-    /// Whether this backend fails clearly more than the rest of its set: so much that it matters
-    /// (it has at least twice their share of failures, or at most half their share of good
-    /// answers), and so much that it is not by chance (a test of two proportions).
-    pub fn is_clearly_worse_than(self, rest: Self) -> bool {
-        let [own, peers] = [self, rest].map(|c| (c.failed as f64, c.answers as f64));
-        let (share, usual) = (own.0 / own.1, peers.0 / peers.1);
-        let matters = 2.0 * usual <= share || 2.0 * (1.0 - share) <= 1.0 - usual;
-        let pooled = (own.0 + peers.0) / (own.1 + peers.1);
-        let variance = pooled * (1.0 - pooled) * (1.0 / own.1 + 1.0 / peers.1);
-        usual < share && matters && STANDARD_ERRORS * variance.sqrt() <= share - usual
+    pub fn good(self) -> u64 {
+        self.answers.saturating_sub(self.failed)
+    }
+
+    /// 0 where there are none.
+    pub fn failed_share(self) -> f64 {
+        if self.answers == 0 { 0.0 } else { self.failed as f64 / self.answers as f64 }
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { answers: self.answers + other.answers, failed: self.failed + other.failed }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
     }
 }
 
 impl Sum for Counts {
     fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
-        counts.fold(Self::default(), |sum, counts| Self {
-            answers: sum.answers + counts.answers,
-            failed: sum.failed + counts.failed,
-        })
+        counts.fold(Self::default(), Add::add)
     }
 }
 
@@ -159,7 +172,7 @@ mod tests {
 
     #[track_caller]
     fn check(answers: &Answers, now: Millis, expected: (u64, u64)) {
-        let Counts { answers, failed } = answers.recent(now);
+        let Counts { answers, failed } = answers.recent(now).into_iter().sum();
         assert_eq!((answers, failed), expected, "at {now}");
     }
 
@@ -202,7 +215,7 @@ mod tests {
         for i in 0..5_000_000u64 {
             answers.count(i % 3 == 0, 3_000_000);
         }
-        let Counts { answers, failed } = answers.recent(3_000_000);
+        let Counts { answers, failed } = answers.recent(3_000_000).into_iter().sum();
         assert!(answers > 1_000_000, "{answers}");
         assert!((failed * 3).abs_diff(answers) < 100, "{failed} of {answers}");
     }
@@ -226,31 +239,5 @@ mod tests {
             }
         });
         check(&answers, 500, (40_000, 4_000));
-    }
-
-    #[test]
-    fn worse_is_what_matters_and_is_not_by_chance() {
-        #[rustfmt::skip]
-        let cases = [
-            // failed of answers, those of the rest, whether it is clearly worse
-            ((20, 20),         (0, 20),           true),
-            ((20, 20),         (20, 20),          false),
-            ((0, 20),          (0, 20),           false),
-            ((10, 20),         (0, 60),           true),
-            ((10, 20),         (0, 20),           false), // 3.7 standard errors
-            ((12, 24),         (0, 24),           true),
-            ((10, 20),         (15, 60),          false), // twice as many, but of few
-            ((500, 1_000),     (250, 1_000),      true),
-            ((520, 1_000),     (490, 1_000),      false),
-            ((52_000, 100_000), (48_000, 100_000), false), // surely more, but not much
-            ((100, 100),       (200, 300),        true),  // three of four are bad
-            ((90, 100),        (50, 100),         true),  // a tenth of its answers are good, not half
-            ((75, 100),        (60, 100),         false),
-        ];
-        for (own, rest, expected) in cases {
-            let counts = |(failed, answers)| Counts { answers, failed };
-            let actual = counts(own).is_clearly_worse_than(counts(rest));
-            assert_eq!(actual, expected, "{own:?} against {rest:?}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use super::{answers::Answers, streak::Streak};
+use super::{answers::Answers, keys::Keys, streak::Streak};
 use crate::millis::Millis;
 
 /// What counts against a backend.
@@ -17,6 +17,8 @@ pub enum Failure {
     Timeout,
     /// A 5xx.
     Status,
+    /// Its client went after it had waited for some time.
+    GivenUp,
 }
 
 /// A backend is kept out.
@@ -31,8 +33,12 @@ pub struct Ejection {
 #[derive(Debug, Default)]
 pub struct OutlierState {
     pub(super) streak: Streak,
+    /// Of the streak. Only where each backend has keys of its own.
+    pub(super) keys: Keys,
     pub(super) answers: Answers,
-    /// Its 5xx were compared with those of its peers, and need not be until then.
+    /// A client gave up, and others that do so before then are not counted.
+    gave_up_until: AtomicU64,
+    /// It was compared with its peers, and need not be until then.
     pub(super) compared_until: AtomicU64,
     /// When the last ejection ends, and above what it was for: in one word, so that they belong
     /// together. 0 if there was none.
@@ -40,6 +46,9 @@ pub struct OutlierState {
     /// Ejections in a row, as of the last one. Written with the set's lock held.
     ejections: AtomicU32,
 }
+
+/// As long as a client has to have waited for it to be counted at all.
+const GIVE_UPS_APART: Millis = 1_000;
 
 /// The low bits of [`OutlierState::ejected`] say what for; the others count milliseconds.
 const FAILURE_BITS: u32 = 8;
@@ -53,6 +62,7 @@ impl Failure {
             Self::Reset => 2,
             Self::Timeout => 3,
             Self::Status => 4,
+            Self::GivenUp => 5,
         }
     }
 
@@ -62,6 +72,7 @@ impl Failure {
             2 => Some(Self::Reset),
             3 => Some(Self::Timeout),
             4 => Some(Self::Status),
+            5 => Some(Self::GivenUp),
             _ => None,
         }
     }
@@ -74,6 +85,7 @@ impl fmt::Display for Failure {
             Self::Reset => "connection reset",
             Self::Timeout => "timeout",
             Self::Status => "5xx",
+            Self::GivenUp => "clients gave up",
         })
     }
 }
@@ -84,6 +96,11 @@ impl OutlierState {
     #[inline]
     pub fn is_ejected(&self, now: Millis) -> bool {
         now < self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS
+    }
+
+    /// When the last ejection ends or has ended; 0 if there was none.
+    pub fn ejected_until(&self) -> Millis {
+        self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS
     }
 
     /// Why and for how much longer, if it is ejected.
@@ -102,6 +119,13 @@ impl OutlierState {
         self.answers.count(false, now);
     }
 
+    /// Whether a client that gave up just now is to be counted. A client that ends ends all its
+    /// requests at once, and is one.
+    pub(super) fn gives_up(&self, now: Millis) -> bool {
+        let next = |until| (until <= now).then(|| now.saturating_add(GIVE_UPS_APART));
+        self.gave_up_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
     pub(crate) fn eject(&self, failure: Failure, until: Millis) {
         let until = until.min(u64::MAX >> FAILURE_BITS);
         let ejected = until << FAILURE_BITS | failure.encode();
@@ -112,8 +136,7 @@ impl OutlierState {
 
     /// Ejections in a row, this one included: each `base` that it stayed in forgives one.
     pub(super) fn count_ejection(&self, base: Millis, now: Millis) -> u32 {
-        let ended = self.ejected.load(Ordering::Relaxed) >> FAILURE_BITS;
-        let forgiven = now.saturating_sub(ended) / base.max(1);
+        let forgiven = now.saturating_sub(self.ejected_until()) / base.max(1);
         let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
         let ejections = self.ejections.load(Ordering::Relaxed).saturating_sub(forgiven);
         self.ejections.store(ejections.saturating_add(1), Ordering::Relaxed);
