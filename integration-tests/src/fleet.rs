@@ -319,6 +319,21 @@ impl Fleet {
         })
         .await;
     }
+
+    /// Waits until no proxy has a request in flight or a client's connection open.
+    ///
+    /// # Panics
+    /// If one has for good.
+    pub async fn nothing_is_left(&self) {
+        self.idle().await;
+        for proxy in &self.proxies {
+            eventually("all clients are gone", async || {
+                let open = proxy.open_connections().await;
+                holds(open == 0, || format!("{open} are connected to {}", proxy.id))
+            })
+            .await;
+        }
+    }
 }
 
 // === impl Controller ===

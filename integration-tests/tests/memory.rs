@@ -292,6 +292,38 @@ async fn no_path_and_no_host_takes_longer_to_look_up_than_its_length_says() {
 }
 
 #[tokio::test]
+async fn requests_of_which_the_client_says_no_more_take_no_time() {
+    const COUNT: usize = 20;
+    let backend = Backend::script(|mut wire, _| async move {
+        let Ok(Some(_)) = wire.head().await else { return };
+        let _ = wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        // Less time passes than a client that has ended its side is waited for.
+        while wire.send("1\r\nx\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+    .await;
+    let fleet = Fleet::start(1, &app("", "", &[backend.address()])).await;
+    let proxy = &fleet.proxies[0];
+    let mut clients = Vec::new();
+    for _ in 0..COUNT {
+        let mut client = Client::connect(proxy.web()).await;
+        client.send(&Request::get("/")).await;
+        client.wire.half_close().await.expect("it is open");
+        client.wire.head().await.expect("HTTP").expect("an answer");
+        clients.push(client);
+    }
+    let spent = async || proxy.metrics().await.sum("process_cpu_seconds_total", &[]);
+    let before = spent().await;
+    // What is measured is a time in which hardly anything happens.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let took = spent().await - before;
+    println!("{took} s in 2 s");
+    assert!(took < 0.5, "it is busy with nothing: {took} s in 2 s");
+    assert_eq!(proxy.open_connections().await, COUNT as u64);
+}
+
+#[tokio::test]
 async fn connections_of_which_one_half_is_closed_take_no_time() {
     const COUNT: usize = 20;
     let backend = Backend::script(|mut wire, _| async move {

@@ -158,6 +158,7 @@ impl Bench {
                 }
             }
         }
+        self.fleet.nothing_is_left().await;
         let (wrong, count) = (&self.wrong, cases.len());
         assert!(wrong.is_empty(), "{} of {count}, twice:\n{}", wrong.len(), wrong.join("\n"));
     }

@@ -146,6 +146,7 @@ impl Bench {
                 wrong.push(format!("{} \"{text}\"\n    {why}", case.method));
             }
         }
+        self.fleet.nothing_is_left().await;
         assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     }
 
@@ -184,6 +185,11 @@ impl Bench {
             (Expect::Broken, Err(_)) => {
                 if exchange.end == End::Open || last.is_some() {
                     return Err(format!("it goes on: {}", got()));
+                }
+                let next = integration_tests::client::get(self.fleet.proxies[0].web(), "/ok").await;
+                let seen = self.backend.requests();
+                if next.text() != "ok" || seen.last().is_some_and(|s| s.connection == first.connection) {
+                    return Err(format!("its connection is used again: {next:?}"));
                 }
             }
             (Expect::Broken, Ok([answer, _])) => {

@@ -149,7 +149,8 @@ impl Own<'_> {
         match respond::reply(local, down, request, reply, explain, keeps_alive, timeout).await {
             Ok(next) => {
                 record.ended();
-                next
+                // What a client sends on, not knowing that it was refused, must not reset the answer.
+                if is_last { Next::Linger } else { next }
             }
             Err(unread) => {
                 record.reason(match unread {
