@@ -181,6 +181,27 @@ mod tests {
         }
     }
 
+    /// Not at random instead, as where turns are passed over.
+    #[test]
+    fn where_all_are_equally_cold_turns_are_exact() {
+        for is_first in [true, false] {
+            let backends = fixture::backends(&[1, 1, 2]);
+            backends.iter().for_each(|backend| backend.note(is_first, LATER));
+            let counts = shares(&Balance::RoundRobin, &backends, Some(WINDOW), LATER);
+            assert_eq!(counts, [25_000, 25_000, 50_000], "{is_first}");
+        }
+    }
+
+    /// For as long as it runs, it does not know for how long its backends have been up.
+    #[test]
+    fn a_proxy_that_has_just_begun_takes_what_it_begins_with_for_warm() {
+        let backends = fixture::backends(&[1, 1]);
+        backends[0].note(true, 10);
+        backends[1].note(false, 20);
+        let counts = shares(&Balance::Random, &backends, Some(WINDOW), 30);
+        check(&counts, &[1.0, 0.0996], "10 ms later");
+    }
+
     #[test]
     fn a_backend_that_is_back_from_ejection_or_healthy_again_begins_anew() {
         for policy in POLICIES {
