@@ -429,7 +429,7 @@ async fn a_client_that_goes_while_its_backend_is_connected_to_is_gone_at_once() 
 #[tokio::test]
 async fn a_client_that_goes_while_its_next_attempt_is_waited_for_is_gone_at_once() {
     let backend = Backend::start(|_| Reply::status(503, "")).await;
-    let route = "timeout = '10m'\nretry = { on = ['5xx'], backoff = '1h', budget_percent = 100 }";
+    let route = "timeout = '24h'\nretry = { on = ['5xx'], backoff = '1h', budget_percent = 100 }";
     let fleet = Fleet::start(1, &app(route, "", &[backend.address()])).await;
     let mut client = Client::connect(fleet.proxies[0].web()).await;
     client.send(&Request::new("PUT", "/").body("x")).await;

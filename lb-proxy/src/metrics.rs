@@ -176,6 +176,10 @@ impl<T: Default> Sharded<T> {
         &self.0[worker].0
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|shard| &shard.0)
+    }
+
     /// Whether there is another clone.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1

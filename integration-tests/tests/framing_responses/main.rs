@@ -188,7 +188,9 @@ impl Bench {
                 }
                 let next = integration_tests::client::get(self.fleet.proxies[0].web(), "/ok").await;
                 let seen = self.backend.requests();
-                if next.text() != "ok" || seen.last().is_some_and(|s| s.connection == first.connection) {
+                if next.text() != "ok"
+                    || seen.last().is_some_and(|s| s.connection == first.connection)
+                {
                     return Err(format!("its connection is used again: {next:?}"));
                 }
             }

@@ -136,6 +136,15 @@ mod tests {
     }
 
     #[test]
+    fn a_control_is_found_wherever_it_is_among_eight_bytes() {
+        for (at, c) in (0..8).flat_map(|at| (0..=u8::MAX).map(move |c| (at, c))) {
+            let mut word = [b'a'; 8];
+            word[at] = c;
+            assert_eq!(has_control(word), c < b' ' || c == DEL, "{c:#x} at {at}");
+        }
+    }
+
+    #[test]
     fn bytes_are_where_they_may_be() {
         let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
         let signs = |text: String| -> String {

@@ -115,6 +115,26 @@ impl Outbox {
         Ok(())
     }
 
+    /// Writes `payload` at once, as far as the socket takes it and nothing waits before it. The rest
+    /// waits.
+    pub fn pass(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let mut passed = 0;
+        if self.is_empty()
+            && !payload.is_empty()
+            && let Poll::Ready(written) = stream.poll_write(cx, payload)
+        {
+            passed = written?;
+            self.written += passed as u64;
+        }
+        self.bytes.extend_from_slice(&payload[passed..]);
+        Ok(())
+    }
+
     /// So many bytes were written past it.
     pub fn went_past(&mut self, bytes: usize) {
         self.written += bytes as u64;

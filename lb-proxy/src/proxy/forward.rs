@@ -80,7 +80,7 @@ impl Forward<'_> {
         };
         let target = self.target(record.request);
         let asks_for_upgrade = may_upgrade(record.request, &route.spec);
-        route.budget.deposit(local.millis(now));
+        route.budget.deposit(local.index, local.millis(now));
         let metrics = route.metrics.of(local.index);
 
         let mut tried = Tried::default();
@@ -116,10 +116,11 @@ impl Forward<'_> {
                         });
                     let n = u32::from(number) - 1;
                     let wait = local.with_rng(|rng| retry::wait_before(policy, n, rng, elsewhere));
-                    let completed = sides.upload.completed();
-                    let is_late =
-                        completed.is_some_and(|completed| completed + terms.timeout <= now + wait);
-                    let is_paid = || !paid || route.budget.try_withdraw();
+                    // The time for an answer does not run before all of the request has come.
+                    let since = sides.upload.completed().unwrap_or(now);
+                    let is_late = since + terms.timeout <= now + wait;
+                    let is_paid =
+                        || !paid || route.budget.try_withdraw(local.index, local.millis(now));
                     match is_late {
                         true => None,
                         false if is_paid() => Some(wait),
@@ -143,7 +144,7 @@ impl Forward<'_> {
                 Err(error) => record.failed(error.kind(), &error, true),
             }
             if wait > Duration::ZERO {
-                rest(wait, &mut sides).await?;
+                Box::pin(rest(wait, &mut sides)).await?;
                 now = clock::now();
             }
             // The backends may have changed meanwhile; the route and its policy stay.

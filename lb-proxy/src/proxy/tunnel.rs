@@ -74,11 +74,6 @@ impl<'a> Side<'a> {
 }
 
 impl Side<'_> {
-    /// Whether it is to take what has come from the other side, or the other side what has come of it.
-    fn is_waited_for(&self) -> bool {
-        !(self.outbox.is_empty() && self.bypass.is_empty())
-    }
-
     /// Nothing more can be written to it. What it said before may be there to be read.
     fn takes_no_more(&mut self, error: io::Error) {
         self.error.get_or_insert(error);
@@ -97,7 +92,7 @@ impl Side<'_> {
 
     /// Gives back what it holds and does not need now.
     fn rest(&mut self, local: &Local) {
-        if self.outbox.is_empty() {
+        if self.outbox.is_empty() && self.outbox.capacity() > 0 {
             local.recycle_buffer(self.outbox.take());
         }
     }
@@ -136,16 +131,28 @@ impl Tunnel<'_> {
             held.set(self.client.capacity() + self.backend.capacity());
             let deadline = *since.get_or_insert_with(clock::now) + idle;
             let Self { client, backend } = self;
-            // A side that waits for the other to take something is not read.
-            if client.is_waited_for() || backend.is_waited_for() {
-                let has_failed = || client.stream.has_failed() || backend.stream.has_failed();
-                return match ready!(lookout.poll(timer, Some(deadline), cx, has_failed)) {
-                    Waited::Expired => Poll::Ready(End::Idle),
-                    Waited::Gone => Poll::Ready(End::Broken(io::ErrorKind::ConnectionReset.into())),
-                };
+            if !is_waited_for(client, backend) && !is_waited_for(backend, client) {
+                lookout.rest();
+                return timer.poll_expired(deadline, cx).map(|()| End::Idle);
             }
-            lookout.rest();
-            timer.poll_expired(deadline, cx).map(|()| End::Idle)
+            // A side that waits for the other to take something is not read.
+            let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+            let mut changed = false;
+            let waited = lookout.poll(timer, Some(deadline), cx, || {
+                if backend.error.is_none() && backend.stream.has_failed() {
+                    // The client may still read what it said.
+                    backend.takes_no_more(reset());
+                    changed = true;
+                }
+                client.stream.has_failed()
+            });
+            if changed {
+                cx.waker().wake_by_ref();
+            }
+            waited.map(|waited| match waited {
+                Waited::Expired => End::Idle,
+                Waited::Gone => End::Broken(reset()),
+            })
         })
         .await
     }
@@ -154,6 +161,11 @@ impl Tunnel<'_> {
         let Self { client, backend } = self;
         client.read + backend.read + client.outbox.written() + backend.outbox.written()
     }
+}
+
+/// Whether something has come of one side that the other one is to take.
+fn is_waited_for(to: &Side<'_>, from: &Side<'_>) -> bool {
+    to.error.is_none() && !(to.outbox.is_empty() && from.bypass.is_empty())
 }
 
 /// Ready when all of one side was written to the other, which was told of its end, or takes no more.
@@ -197,10 +209,7 @@ fn poll_move(
         };
         from.read += filled.len() as u64;
         from.has_ended = filled.is_empty();
-        if to.outbox.capacity() == 0 {
-            *to.outbox.bytes() = local.buffer();
-        }
-        let sent = local.hot.with(filled, |bytes| to.outbox.send(to.stream, cx, bytes, b""));
+        let sent = local.hot.with(filled, |bytes| to.outbox.pass(to.stream, cx, bytes));
         if let Err(error) = sent {
             to.takes_no_more(error);
         }

@@ -86,7 +86,7 @@ impl Route {
             },
             budget: match same_budget {
                 Some(old) => Arc::clone(&old.budget),
-                None => Arc::new(RetryBudget::new(percent)),
+                None => Arc::new(RetryBudget::new(percent, workers)),
             },
             terms: Terms {
                 timeout: spec.timeout,
