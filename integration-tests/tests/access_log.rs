@@ -308,3 +308,22 @@ async fn lines_go_to_standard_output_unless_it_is_said_where_to() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_request_that_a_drain_cuts_has_its_line() {
+    let backend = Backend::start(|_| Reply::Hang).await;
+    let mut fleet = Fleet::empty().await;
+    let log = fleet.dir().join("access.json");
+    let flags = ["--access-log=full".into(), format!("--access-log-to={}", log.display())];
+    fleet.add_proxy("p1", &[&flags[..], &["--drain-timeout=300ms".into()]].concat());
+    fleet.apply(&app("timeout = '10m'", "", &[backend.address()])).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    client.send(&Request::get("/cut")).await;
+    eventually("it is under way", async || holds(backend.waiting() == 1, || "it is not".into()))
+        .await;
+    let proxy = &mut fleet.proxies[0];
+    proxy.process.signal(Signal::TERM);
+    assert_eq!(proxy.process.exit_code().await, 3, "it was cut");
+    check(&line(&log).await, json!({ "path": "/cut", "status": null, "reason": "drain_timeout" }));
+    assert!(!proxy.process.log().contains("panicked"), "{}", proxy.process.log());
+}

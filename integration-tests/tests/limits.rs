@@ -135,6 +135,26 @@ async fn one_client_takes_no_more_than_its_own_connections() {
     fleet.idle().await;
 }
 
+/// Both limits are reached: who has too many itself makes room, and nobody else.
+#[tokio::test]
+async fn a_client_with_too_many_connections_takes_nobody_elses_place() {
+    let backend = Backend::named("here").await;
+    let limits = "max_connections = 3\nmax_connections_per_client = 2";
+    let (fleet, _log) = fleet(limits, "", &backend).await;
+    let web = fleet.proxies[0].web();
+    // The first one is the one that idles longest.
+    let mut other = Client::connect_from(Ipv4Addr::new(127, 0, 0, 2), web).await;
+    assert_eq!(other.get("/").await.text(), "here");
+    let mut greedy = Vec::new();
+    for _ in 0..6 {
+        let mut client = Client::connect_from(Ipv4Addr::new(127, 0, 0, 3), web).await;
+        assert_eq!(client.get("/").await.text(), "here");
+        greedy.push(client);
+    }
+    assert_eq!(other.get("/").await.text(), "here", "it was not closed");
+    fleet.idle().await;
+}
+
 #[tokio::test]
 async fn a_tcp_connection_too_many_is_closed() {
     let backend = Backend::script(|mut wire, _| async move {

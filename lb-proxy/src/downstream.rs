@@ -178,6 +178,11 @@ impl Downstream {
         }
     }
 
+    /// Who has its buffers now counts what they hold.
+    pub fn hold_nothing(&mut self) {
+        self.held.set(0);
+    }
+
     /// Counts what it holds in buffers, and `more` bytes besides.
     pub fn hold(&mut self, more: usize) {
         let own = self.input.capacity() + self.outbox.capacity() + self.body.buffered();

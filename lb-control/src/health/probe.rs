@@ -73,7 +73,7 @@ async fn ask(address: SocketAddr, probe: &Probe) -> Result<String, Problem> {
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Problem> {
-    TcpStream::connect(address).await.map_err(|error| describe(&error))
+    TcpStream::connect(address).await.map_err(|error| describe(&error, address))
 }
 
 fn request(
@@ -101,8 +101,9 @@ async fn ask_http(
     statuses: &[RangeInclusive<u16>],
 ) -> Result<String, Problem> {
     let io = TokioIo::new(connect(address).await?);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(io).await.map_err(|error| describe(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(|error| describe(&error, address))?;
     let mut response = pin!(sender.send_request(request));
     let response = tokio::select! {
         biased;
@@ -110,7 +111,7 @@ async fn ask_http(
         // It may end in the same instant that it delivers the answer.
         _ = connection => response.await,
     };
-    let status = response.map_err(|error| describe(&error))?.status().as_u16();
+    let status = response.map_err(|error| describe(&error, address))?.status().as_u16();
     if statuses.iter().any(|range| range.contains(&status)) {
         return Ok(format!("status {status}"));
     }
@@ -131,24 +132,24 @@ async fn ask_grpc(
         let origin = format!("http://{host}").parse().map_err(|error| invalid(&error))?;
         endpoint = endpoint.origin(origin);
     }
-    let channel = endpoint.connect().await.map_err(|error| describe(&error))?;
+    let channel = endpoint.connect().await.map_err(|error| describe(&error, address))?;
     let request = HealthCheckRequest { service: service.into() };
     match HealthClient::new(channel).check(request).await {
         Ok(response) => match response.into_inner().status() {
             ServingStatus::Serving => Ok("SERVING".into()),
             other => Err(Problem::OfBackend(format!("{}, expected SERVING", other.as_str_name()))),
         },
-        Err(status) if status.source().is_some() => Err(describe(&status)),
+        Err(status) if status.source().is_some() => Err(describe(&status, address)),
         Err(status) => Err(Problem::OfBackend(format!("{}: {}", status.code(), status.message()))),
     }
 }
 
 /// The cause that people know by name: libraries wrap it in several layers of their own.
-fn describe(error: &(dyn Error + 'static)) -> Problem {
+fn describe(error: &(dyn Error + 'static), to: SocketAddr) -> Problem {
     let mut cause = error;
     loop {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            if is_shortage(error) {
+            if is_shortage(error, to) {
                 return Problem::Ours(error.to_string());
             }
             if let Some(known) = describe_io(error) {
@@ -279,11 +280,12 @@ mod tests {
     #[test]
     fn what_this_process_is_short_of_is_found_below_what_libraries_make_of_it() {
         let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let here = SocketAddr::from(([127, 0, 0, 1], 80));
         let wrapped = io::Error::other(tonic::Status::from_error(error(Errno::MFILE).into()));
-        assert!(matches!(describe(&wrapped), Problem::Ours(_)));
+        assert!(matches!(describe(&wrapped, here), Problem::Ours(_)));
         let refused = tonic::Status::from_error(error(Errno::CONNREFUSED).into());
         assert!(
-            matches!(describe(&refused), Problem::OfBackend(what) if what == "connection refused")
+            matches!(describe(&refused, here), Problem::OfBackend(what) if what == "connection refused")
         );
     }
 

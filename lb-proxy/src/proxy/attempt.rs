@@ -57,7 +57,7 @@ impl Attempt<'_> {
             Ok(exchange) => (exchange.response.status >= 500).then_some(Failure::Status),
             // One alone is nobody's fault. One after another, they may say that it hangs.
             Err(AttemptError::Client(ClientError::Gone)) => {
-                let waited = sides.down.ended.map_or(took, |ended| ended - self.now);
+                let waited = sides.down.ends_at().map_or(took, |ended| ended - self.now);
                 (PATIENCE <= waited).then_some(Failure::GivenUp)
             }
             Err(error) => error.failure(),

@@ -119,6 +119,8 @@ impl Delivery<'_> {
         worker.tunnels_opened.increment();
         let metrics = self.route.metrics.of(local.index);
         down.count(metrics);
+        // The tunnel counts for itself what it holds.
+        down.hold_nothing();
         down.outbox.bytes().extend_from_slice(&early);
         let mut to_backend = Outbox::with(std::mem::take(&mut down.input).into_bytes());
         let mut tunnel = Tunnel {

@@ -266,7 +266,7 @@ impl Exchange {
             self.is_early = self.outgoing.state != State::Done || sides.upload.expects_continue;
             return Ok(true);
         }
-        *sides.interims += 1;
+        *sides.interims = sides.interims.saturating_add(1);
         if MOST_INTERIMS < *sides.interims {
             return Err("too many interim responses");
         }

@@ -144,7 +144,10 @@ impl Forward<'_> {
                 Err(error) => record.failed(error.kind(), &error, true),
             }
             if wait > Duration::ZERO {
-                Box::pin(rest(wait, &mut sides)).await?;
+                if let Err(gone) = Box::pin(rest(wait, &mut sides)).await {
+                    record.moved(sides.upload.received, 0);
+                    return Err(gone.into());
+                }
                 now = clock::now();
             }
             // The backends may have changed meanwhile; the route and its policy stay.

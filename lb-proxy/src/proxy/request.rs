@@ -153,6 +153,9 @@ impl Own<'_> {
                 if is_last { Next::Linger } else { next }
             }
             Err(unread) => {
+                if let (Unread::ClientGone, Some(metrics)) = (unread, self.metrics) {
+                    metrics.aborted.increment();
+                }
                 record.reason(match unread {
                     Unread::ClientGone => "client_gone",
                     Unread::ClientSlow => "write_timeout",

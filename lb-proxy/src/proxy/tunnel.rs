@@ -114,10 +114,12 @@ impl Tunnel<'_> {
         self.backend.stream.keep_alive();
         poll_fn(|cx| {
             let before = self.progress();
-            let (up, down) = (
-                poll_move(&mut self.client, &mut self.backend, local, cx),
-                poll_move(&mut self.backend, &mut self.client, local, cx),
-            );
+            let mut up = poll_move(&mut self.client, &mut self.backend, local, cx);
+            let down = poll_move(&mut self.backend, &mut self.client, local, cx);
+            if self.client.error.is_some() || self.backend.error.is_some() {
+                // It may have nothing to wait for any more.
+                up = poll_move(&mut self.client, &mut self.backend, local, cx);
+            }
             if self.progress() != before {
                 since = None;
                 moved(self.client.read, self.backend.read);

@@ -120,7 +120,7 @@ impl Acceptor {
         let listener = view.listener_of(presence).map_or(&self.at_first, |(listener, _)| listener);
         let ip = peer.ip().to_canonical();
         let is_http = matches!(listener.service, Service::Http(_));
-        let (open, too_many) = Open::new(local, listener, peer);
+        let (mut open, too_many) = Open::new(local, listener, peer);
         let limits = &local.metrics().limits;
         let makes_room = |scope| local.connections.end_oldest(scope);
         let is_refused = match too_many {
@@ -138,6 +138,9 @@ impl Acceptor {
                 !makes_room(Scope::Client(presence.slot, ip))
             }
         };
+        if is_refused {
+            open.of_listener = None;
+        }
         let id = local.connections.open(presence.slot, ip);
         let client = Rc::new(Client::new(local, peer, Arc::clone(presence), id));
         let place = Place { local: Rc::clone(local), open, id };
@@ -185,7 +188,8 @@ enum Excess {
 /// Counts a connection for as long as it is open.
 struct Open {
     local: Rc<Local>,
-    _of_listener: Counted,
+    /// `None` once it is refused: while it is told so, it takes nobody's place.
+    of_listener: Option<Counted>,
 }
 
 impl Open {
@@ -196,11 +200,12 @@ impl Open {
         let (spec, ip) = (&listener.spec, peer.ip().to_canonical());
         let (of_listener, too_many) =
             listener.presence.count(spec.max_connections, spec.max_connections_per_client, ip);
-        let excess = match local.shared.bounds.connections <= before {
-            true => Some(Excess::All),
-            false => too_many.map(Excess::Of),
+        let excess = match too_many {
+            Some(TooMany::OfClient) => Some(Excess::Of(TooMany::OfClient)),
+            _ if local.shared.bounds.connections <= before => Some(Excess::All),
+            _ => too_many.map(Excess::Of),
         };
-        (Self { local: Rc::clone(local), _of_listener: of_listener }, excess)
+        (Self { local: Rc::clone(local), of_listener: Some(of_listener) }, excess)
     }
 }
 
@@ -229,9 +234,10 @@ pin_project! {
     /// Runs what serves a connection, until that ends or the connection is cut. Not an async block,
     /// which would be larger, and there is one for each connection.
     struct Serving<F> {
-        place: Place,
+        // Dropped first: it may still ask how its connection was to end.
         #[pin]
         serve: F,
+        place: Place,
     }
 }
 
@@ -257,15 +263,12 @@ mod tests {
     use crate::{
         local::{Bounds, Shared},
         net::files,
-        table::Presence,
     };
 
     /// A connection of which nobody knows but this worker.
     fn place(local: &Rc<Local>) -> Place {
         local.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let presence = Arc::new(Presence::new(ListenerName::new("web").expect("a name"), 0));
-        let (of_listener, _) = presence.count(None, None, Ipv4Addr::LOCALHOST.into());
-        let open = Open { local: Rc::clone(local), _of_listener: of_listener };
+        let open = Open { local: Rc::clone(local), of_listener: None };
         let id = local.connections.open(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
         Place { local: Rc::clone(local), open, id }
     }

@@ -33,7 +33,7 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
     async move {
         let local = &cx.local;
         let mut record = ConnectionRecord::begin(&cx.recorder, local, &down.client);
-        let Some((mut backend, _pick, _in_flight)) = open(local, &down, &mut record).await else {
+        let Some((mut backend, pick, in_flight)) = open(local, &down, &mut record).await else {
             record.given_up();
             tracing::debug!(peer = %down.client.peer, "no backend took the connection");
             return;
@@ -53,8 +53,7 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
             End::Broken(error) => {
                 tracing::debug!(peer = %down.client.peer, %error, "connection ended");
                 record.ended(Some("connection_terminated"));
-                drop(record);
-                drop(backend);
+                drop((record, backend, pick, in_flight));
                 Box::pin(linger(local, down)).await;
             }
             End::Idle => {

@@ -81,7 +81,8 @@ impl Presence {
             let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
             let of_client = clients.entry(peer).or_default();
             if most.get() <= *of_client {
-                too_many = too_many.or(Some(TooMany::OfClient));
+                // Whoever has too many itself takes nobody else's place.
+                too_many = Some(TooMany::OfClient);
             }
             *of_client += 1;
             peer

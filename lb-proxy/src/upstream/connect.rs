@@ -47,13 +47,14 @@ pub async fn connect(
     }
     let until = deadline.min(now + timeout);
     let connecting = Stream::connecting(address, local.shared.streams.one());
-    let mut stream = connecting.map_err(ConnectError::from).inspect_err(|error| {
+    let failed = |error| ConnectError::of(error, address);
+    let mut stream = connecting.map_err(failed).inspect_err(|error| {
         if matches!(error, ConnectError::Local(_)) {
             local.make_room();
         }
     })?;
     let connected = poll_fn(|cx| match stream.poll_connected(cx) {
-        Poll::Ready(result) => Poll::Ready(result.map_err(ConnectError::from)),
+        Poll::Ready(result) => Poll::Ready(result.map_err(failed)),
         Poll::Pending => timer
             .poll_expired(until, cx)
             .map(|()| Err(ConnectError::Timeout(until.saturating_duration_since(now)))),
@@ -62,11 +63,11 @@ pub async fn connect(
     Ok(stream)
 }
 
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
+impl ConnectError {
+    fn of(error: io::Error, to: SocketAddr) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            _ if is_shortage(&error) => Self::Local(error),
+            _ if is_shortage(&error, to) => Self::Local(error),
             _ => Self::Failed(error),
         }
     }
@@ -78,7 +79,10 @@ mod tests {
 
     #[test]
     fn what_this_host_lacks_is_no_fault_of_a_backend() {
-        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error()).into();
+        let here = SocketAddr::from(([127, 0, 0, 1], 80));
+        let error = |errno: Errno| {
+            ConnectError::of(io::Error::from_raw_os_error(errno.raw_os_error()), here)
+        };
         assert!(matches!(error(Errno::ADDRNOTAVAIL), ConnectError::Local(_)));
         assert!(matches!(error(Errno::HOSTUNREACH), ConnectError::Failed(_)));
         assert!(matches!(error(Errno::CONNREFUSED), ConnectError::Refused));
