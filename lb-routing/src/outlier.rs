@@ -10,12 +10,12 @@
 //!
 //! - **It cannot be connected to**, so many times in a row. No request has a part in that.
 //! - **It gives no answer** (resets, timeouts, clients that give up), so many times in a row, while
-//!   its peers do well: see [`Evidence::is_row_of_its_own`]. This is quick where nothing succeeds any
+//!   its peers do well: see `outlier/evidence.rs`. This is quick where nothing succeeds any
 //!   more. Peers that are failing in a row themselves, half as long at least, are not asked. Any
 //!   answer ends a row, and so does a pause longer than `interval`.
 //! - **It fails more than they do**, in whatever way, 5xx included: within `interval`, it was tried
 //!   `min_requests` times at least, failed `failure_percent` of them at least, and clearly more than
-//!   its peers: see [`Evidence::is_clearly_worse`]. They have been tried a quarter of `min_requests`
+//!   its peers: see `outlier/evidence.rs`. They have been tried a quarter of `min_requests`
 //!   at least (one that fails at once draws traffic away from them).
 //!
 //! What fails everywhere ejects nobody, nor does a backend without peers go, unless it cannot be
