@@ -48,6 +48,9 @@ impl Delivery<'_> {
             Err(source) => {
                 record.failed(source.reason(), &source, false);
                 record.moved(sides.upload.received, 0);
+                if let AttemptError::Client(error) = source {
+                    return Err(error.into());
+                }
                 let backend = pick.backend().name.clone();
                 return Err(ProxyError::Attempt { backend, source });
             }

@@ -47,7 +47,7 @@ pub enum AttemptError {
     NotTaken(Duration),
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
-    /// The client's doing.
+    /// The client's doing: [`ProxyError::Client`] by the time that it is told.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -111,9 +111,7 @@ impl ProxyError {
     /// What the client did, if it was its doing.
     pub fn client(&self) -> Option<ClientError> {
         match self {
-            Self::Client(error) | Self::Attempt { source: AttemptError::Client(error), .. } => {
-                Some(*error)
-            }
+            Self::Client(error) => Some(*error),
             Self::Refused(_) | Self::Attempt { .. } | Self::TooManyConnections | Self::NoRoom => {
                 None
             }
@@ -124,7 +122,7 @@ impl ProxyError {
     /// takes the connection for something else.
     pub fn ends_connection(&self) -> bool {
         match self {
-            Self::Client(_) | Self::Attempt { source: AttemptError::Client(_), .. } => true,
+            Self::Client(_) => true,
             Self::Refused(refusal) => matches!(refusal, Refusal::MethodRefused(_)),
             Self::TooManyConnections | Self::NoRoom => true,
             Self::Attempt { .. } => false,
@@ -260,7 +258,7 @@ mod tests {
             (attempt(ConnectError::Refused.into()),                                502, "connection_refused"),
             (attempt(ConnectError::Timeout(Duration::from_secs(1)).into()), 504, "connection_timeout"),
             (attempt(AttemptError::Closed),                                 502, "connection_terminated"),
-            (attempt(ClientError::Slow.into()),                             408, "http_request_error"),
+            (ClientError::Slow.into(),                                      408, "http_request_error"),
             (attempt(AttemptError::Timeout(Duration::from_secs(1))),        504, "http_response_timeout"),
             (attempt(ConnectError::Local(io::ErrorKind::Other.into()).into()), 503, "proxy_internal_error"),
             (attempt(ConnectError::Failed(io::ErrorKind::HostUnreachable.into()).into()), 502, "destination_ip_unroutable"),
