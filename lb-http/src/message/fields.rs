@@ -134,7 +134,6 @@ impl Fields {
                     return None;
                 }
                 match () {
-                    () if token.is_empty() => {}
                     () if token.eq_ignore_ascii_case(b"close") => options.close = true,
                     () if token.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
                     () if token.eq_ignore_ascii_case(b"upgrade") => options.upgrade = true,
