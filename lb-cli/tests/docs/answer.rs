@@ -35,7 +35,8 @@ fn constant(line: &str) -> String {
     let mut after_version = false;
     let words = line.split_whitespace().map(|text| {
         let shown = if after_version { "#".into() } else { word(text) };
-        after_version = text.trim_start_matches('(') == "version" || text == "sync";
+        let before_version = ["(version", "version", "sync", "unknown"];
+        after_version = before_version.contains(&text);
         shown
     });
     // "now" is less than a second "ago".
@@ -82,6 +83,7 @@ mod tests {
         }
         assert!(same("weight: 1 -> 3\n", "weight: 1 -> 4\n").is_err());
         assert_eq!(same("revision 3 (version 4)", "revision 3 (version 5)"), Ok(()));
+        assert_eq!(same("p2 lost 2s ago unknown 4", "p2 lost 9s ago unknown 6"), Ok(()));
         assert_eq!(same("p1 127.0.0.1:40001", "p1 127.0.0.1:50002"), Ok(()));
         assert!(same("127.0.0.1:3001 up", "127.0.0.1:3002 up").is_err());
         assert!(same("a\nb\n", "a\n").is_err());
