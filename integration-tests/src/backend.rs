@@ -10,11 +10,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
-use tokio::{net::TcpStream, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 
 use crate::{
+    eventually::{eventually, holds},
     ports::Port,
     wire::{Body, Head, Tap, Wire},
 };
@@ -80,6 +86,14 @@ struct State {
     taps: Mutex<Vec<Tap>>,
 }
 
+/// Accepts no connection, because its queue is full.
+#[derive(Debug)]
+pub struct Blackhole {
+    port: Port,
+    _waiting: Vec<TcpStream>,
+    _listener: TcpListener,
+}
+
 /// Counts for as long as it lives.
 struct Count<'a>(&'a AtomicUsize);
 
@@ -133,6 +147,19 @@ impl Backend {
         Self::listen(Port::reserve(), move |mut wire, connection, state| {
             state.taps.lock().expect("nobody panics with it").push(wire.record());
             script(wire, connection)
+        })
+        .await
+    }
+
+    /// As [`Backend::start`], but holds `/held` back until the gate opens.
+    pub async fn holding(
+        gate: &Gate,
+        reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let gate = gate.clone();
+        Self::start(move |seen| match seen.head.target() {
+            "/held" => Reply::ok("held").behind(&gate),
+            _ => reply(seen),
         })
         .await
     }
@@ -235,6 +262,17 @@ impl Backend {
         self.state.waiting.load(SeqCst)
     }
 
+    /// Waits until so many requests wait for an answer.
+    ///
+    /// # Panics
+    /// If it never are as many.
+    pub async fn has_waiting(&self, count: usize) {
+        eventually(&format!("{count} requests are under way"), async || {
+            holds(self.waiting() == count, || format!("{} wait", self.waiting()))
+        })
+        .await;
+    }
+
     /// How many requests' clients went away before the answer.
     pub fn abandoned(&self) -> usize {
         self.state.abandoned.load(SeqCst)
@@ -304,6 +342,29 @@ async fn serve(
         drop(waiting);
     }
     Ok(())
+}
+
+// === impl Blackhole ===
+
+impl Blackhole {
+    /// # Panics
+    /// If the system does not let it listen.
+    pub async fn start() -> Self {
+        let port = Port::reserve();
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.bind(port.address()).expect("the port is free");
+        let listener = socket.listen(1).expect("it is bound");
+        let mut waiting = Vec::new();
+        let full = || TcpStream::connect(port.address());
+        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(500), full()).await {
+            waiting.push(stream.expect("it is taken or left"));
+        }
+        Self { port, _waiting: waiting, _listener: listener }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
 }
 
 // === impl Reply, Answer ===

@@ -388,6 +388,19 @@ impl Controller {
 // === impl Proxy ===
 
 impl Proxy {
+    /// How often it held something against a backend.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub async fn blamed(&self) -> f64 {
+        let metrics = self.metrics().await;
+        let sum = |name| metrics.sum(name, &[]);
+        sum("lb_proxy_attempt_timeouts_total")
+            + sum("lb_proxy_resets_total")
+            + sum("lb_proxy_connect_failures_total")
+            + sum("lb_proxy_ejections_total")
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.admin.address()
     }

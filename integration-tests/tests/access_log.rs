@@ -6,7 +6,7 @@ use integration_tests::{
     access_log::{check, line, lines, parse, with_proxy},
     backend::{Backend, Reply, Seen},
     client::{self, Client, Request},
-    eventually::{PATIENCE, eventually, holds, within},
+    eventually::{PATIENCE, eventually, within},
     fleet::{Fleet, WEB, app, app_with},
     ports::Port,
     process::Signal,
@@ -140,10 +140,7 @@ async fn a_line_says_who_broke_off() {
 
     let mut client = Client::connect(web).await;
     client.send(&Request::get("/hang")).await;
-    eventually("the backend has it", async || {
-        holds(backend.waiting() == 1, || backend.waiting().to_string())
-    })
-    .await;
+    backend.has_waiting(1).await;
     drop(client);
     let expected = json!({
         "reason": "client_gone", "status": null, "head_ms": null, "path": "/hang", "attempts": 1,
@@ -319,8 +316,7 @@ async fn a_request_that_a_drain_cuts_has_its_line() {
     fleet.apply(&app("timeout = '10m'", "", &[backend.address()])).await;
     let mut client = Client::connect(fleet.proxies[0].web()).await;
     client.send(&Request::get("/cut")).await;
-    eventually("it is under way", async || holds(backend.waiting() == 1, || "it is not".into()))
-        .await;
+    backend.has_waiting(1).await;
     let proxy = &mut fleet.proxies[0];
     proxy.process.signal(Signal::TERM);
     assert_eq!(proxy.process.exit_code().await, 3, "it was cut");

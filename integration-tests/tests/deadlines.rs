@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use integration_tests::{
     access_log::{check, line, with_proxy},
-    backend::{Backend, Gate, Reply},
+    backend::{Backend, Blackhole, Gate, Reply},
     client::{self, Client, Request},
     eventually::{PATIENCE, eventually, holds, within},
     fleet::{Fleet, app, app_with, listening, tcp},
@@ -13,7 +13,6 @@ use integration_tests::{
 };
 use lb_common::clock;
 use serde_json::json;
-use tokio::net::{TcpSocket, TcpStream};
 
 const TICK: Duration = Duration::from_millis(50);
 const MEGABYTE: usize = 1024 * 1024;
@@ -35,15 +34,6 @@ async fn hit_once(fleet: &Fleet, limit: &str) {
     })
     .await;
     fleet.idle().await;
-}
-
-async fn blamed(fleet: &Fleet) -> f64 {
-    let metrics = fleet.proxies[0].metrics().await;
-    let sum = |name| metrics.sum(name, &[]);
-    sum("lb_proxy_attempt_timeouts_total")
-        + sum("lb_proxy_resets_total")
-        + sum("lb_proxy_connect_failures_total")
-        + sum("lb_proxy_ejections_total")
 }
 
 #[tokio::test]
@@ -107,7 +97,7 @@ async fn a_body_that_stops_is_told_408_and_no_backend_is_blamed() {
         client.expect_closed().await;
         hit_once(&fleet, "body_timeout").await;
         check(&line(&log).await, json!({ "status": 408, "reason": "body_timeout" }));
-        assert_eq!(blamed(&fleet).await, 0.0, "{framing:?}, {begun:?}");
+        assert_eq!(fleet.proxies[0].blamed().await, 0.0, "{framing:?}, {begun:?}");
         assert_eq!(backend.count(), 0, "it never was a whole request");
     }
 }
@@ -126,7 +116,7 @@ async fn a_backend_that_says_nothing_to_a_client_that_waits_to_go_on_is_504() {
         let answer = client.response().await;
         assert_eq!((answer.status(), answer.proxy_error()), (504, Some("http_response_timeout")));
         check(&line(&log).await, json!({ "status": 504, "reason": "http_response_timeout" }));
-        assert_eq!(blamed(&fleet).await, 1.0, "{framing}");
+        assert_eq!(fleet.proxies[0].blamed().await, 1.0, "{framing}");
         fleet.idle().await;
     }
 }
@@ -166,7 +156,7 @@ async fn an_upload_may_take_longer_than_any_limit_as_long_as_it_goes_on() {
     let answer = client.response().await;
     assert_eq!((answer.status(), answer.body.bytes.len()), (200, 30), "{answer:?}");
     assert_eq!(backend.count(), 1);
-    assert_eq!(blamed(&fleet).await, 0.0);
+    assert_eq!(fleet.proxies[0].blamed().await, 0.0);
 }
 
 #[tokio::test]
@@ -189,7 +179,7 @@ async fn a_backend_that_reads_slowly_is_no_failure() {
     let answer =
         client::request(fleet.proxies[0].web(), &Request::post("/", vec![b'x'; LENGTH])).await;
     assert_eq!((answer.status(), answer.text().as_str()), (200, "read"));
-    assert_eq!(blamed(&fleet).await, 0.0);
+    assert_eq!(fleet.proxies[0].blamed().await, 0.0);
     fleet.idle().await;
 }
 
@@ -312,7 +302,7 @@ async fn a_client_that_takes_nothing_is_let_go_and_no_backend_is_blamed() {
     hit_once(&fleet, "write_timeout").await;
     check(&line(&log).await, json!({ "status": 200, "reason": "write_timeout" }));
     assert_eq!(fleet.proxies[0].limit_hits("stream_idle_timeout").await, 0);
-    assert_eq!(blamed(&fleet).await, 0.0);
+    assert_eq!(fleet.proxies[0].blamed().await, 0.0);
 }
 
 /// More than the kernel takes for a client that reads nothing, in many answers.
@@ -353,30 +343,8 @@ async fn a_client_that_takes_little_by_little_is_served() {
         tokio::time::sleep(TICK).await;
         client.wire.exactly(MEGABYTE).await.expect("it goes on");
     }
-    assert_eq!(blamed(&fleet).await, 0.0);
+    assert_eq!(fleet.proxies[0].blamed().await, 0.0);
     fleet.idle().await;
-}
-
-/// Accepts no connection, because its queue is full.
-struct Blackhole {
-    port: Port,
-    _waiting: Vec<TcpStream>,
-    _listener: tokio::net::TcpListener,
-}
-
-impl Blackhole {
-    async fn start() -> Self {
-        let port = Port::reserve();
-        let socket = TcpSocket::new_v4().expect("there are sockets");
-        socket.bind(port.address()).expect("the port is free");
-        let listener = socket.listen(1).expect("it is bound");
-        let mut waiting = Vec::new();
-        let full = || TcpStream::connect(port.address());
-        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(500), full()).await {
-            waiting.push(stream.expect("it is taken or left"));
-        }
-        Self { port, _waiting: waiting, _listener: listener }
-    }
 }
 
 #[tokio::test]
@@ -384,10 +352,10 @@ async fn a_backend_that_takes_no_connection_is_left_after_connect_timeout() {
     let hole = Blackhole::start().await;
     let good = Backend::named("good").await;
     let set = "connect_timeout = '300ms'\noutlier_ejection = { disabled = true }";
-    let alone = Fleet::start(1, &app("", set, &[hole.port.address()])).await;
+    let alone = Fleet::start(1, &app("", set, &[hole.address()])).await;
     let answer = client::get(alone.proxies[0].web(), "/").await;
     assert_eq!((answer.status(), answer.proxy_error()), (504, Some("connection_timeout")));
-    let both = Fleet::start(1, &app("", set, &[hole.port.address(), good.address()])).await;
+    let both = Fleet::start(1, &app("", set, &[hole.address(), good.address()])).await;
     for _ in 0..4 {
         // Nobody has seen it, so a POST goes on to the next.
         let answer = client::request(both.proxies[0].web(), &Request::post("/", "x")).await;
@@ -395,55 +363,6 @@ async fn a_backend_that_takes_no_connection_is_left_after_connect_timeout() {
     }
     assert_eq!(good.count(), 4);
     both.idle().await;
-}
-
-#[tokio::test]
-async fn a_client_that_goes_while_its_backend_is_connected_to_is_gone_at_once() {
-    let hole = Blackhole::start().await;
-    let set = "connect_timeout = '10m'\noutlier_ejection = { disabled = true }";
-    let fleet = Fleet::start(1, &app("timeout = '10m'", set, &[hole.port.address()])).await;
-    let web = fleet.proxies[0].web();
-    for request in [Request::get("/"), Request::post("/", "x")] {
-        let mut client = Client::connect(web).await;
-        client.send(&request).await;
-        eventually("it is under way", async || {
-            let metrics = fleet.proxies[0].metrics().await;
-            let (connects, open) = (
-                metrics.sum("lb_proxy_connects_total", &[]),
-                fleet.proxies[0].open_connections().await,
-            );
-            holds(connects >= 1.0 && open == 1, || format!("{connects} connects, {open} open"))
-        })
-        .await;
-        client.wire.reset();
-        fleet.idle().await;
-        eventually("it is gone", async || {
-            let open = fleet.proxies[0].open_connections().await;
-            holds(open == 0, || format!("{open} open"))
-        })
-        .await;
-    }
-    assert_eq!(blamed(&fleet).await, 0.0);
-}
-
-#[tokio::test]
-async fn a_client_that_goes_while_its_next_attempt_is_waited_for_is_gone_at_once() {
-    let backend = Backend::start(|_| Reply::status(503, "")).await;
-    let route = "timeout = '24h'\nretry = { on = ['5xx'], backoff = '1h', budget_percent = 100 }";
-    let fleet = Fleet::start(1, &app(route, "", &[backend.address()])).await;
-    let mut client = Client::connect(fleet.proxies[0].web()).await;
-    client.send(&Request::new("PUT", "/").body("x")).await;
-    eventually("it was tried once", async || {
-        holds(backend.count() == 1, || format!("{} requests", backend.count()))
-    })
-    .await;
-    client.wire.reset();
-    eventually("it is gone", async || {
-        let open = fleet.proxies[0].open_connections().await;
-        holds(open == 0, || format!("{open} open"))
-    })
-    .await;
-    assert_eq!(backend.count(), 1);
 }
 
 #[tokio::test]

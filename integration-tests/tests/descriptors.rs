@@ -76,12 +76,7 @@ async fn silent_clients_take_no_others_place() {
 async fn a_request_for_which_no_descriptor_is_left_is_503_and_no_backend_is_blamed() {
     raise_descriptor_limit();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let backend = Backend::start(move |seen| match seen.head.target() {
-        "/held" => Reply::ok("held").behind(&hold),
-        _ => Reply::ok("here"),
-    })
-    .await;
+    let backend = Backend::holding(&gate, |_| Reply::ok("here")).await;
     let mut fleet = Fleet::empty().await;
     fleet.add_limited_proxy("p1", DESCRIPTORS, DESCRIPTORS, &[]);
     fleet.apply(&app("timeout = '10m'", "", &[backend.address()])).await;
@@ -184,12 +179,7 @@ async fn a_request_for_which_no_port_is_left_is_503_and_no_backend_is_blamed() {
     }
     raise_descriptor_limit();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let backend = Backend::start(move |seen| match seen.head.target() {
-        "/held" => Reply::ok("held").behind(&hold),
-        _ => Reply::ok("here"),
-    })
-    .await;
+    let backend = Backend::holding(&gate, |_| Reply::ok("here")).await;
     let check = "health_check = { interval = '50ms', unhealthy_after = 1 }";
     let fleet = Fleet::start(1, &app("timeout = '10m'", check, &[backend.address()])).await;
     let web = fleet.proxies[0].web();

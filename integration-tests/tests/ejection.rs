@@ -297,10 +297,7 @@ async fn give_up(web: SocketAddr, hung: &Backend, after: Duration) {
         client.send(&Request::get("/")).await;
         clients.push(client);
     }
-    eventually("half of them hang", async || {
-        holds(hung.waiting() == 5, || format!("{}", hung.waiting()))
-    })
-    .await;
+    hung.has_waiting(5).await;
     tokio::time::sleep(after).await;
     drop(clients);
     eventually("they are given up", async || {

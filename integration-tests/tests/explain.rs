@@ -259,8 +259,7 @@ async fn a_backend_that_proxies_keep_out_or_are_busy_with_is_told() {
     .await;
     let mut client = Client::connect(web).await;
     client.send(&Request::get("/wait")).await;
-    eventually("it waits", async || holds(busy.waiting() == 1, || format!("{}", busy.waiting())))
-        .await;
+    busy.has_waiting(1).await;
     let api = fleet.api().await;
     eventually("the controller knows", async || {
         let request = ExplainRequest { url: "http://a/".into(), ..<_>::default() };

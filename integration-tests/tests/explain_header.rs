@@ -3,7 +3,6 @@
 use integration_tests::{
     backend::{Backend, Gate, Reply},
     client::{self, Client, Request},
-    eventually::{eventually, holds},
     fleet::{Fleet, app, app_with},
     ports::Port,
 };
@@ -60,20 +59,12 @@ async fn who_knows_the_token_is_told_where_a_request_went() {
 #[tokio::test]
 async fn what_is_told_is_the_version_that_decided() {
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let backend = Backend::start(move |seen| match seen.head.target() {
-        "/held" => Reply::ok("held").behind(&hold),
-        _ => Reply::ok("here"),
-    })
-    .await;
+    let backend = Backend::holding(&gate, |_| Reply::ok("here")).await;
     let fleet = explained(&app("", "", &[backend.address()])).await;
     let proxy = &fleet.proxies[0];
     let mut client = Client::connect(proxy.web()).await;
     client.send(&asking("/held")).await;
-    eventually("it is under way", async || {
-        holds(backend.waiting() == 1, || format!("{} wait", backend.waiting()))
-    })
-    .await;
+    backend.has_waiting(1).await;
     let version = |table: serde_json::Value| table["running"]["version"].to_string();
     let decided = version(proxy.table().await);
     fleet.apply(&app("timeout = '61s'", "", &[backend.address()])).await;

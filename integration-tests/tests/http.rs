@@ -291,10 +291,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let mut client = Client::connect(fleet.proxies[0].web()).await;
     let all: Vec<u8> = (0..5).flat_map(|i| Request::get(&format!("/{i}")).to_bytes()).collect();
     client.send_raw(all).await;
-    eventually("the first request is there", async || {
-        holds(backend.waiting() == 1, || format!("{:?}", backend.requests()))
-    })
-    .await;
+    backend.has_waiting(1).await;
     first.open();
     for i in 0..4 {
         assert_eq!(client.response().await.text(), format!("/{i}"), "before the last has come");

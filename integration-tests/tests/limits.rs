@@ -20,23 +20,6 @@ async fn fleet(listener: &str, route: &str, backend: &Backend) -> (Fleet, PathBu
     (with_proxy(fleet, "full", &log, &spec).await, log)
 }
 
-/// A backend that holds `/held` until the gate opens.
-async fn holding(gate: &Gate) -> Backend {
-    let gate = gate.clone();
-    Backend::start(move |seen| match seen.head.target() {
-        "/held" => Reply::ok("held").behind(&gate),
-        target => Reply::ok(target),
-    })
-    .await
-}
-
-async fn waiting(backend: &Backend, count: usize) {
-    eventually(&format!("{count} requests are under way"), async || {
-        holds(backend.waiting() == count, || format!("{}", backend.waiting()))
-    })
-    .await;
-}
-
 #[track_caller]
 fn refused(answer: &Response, status: u16, error: &str) {
     let got = (answer.status(), answer.proxy_error(), answer.header("connection"));
@@ -46,14 +29,14 @@ fn refused(answer: &Response, status: u16, error: &str) {
 #[tokio::test]
 async fn a_connection_too_many_is_told_so_and_the_others_go_on() {
     let gate = Gate::closed();
-    let backend = holding(&gate).await;
+    let backend = Backend::holding(&gate, |seen| Reply::ok(seen.head.target())).await;
     let (fleet, _log) = fleet("max_connections = 3", "", &backend).await;
     let proxy = &fleet.proxies[0];
     let mut busy = Vec::new();
     for i in 1..=3 {
         let mut client = Client::connect(proxy.web()).await;
         client.send(&Request::get("/held")).await;
-        waiting(&backend, i).await;
+        backend.has_waiting(i).await;
         busy.push(client);
     }
     for i in 1..=2 {
@@ -107,7 +90,7 @@ async fn however_many_connections_come_and_go_no_more_than_the_limit_are_open() 
 #[tokio::test]
 async fn one_client_takes_no_more_than_its_own_connections() {
     let gate = Gate::closed();
-    let backend = holding(&gate).await;
+    let backend = Backend::holding(&gate, |seen| Reply::ok(seen.head.target())).await;
     let (fleet, _log) = fleet("max_connections_per_client = 2", "", &backend).await;
     let proxy = &fleet.proxies[0];
     let from = |n| Ipv4Addr::new(127, 0, 0, n);
@@ -115,7 +98,7 @@ async fn one_client_takes_no_more_than_its_own_connections() {
     for i in 1..=2 {
         let mut client = Client::connect_from(from(1), proxy.web()).await;
         client.send(&Request::get("/held")).await;
-        waiting(&backend, i).await;
+        backend.has_waiting(i).await;
         busy.push(client);
     }
     let mut third = Client::connect_from(from(1), proxy.web()).await;

@@ -45,14 +45,6 @@ async fn refuses(address: SocketAddr) {
     .await;
 }
 
-/// Waits until the backend has so many requests that wait.
-async fn waits(backend: &Backend, count: usize) {
-    eventually("the backend has the request", async || {
-        holds(backend.waiting() == count, || format!("{} wait", backend.waiting()))
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn listeners_come_and_go_and_open_connections_stay() {
     let gate = Gate::closed();
@@ -76,7 +68,7 @@ async fn listeners_come_and_go_and_open_connections_stay() {
     let mut leaving = Client::connect(second.address()).await;
     assert_eq!(leaving.get("/").await.text(), "quick", "it listens as soon as it is applied");
     leaving.send(&Request::get("/slow")).await;
-    waits(&backend, 1).await;
+    backend.has_waiting(1).await;
 
     fleet.apply(&one).await;
     refuses(second.address()).await;
@@ -101,7 +93,7 @@ async fn a_listener_that_moves_finishes_what_it_has() {
     fleet.apply(&(listener("web", from.address(), "") + &forward(&backend))).await;
     let mut client = Client::connect(from.address()).await;
     client.send(&Request::get("/")).await;
-    waits(&backend, 1).await;
+    backend.has_waiting(1).await;
 
     fleet.apply(&(listener("web", to.address(), "") + &forward(&backend))).await;
     refuses(from.address()).await;

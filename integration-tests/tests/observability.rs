@@ -66,10 +66,7 @@ async fn a_request_that_its_client_gives_up_is_counted() {
     let proxy = &fleet.proxies[0];
     let mut client = Client::connect(proxy.web()).await;
     client.send(&Request::get("/")).await;
-    eventually("the backend has it", async || {
-        holds(backend.waiting() == 1, || backend.waiting().to_string())
-    })
-    .await;
+    backend.has_waiting(1).await;
     drop(client);
     let mut client = Client::connect(proxy.web()).await;
     client.send_raw("GET / HT").await;

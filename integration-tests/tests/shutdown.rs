@@ -57,10 +57,7 @@ async fn under_load_one_of_two_proxies_goes_without_a_failed_request() {
         client.send(&Request::get("/slow")).await;
         held.push(client);
     }
-    eventually("all slow requests are under way", async || {
-        holds(slow.waiting() == SLOW, || format!("{}", slow.waiting()))
-    })
-    .await;
+    slow.has_waiting(SLOW).await;
     let keep_alive = Wrk::new(shared.address()).start(fleet.dir());
     let reconnecting =
         Wrk { connections: 4, reconnect: true, ..Wrk::new(shared.address()) }.start(fleet.dir());
@@ -110,8 +107,7 @@ async fn stuck(drain_timeout: &str) -> (Fleet, Backend, Client) {
     fleet.apply(&app_with("timeout = '120s'", "", &backends)).await;
     let mut client = Client::connect(fleet.proxies[0].web()).await;
     client.send(&Request::get("/")).await;
-    eventually("it is under way", async || holds(backend.waiting() == 1, || "it is not".into()))
-        .await;
+    backend.has_waiting(1).await;
     (fleet, backend, client)
 }
 

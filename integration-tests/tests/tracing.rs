@@ -323,10 +323,7 @@ async fn a_request_whose_client_leaves_is_nobody_elses_error() {
     let fleet = traced(&collector, &[], &app("", "", &[backend.address()])).await;
     let mut client = Client::connect(fleet.proxies[0].web()).await;
     client.send(&Request::get("/").header("traceparent", &sampled())).await;
-    eventually("the backend has it", async || {
-        holds(backend.waiting() == 1, || "it has not".to_owned())
-    })
-    .await;
+    backend.has_waiting(1).await;
     drop(client);
 
     let spans = collector.trace(TRACE, 2).await;

@@ -49,7 +49,7 @@ pub struct Downstream {
     /// When all that the client sent was read, and it had ended its side. It may still read.
     pub ended: Option<Instant>,
     /// When it was seen to have ended its side, though not all that it sent before was read.
-    ends: Option<Instant>,
+    end_seen: Option<Instant>,
     /// The body of the answer that is being written ends with the connection. Until all of it was
     /// written, that must not look like an end.
     pub is_body_open: bool,
@@ -85,7 +85,7 @@ impl Downstream {
             outbox: Outbox::default(),
             body: BodyDecoder::Empty,
             ended: None,
-            ends: None,
+            end_seen: None,
             is_body_open: false,
             used: 0,
             counted: (0, 0),
@@ -140,13 +140,13 @@ impl Downstream {
 
     /// When the client was seen to have ended its side, whether all before that was read or not.
     pub fn ends_at(&self) -> Option<Instant> {
-        self.ended.or(self.ends)
+        self.ended.or(self.end_seen)
     }
 
     /// Looks after a client that is not read. Returns whether it is gone.
     pub fn look(&mut self) -> bool {
-        if self.ends.is_none() && self.stream.has_ended() {
-            self.ends = Some(clock::now());
+        if self.end_seen.is_none() && self.stream.has_ended() {
+            self.end_seen = Some(clock::now());
         }
         self.stream.has_failed()
     }

@@ -33,14 +33,14 @@
 //!   than none. Only 100% lets the last one go.
 //! - A success costs three relaxed loads and a relaxed add; whether a backend is ejected, one load.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, TryLockError, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, atomic::Ordering};
 
 use lb_common::spec::{self, Balance, OutlierEjection};
 
-use crate::{backend::Backend, millis::Millis};
+use crate::{
+    backend::Backend,
+    millis::{self, Millis},
+};
 
 mod answers;
 mod evidence;
@@ -115,7 +115,7 @@ impl Ejector {
         }
         let row = match failure {
             Failure::Connect | Failure::Reset | Failure::Timeout | Failure::GivenUp => {
-                let gap = millis(self.policy.interval);
+                let gap = millis::of(self.policy.interval);
                 Some(state.streak.extend(gap, failure == Failure::Connect, now))
             }
             Failure::Status => {
@@ -145,9 +145,9 @@ impl Ejector {
             self.pause(state, backends.len(), true, now);
             return None;
         }
-        let base = millis(self.policy.base_time);
+        let base = millis::of(self.policy.base_time);
         let times = u64::from(state.count_ejection(base, now));
-        let longest = base.saturating_mul(times).min(millis(self.policy.max_time));
+        let longest = base.saturating_mul(times).min(millis::of(self.policy.max_time));
         // Up to a tenth shorter, so that backends which failed together don't return together.
         let remaining = longest - rng.u64(..=longest / 10);
         state.eject(failure, now.saturating_add(remaining));
@@ -183,7 +183,7 @@ impl Ejector {
         }
         let peers = || backends.iter().filter(|b| b.live.id != backend.live.id && b.is_open(now));
         if let Some(Row { failures, .. }) = row {
-            let gap = millis(self.policy.interval);
+            let gap = millis::of(self.policy.interval);
             let is_well = |peer: &&Arc<Backend>| {
                 peer.live.outlier.streak.failures(gap, now) < failures.div_ceil(2)
             };
@@ -220,7 +220,7 @@ impl Ejector {
         }
         let parts = backends.clamp(8, 1_024) as u64;
         let of = if was_compared { 1_024 } else { 16 * 1_024 };
-        let pause = millis(self.policy.interval).saturating_mul(parts) / of;
+        let pause = millis::of(self.policy.interval).saturating_mul(parts) / of;
         state.compared_until.store(now.saturating_add(pause), Ordering::Relaxed);
     }
 
@@ -228,7 +228,7 @@ impl Ejector {
     /// end first, until no more are left than the policy allows. When the controller takes backends
     /// out that are in, the ejected ones may be all that is left.
     pub fn settle(&self, backends: &[Arc<Backend>], now: Millis) {
-        let interval = millis(self.policy.interval);
+        let interval = millis::of(self.policy.interval);
         for backend in backends {
             backend.live.outlier.answers.set_interval(interval);
         }
@@ -273,10 +273,6 @@ fn census(backends: &[Arc<Backend>], now: Millis) -> (usize, usize) {
     backends.iter().filter(|b| b.usable).fold((0, 0), |(usable, ejected), b| {
         (usable + 1, ejected + usize::from(b.live.outlier.is_ejected(now)))
     })
-}
-
-fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use lb_common::{
 };
 use lb_routing::{
     backend::{Backend, Live},
-    balance::{self, PickContext, Picker, slow_start::SlowStart},
+    balance::{self, PickContext, Picker},
     route::Routes,
 };
 
@@ -97,8 +97,7 @@ impl Set {
         let build = || balance::build(&self.spec.balance, &self.backends, None, &mut rng);
         let picker = self.picker.get_or_init(build);
         let mut rng = fastrand::Rng::with_seed(0);
-        let slow_start = SlowStart::OFF;
-        let mut cx = PickContext { now: 0, rng: &mut rng, tried: &[], hash, slow_start };
+        let mut cx = PickContext::new(0, &mut rng, &[], hash);
         picker.pick(&self.backends, &mut cx).map(|i| &*self.backends[i])
     }
 }

@@ -35,7 +35,7 @@ pub struct Stream {
 }
 
 /// So long nothing has come when the other side is asked for the first time whether it is there,
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// and then again,
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// so often.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lb_routing::balance::{PickContext, slow_start::SlowStart};
+use lb_routing::balance::PickContext;
 
 use crate::{
     local::Local,
@@ -55,7 +55,6 @@ impl Tried {
         rng: &'a mut fastrand::Rng,
     ) -> PickContext<'a> {
         let tried = &self.ids[..self.len.min(REMEMBERED)];
-        let slow_start = SlowStart::OFF;
-        PickContext { now: local.millis(now), rng, tried, hash, slow_start }
+        PickContext::new(local.millis(now), rng, tried, hash)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         lookout::{Lookout, Waited},
         outbox::Outbox,
         pipe::{Bypass, Failed, Moved},
-        stream::Stream,
+        stream::{KEEPALIVE_AFTER, Stream},
         timer::LazyTimer,
     },
 };
@@ -109,9 +109,7 @@ impl Tunnel<'_> {
         mut moved: impl FnMut(u64, u64),
     ) -> End {
         let (mut since, mut lookout): (Option<Instant>, _) = (None, Lookout::default());
-        let mut held = Held::new(local);
-        self.client.stream.keep_alive();
-        self.backend.stream.keep_alive();
+        let (mut held, mut is_kept_alive) = (Held::new(local), false);
         poll_fn(|cx| {
             let before = self.progress();
             let mut up = poll_move(&mut self.client, &mut self.backend, local, cx);
@@ -135,6 +133,14 @@ impl Tunnel<'_> {
             let Self { client, backend } = self;
             if !is_waited_for(client, backend) && !is_waited_for(backend, client) {
                 lookout.rest();
+                let quiet = deadline - idle + KEEPALIVE_AFTER;
+                if !is_kept_alive && quiet < deadline {
+                    // Not from the start on: most do not live for so long.
+                    ready!(timer.poll_expired(quiet, cx));
+                    is_kept_alive = true;
+                    client.stream.keep_alive();
+                    backend.stream.keep_alive();
+                }
                 return timer.poll_expired(deadline, cx).map(|()| End::Idle);
             }
             // A side that waits for the other to take something is not read.

@@ -16,7 +16,7 @@ use lb_http::{
     h1::{BodyDecoder, HeadParser, Limits, RequestError},
     message::Request,
 };
-use lb_routing::refusal::Refusal;
+use lb_routing::{millis, refusal::Refusal};
 
 use super::linger::linger;
 use crate::{
@@ -53,7 +53,7 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
 async fn wait(local: &Local, down: &mut Downstream) -> bool {
     let view = local.view();
     let Some((listener, _)) = view.listener_of(&down.client.presence) else { return false };
-    local.connections.idle(down.client.id, local.coarse(), millis(listener.spec.idle_timeout));
+    local.connections.idle(down.client.id, local.coarse(), millis::of(listener.spec.idle_timeout));
     drop(view);
     let is_readable = poll_fn(|cx| {
         // A client that just sends a request gets an answer, whatever else is to become of it.
@@ -70,10 +70,6 @@ async fn wait(local: &Local, down: &mut Downstream) -> bool {
     .await;
     local.connections.busy(down.client.id);
     is_readable
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One request and its response.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use lb_common::clock;
 use lb_routing::{
     backend::InFlight,
-    balance::{PickContext, hash, slow_start::SlowStart},
+    balance::{PickContext, hash},
     hash_key::hash_of_address,
     outlier::Failure,
 };
@@ -84,8 +84,7 @@ async fn open(
         let started = clock::now();
         let now = local.millis(started);
         let pick = local.with_rng(|rng| {
-            let slow_start = SlowStart::OFF;
-            Pick::from(&view, slot, &mut PickContext { now, rng, tried: &tried, hash, slow_start })
+            Pick::from(&view, slot, &mut PickContext::new(now, rng, &tried, hash))
         })?;
         let backend = pick.backend();
         tried.push(backend.live.id);

@@ -51,7 +51,7 @@ pub struct Answer {
 pub enum Split {
     Only(u32),
     /// Each with the sum of the weights up to and including its own; those of weight 0 are absent.
-    Some(Vec<(u64, u32)>),
+    Weighted(Vec<(u64, u32)>),
 }
 
 impl Route {
@@ -126,7 +126,7 @@ impl Split {
             .collect();
         match sets[..] {
             [(_, only)] => Self::Only(only),
-            _ => Self::Some(sets),
+            _ => Self::Weighted(sets),
         }
     }
 
@@ -134,7 +134,7 @@ impl Split {
     pub fn choose(&self, rng: &mut fastrand::Rng) -> u32 {
         let sets = match self {
             Self::Only(only) => return *only,
-            Self::Some(sets) => sets,
+            Self::Weighted(sets) => sets,
         };
         let total = sets.last().map_or(1, |(sum, _)| *sum);
         let ticket = rng.u64(..total);

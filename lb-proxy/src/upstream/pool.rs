@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use lb_routing::{backend::Live, millis::Millis};
+use lb_routing::{
+    backend::Live,
+    millis::{self, Millis},
+};
 
 use crate::{
     metrics::{BackendMetrics, Sharded},
@@ -92,7 +95,7 @@ impl Pool {
         });
         let has_room = backend.idle.len() < limits.max_idle;
         if has_room {
-            let lifetime = u64::try_from(limits.idle_timeout.as_millis()).unwrap_or(u64::MAX);
+            let lifetime = millis::of(limits.idle_timeout);
             backend.idle.push(Idle { stream, until: now.saturating_add(lifetime) });
             backend.count(self.worker);
         }

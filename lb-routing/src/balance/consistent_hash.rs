@@ -84,7 +84,7 @@ mod tests {
     use lb_common::spec::{HashFunction, HashKey};
 
     use super::*;
-    use crate::balance::{fixture, slow_start::SlowStart};
+    use crate::balance::fixture;
 
     const KEYS: usize = 100_000;
 
@@ -111,8 +111,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(0);
         let mut name = |key: usize| {
             let hash = hash::hash(HashFunction::Xxh3, format!("/users/{key}").as_bytes());
-            let mut cx =
-                PickContext { now: 0, rng: &mut rng, tried, hash, slow_start: SlowStart::OFF };
+            let mut cx = PickContext::new(0, &mut rng, tried, hash);
             picker.pick(backends, &mut cx).map(|i| backends[i].name.clone())
         };
         (0..KEYS).map(&mut name).collect()
@@ -206,13 +205,7 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(0);
             let mut tried = Vec::new();
             for _ in 0..4 {
-                let mut cx = PickContext {
-                    now: 0,
-                    rng: &mut rng,
-                    tried: &tried,
-                    hash: 99,
-                    slow_start: SlowStart::OFF,
-                };
+                let mut cx = PickContext::new(0, &mut rng, &tried, 99);
                 let i = picker.pick(&backends, &mut cx).expect("one is untried");
                 tried.push(backends[i].live.id);
             }

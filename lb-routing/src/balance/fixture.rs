@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use lb_common::id::BackendName;
 
-use super::{PickContext, Picker, slow_start::SlowStart};
+use super::{PickContext, Picker};
 use crate::{
     backend::{Backend, Live},
     outlier::Failure,
@@ -55,10 +55,7 @@ pub fn pick(
     backends: &[Arc<Backend>],
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
-    picker.pick(
-        backends,
-        &mut PickContext { now: 0, rng, tried: &[], hash: 0, slow_start: SlowStart::OFF },
-    )
+    picker.pick(backends, &mut PickContext::new(0, rng, &[], 0))
 }
 
 /// How often each backend is picked.

@@ -72,7 +72,7 @@ pub struct PickContext<'a> {
     pub tried: &'a [u64],
     /// The hash of what consistent hashing goes by; other pickers do not look at it.
     pub hash: u64,
-    /// That of the backend set, which sets it at each pick.
+    /// Off, unless the backend set says otherwise.
     pub slow_start: SlowStart,
 }
 
@@ -104,6 +104,13 @@ pub fn build(
 }
 
 // === impl PickContext ===
+
+impl<'a> PickContext<'a> {
+    /// For a backend set that does not start slowly, or that will say so itself.
+    pub fn new(now: Millis, rng: &'a mut fastrand::Rng, tried: &'a [u64], hash: u64) -> Self {
+        Self { now, rng, tried, hash, slow_start: SlowStart::OFF }
+    }
+}
 
 impl PickContext<'_> {
     /// Whether this pick may choose the backend.
@@ -178,10 +185,7 @@ mod tests {
     ) -> Option<usize> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let hash = rng.u64(..);
-        picker.pick(
-            backends,
-            &mut PickContext { now: 0, rng: &mut rng, tried, hash, slow_start: SlowStart::OFF },
-        )
+        picker.pick(backends, &mut PickContext::new(0, &mut rng, tried, hash))
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::{fixture, slow_start::SlowStart};
+    use crate::balance::fixture;
 
     #[track_caller]
     fn check(weights: &[u32], expected: &[u32]) {
@@ -189,13 +189,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         let mut counts = [0u32; 10];
         for _ in 0..50_000 {
-            let mut cx = PickContext {
-                now: 0,
-                rng: &mut rng,
-                tried: &tried,
-                hash: 0,
-                slow_start: SlowStart::OFF,
-            };
+            let mut cx = PickContext::new(0, &mut rng, &tried, 0);
             counts[schedule.draw(&backends, &mut cx).expect("five are open")] += 1;
         }
         for i in [0, 5, 7, 8, 9] {

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     backend::{ALWAYS, Backend},
-    millis::Millis,
+    millis::{self, Millis},
 };
 
 /// What a pick has to know of it.
@@ -43,10 +43,7 @@ impl SlowStart {
         let Some(window) = window else { return Self::OFF };
         let usable = backends.iter().filter(|backend| backend.usable);
         let longest = usable.map(|backend| backend.live.usable_since()).min();
-        Self {
-            window: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
-            longest: longest.unwrap_or_default(),
-        }
+        Self { window: millis::of(window), longest: longest.unwrap_or_default() }
     }
 
     #[inline]
@@ -116,7 +113,8 @@ mod tests {
         let mut counts = vec![0; backends.len()];
         for _ in 0..100_000 {
             let hash = rng.u64(..);
-            let mut cx = PickContext { now, rng: &mut rng, tried: &[], hash, slow_start };
+            let cx = PickContext::new(now, &mut rng, &[], hash);
+            let mut cx = PickContext { slow_start, ..cx };
             counts[picker.pick(backends, &mut cx).expect("all are open")] += 1;
         }
         counts
@@ -232,8 +230,8 @@ mod tests {
                 for seed in 0..100 {
                     let mut rng = fastrand::Rng::with_seed(seed);
                     let picker = balance::build(&policy, &backends, None, &mut rng);
-                    let (tried, rng) = (&tried[..], &mut rng);
-                    let mut cx = PickContext { now: LATER, rng, tried, hash: seed, slow_start };
+                    let cx = PickContext::new(LATER, &mut rng, &tried, seed);
+                    let mut cx = PickContext { slow_start, ..cx };
                     assert_eq!(picker.pick(&backends, &mut cx), Some(n - 1), "{policy:?}, {seed}");
                 }
             }

@@ -1,4 +1,4 @@
-use std::{num::NonZeroU32, thread};
+use std::{num::NonZeroU32, thread, time::Duration};
 
 use super::*;
 use crate::balance::fixture;
