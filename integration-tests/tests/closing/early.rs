@@ -118,6 +118,23 @@ async fn a_backend_that_answers_before_the_body_has_ended_is_asked_nothing_more(
     fleet.idle().await;
 }
 
+/// As a shell makes one of `nc`: it answers whatever it is going to be asked.
+#[tokio::test]
+async fn a_backend_that_answers_whoever_connects_is_believed() {
+    let backend = Backend::script(|mut wire, number| async move {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
+        let _ = wire.send(answer).await;
+        let _ = wire.head().await;
+    })
+    .await;
+    let fleet = Fleet::start(1, &app("", NO_EJECTION, &[backend.address()])).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    for number in 0..9 {
+        assert_eq!(client.get("/").await.text(), number.to_string());
+    }
+    fleet.idle().await;
+}
+
 /// A backend that answers before it has read the body, and then reads it.
 async fn hasty(wire: &mut Wire) -> Option<()> {
     let head = wire.head().await.ok()??;

@@ -52,8 +52,8 @@ pub struct Exchange {
     /// What the last read found besides a head.
     rest: Option<Filled>,
     received: u64,
-    /// The response came before all of the request was sent, or instead of a word to send it: whether
-    /// the backend takes it for the request's body cannot be known.
+    /// The response came before all of the request was sent, or instead of a word to send it: what the
+    /// backend takes what is sent for cannot be known.
     is_early: bool,
     /// Once the response's head was there.
     download: Option<Download>,
@@ -136,6 +136,16 @@ impl Exchange {
         started: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), HeadError>> {
+        let failed = |error: ClientError| HeadError::Failed(error.into());
+        if !self.outgoing.has_begun() {
+            // Nobody was asked: on a connection that was used, it belongs to what is over.
+            let is_said = self.lease.stream.poll_readable(cx).is_ready();
+            if is_said && self.lease.is_reused {
+                return Poll::Ready(Err(HeadError::Unsent));
+            }
+            self.is_early = is_said;
+            self.advance(sides, cx).map_err(failed)?;
+        }
         // The response first: if it says that the attempt has failed, what of the body has not gone
         // yet is for the next one.
         loop {
@@ -146,7 +156,6 @@ impl Exchange {
                 Poll::Pending => break,
             }
         }
-        let failed = |error: ClientError| HeadError::Failed(error.into());
         self.advance(sides, cx).map_err(failed)?;
         if let Poll::Ready(flushed) = sides.down.outbox.poll_flush(&mut sides.down.stream, cx) {
             flushed.map_err(|_| failed(ClientError::Gone))?;
@@ -216,14 +225,6 @@ impl Exchange {
                 Ok(_) | Err(_) => return Poll::Ready(Err(self.closed())),
             },
         };
-        if !self.outgoing.has_begun() {
-            // What says something unasked is not to be trusted with a request.
-            let error = HeadError::Failed(AttemptError::Malformed("it came before the request"));
-            return Poll::Ready(Err(match self.lease.is_reused {
-                true => HeadError::Unsent,
-                false => error,
-            }));
-        }
         self.received += filled.len() as u64;
         let Self { response, parser, head, method, .. } = self;
         let (had, read) = sides.local.hot.with(filled, |bytes| {
@@ -263,7 +264,7 @@ impl Exchange {
             return Err("101 to a request for no upgrade");
         }
         if !self.response.is_interim() {
-            self.is_early = self.outgoing.state != State::Done || sides.upload.expects_continue;
+            self.is_early |= self.outgoing.state != State::Done || sides.upload.expects_continue;
             return Ok(true);
         }
         *sides.interims = sides.interims.saturating_add(1);
