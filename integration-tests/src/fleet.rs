@@ -229,11 +229,12 @@ impl Fleet {
     /// If the controller refuses it, or a proxy does not come to run it.
     pub async fn apply(&self, spec: &str) -> u64 {
         let spec = file::parse(spec).unwrap_or_else(|errors| panic!("{errors}\nin\n{spec}"));
-        let v1::Spec { listeners, routes, backend_sets } = spec;
+        let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
         let request = ApplyRequest {
             listeners,
             routes,
             backend_sets,
+            certificates,
             replace_all: true,
             ..ApplyRequest::default()
         };

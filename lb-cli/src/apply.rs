@@ -176,11 +176,12 @@ pub fn request(
     dry_run: bool,
     comment: String,
 ) -> v1::ApplyRequest {
-    let v1::Spec { listeners, routes, backend_sets } = spec;
+    let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
     v1::ApplyRequest {
         listeners,
         routes,
         backend_sets,
+        certificates,
         replace_all,
         expected_revision,
         dry_run,

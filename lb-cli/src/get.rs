@@ -55,6 +55,7 @@ enum Kind {
     Listeners,
     Routes,
     BackendSets,
+    Certificates,
 }
 
 /// # Errors
@@ -75,7 +76,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn part(spec: v1::Spec, kind: Kind, name: Option<&str>) -> anyhow::Result<v1::Spec> {
-    let v1::Spec { listeners, routes, backend_sets } = spec;
+    let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
     let nothing = v1::Spec::default();
     Ok(match kind {
         Kind::Listeners => {
@@ -89,6 +90,11 @@ fn part(spec: v1::Spec, kind: Kind, name: Option<&str>) -> anyhow::Result<v1::Sp
         Kind::BackendSets => {
             let backend_sets = named(backend_sets, "backend set", name, |set| &set.name)?;
             v1::Spec { backend_sets, ..nothing }
+        }
+        Kind::Certificates => {
+            let certificates =
+                named(certificates, "certificate", name, |certificate| &certificate.name)?;
+            v1::Spec { certificates, ..nothing }
         }
     })
 }
@@ -112,7 +118,7 @@ fn named<T>(
 
 impl clap::ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Listeners, Self::Routes, Self::BackendSets]
+        &[Self::Listeners, Self::Routes, Self::BackendSets, Self::Certificates]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -126,6 +132,9 @@ impl clap::ValueEnum for Kind {
                 "sets",
                 "set",
             ]),
+            Self::Certificates => {
+                PossibleValue::new("certificates").aliases(["certificate", "certs", "cert"])
+            }
         })
     }
 }

@@ -58,6 +58,7 @@ names! {
     ListenerName;
     RouteName;
     BackendSetName;
+    CertificateName;
     /// Unique within its backend set. Its address, unless it was given a name of its own.
     BackendName;
     ProxyId;

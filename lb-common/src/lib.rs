@@ -8,6 +8,7 @@
 //! - [`clock`] — the only place that reads the time.
 //! - [`drain`] — the signal that ends a process in order.
 //! - [`exposition`] — metrics as Prometheus reads them.
+//! - [`secret`] and [`material`] — keys, and what is in the files that a state names.
 //! - [`inherited`] and [`notify`] — what a service manager hands over, and is told.
 //! - [`telemetry`] — logs and traces.
 
@@ -18,8 +19,10 @@ pub mod exposition;
 pub mod health;
 pub mod id;
 pub mod inherited;
+pub mod material;
 pub mod notify;
 pub mod retry;
+pub mod secret;
 pub mod shortage;
 pub mod snapshot;
 pub mod spec;

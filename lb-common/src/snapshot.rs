@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     id::{BackendName, BackendSetName},
+    material::Materials,
     spec::DesiredState,
 };
 
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub revision: u64,
     pub desired: DesiredState,
     pub unhealthy: UnhealthyBackends,
+    /// What `desired` needs.
+    pub materials: Materials,
 }
 
 /// The backends that are not to be used. Sets without one are absent.

@@ -13,15 +13,19 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::id::{BackendName, BackendSetName, ListenerName, RouteName};
+use crate::{
+    id::{BackendName, BackendSetName, CertificateName, ListenerName, RouteName},
+    material::MaterialId,
+};
 
-/// Listeners, routes and backend sets, each by name. Parts are shared between versions that have
-/// them in common.
+/// Listeners, routes, backend sets and certificates, each by name. Parts are shared between versions
+/// that have them in common.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredState {
     pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
     pub routes: BTreeMap<RouteName, Arc<Route>>,
     pub backend_sets: BTreeMap<BackendSetName, Arc<BackendSet>>,
+    pub certificates: BTreeMap<CertificateName, Arc<Certificate>>,
 }
 
 /// An address that proxies accept on.
@@ -47,6 +51,62 @@ pub struct Listener {
     pub max_header_fields: u32,
     pub max_target_bytes: u32,
     pub path_normalization: PathNormalization,
+    pub tls: Option<ListenerTls>,
+}
+
+/// What a listener demands of its clients before they may speak, and what it shows them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTls {
+    /// At least one. The first is for clients that ask for a name that no certificate is for.
+    pub certificates: Vec<CertificateName>,
+    pub min_version: TlsVersion,
+    pub client_auth: Option<ClientAuth>,
+    /// From a connection's first byte to the end of its handshake.
+    pub handshake_timeout: Duration,
+    /// Under way at once, on each proxy.
+    pub max_handshakes: NonZeroU32,
+    /// How long browsers are to come back with TLS only, from each answer on.
+    pub hsts: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Clients show certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientAuth {
+    pub is_required: bool,
+    /// Who signs them.
+    pub ca: Pem,
+}
+
+/// What a server proves who it is with, and by what it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Certificate {
+    pub name: CertificateName,
+    /// The server's own certificate first, then its chain.
+    pub chain: Pem,
+    pub key: Key,
+}
+
+/// Where a PEM text is that everybody may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pem {
+    /// A path at the controller.
+    File(String),
+    Text(String),
+}
+
+/// Where a key is. It is never here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// A path at the controller.
+    File(String),
+    /// It was given to the controller, which calls it by this digest.
+    Given(String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -299,6 +359,52 @@ pub struct PoolLimits {
 }
 
 // === impl ===
+
+impl DesiredState {
+    /// What it needs besides itself, each once.
+    pub fn materials(&self) -> BTreeSet<MaterialId> {
+        let of_certificates = self.certificates.values().flat_map(|certificate| {
+            [certificate.chain.material(), Some(certificate.key.material())]
+        });
+        let of_listeners = self.listeners.values().map(|listener| {
+            let tls = listener.tls.as_ref()?;
+            tls.client_auth.as_ref()?.ca.material()
+        });
+        let mut needed: BTreeSet<_> = of_certificates.chain(of_listeners).flatten().collect();
+        if self.listeners.values().any(|listener| listener.tls.is_some()) {
+            needed.insert(MaterialId::tickets());
+        }
+        needed
+    }
+}
+
+impl Pem {
+    /// What it is in, if it is elsewhere.
+    pub fn material(&self) -> Option<MaterialId> {
+        match self {
+            Self::File(path) => Some(MaterialId::file(path)),
+            Self::Text(_) => None,
+        }
+    }
+}
+
+impl Key {
+    pub fn material(&self) -> MaterialId {
+        match self {
+            Self::File(path) => MaterialId::file(path),
+            Self::Given(digest) => MaterialId::key(digest),
+        }
+    }
+}
+
+impl TlsVersion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "1.2",
+            Self::Tls13 => "1.3",
+        }
+    }
+}
 
 impl PathNormalization {
     pub fn as_str(self) -> &'static str {

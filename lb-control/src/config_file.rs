@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::spec::DesiredState;
-use lb_proto::{file::FileErrors, parse};
+use lb_proto::{file::FileErrors, parse, pem};
 use tokio::signal::unix::Signal;
 
 use crate::{
@@ -129,7 +129,8 @@ impl ConfigFile {
 
     async fn apply(&self, Content { text, digest }: Content) -> Result<(), ConfigError> {
         let wrong = |errors| ConfigError::Wrong { path: self.path.clone(), errors };
-        let spec = lb_proto::file::parse(&text).map_err(wrong)?;
+        let mut spec = lb_proto::file::parse(&text).map_err(wrong)?;
+        pem::resolve(&mut spec, self.path.parent().unwrap_or(Path::new("/")));
         let state = parse::desired_state(&spec)
             .map_err(|problems| self.refused(Refused::Invalid(problems)))?;
         if state == DesiredState::default() {
@@ -138,12 +139,14 @@ impl ConfigFile {
                 return Err(ConfigError::Empty { path: self.path.clone() });
             }
         }
+        let keys = pem::keys(&spec.certificates);
         let terms = Terms {
             comment: format!("file {}", self.path.display()),
             file_digest: Some(digest),
             ..Terms::default()
         };
-        let applied = self.handle.mutate(Change::Batch(Batch::replace(state)), terms).await;
+        let applied =
+            self.handle.mutate(Change::Batch(Box::new(Batch::replace(state, keys))), terms).await;
         let Applied { revision, changes, .. } = applied.map_err(|refused| self.refused(refused))?;
         let file = self.path.display();
         tracing::info!(%file, revision, changes = changes.len(), "configuration file applied");

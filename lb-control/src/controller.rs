@@ -23,6 +23,8 @@ use std::{
 
 use lb_common::{
     id::ProxyId,
+    material::{MaterialId, Materials},
+    secret::Secret,
     snapshot::{SnapshotId, UnhealthyBackends, Version},
     spec::DesiredState,
     telemetry::trace_context::TraceContext,
@@ -31,7 +33,7 @@ use lb_proto::{
     encode,
     error::Problems,
     parse,
-    update::{self, Sealed},
+    update::{self, Content, Sealed},
     v1,
 };
 use tokio::sync::oneshot;
@@ -49,6 +51,7 @@ use crate::{
     proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
     store::{Revision, StoreError, Stored},
     timestamp,
+    vault::{Found, Vault},
 };
 
 pub use crate::proxies::Moment;
@@ -62,7 +65,7 @@ const MOST_PUBLICATIONS: usize = 64;
 
 /// What happened.
 pub enum Event {
-    Mutate(Mutation),
+    Mutate(Box<Mutation>),
     /// Somebody wants to read the state.
     Look(Box<dyn FnOnce(&Controller) + Send>),
     /// [`Effect::Commit`] is through.
@@ -72,6 +75,8 @@ pub enum Event {
     },
     /// [`Effect::CommitHealth`] is through.
     HealthCommitted,
+    /// Somebody looked for what the state needs besides itself.
+    Found(Found),
     Probed {
         id: TargetId,
         finding: Finding,
@@ -97,15 +102,19 @@ pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
         revision: Option<Box<Revision>>,
+        /// What the revision needs besides itself.
+        materials: Materials,
         file_digest: Option<u64>,
         cause: Option<TraceContext>,
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
     CommitHealth(Vec<v1::BackendStatus>),
+    /// Write to the store, so that a controller that starts without the files has them.
+    CommitMaterials(Materials),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
     Publish {
-        sealed: Sealed,
+        sealed: Box<Sealed>,
         cause: Option<TraceContext>,
     },
     Announce(v1::Event),
@@ -121,13 +130,15 @@ pub struct Mutation {
     pub comment: String,
     /// Of the configuration file that it comes from.
     pub file_digest: Option<u64>,
+    /// What the change needs besides itself, as far as it was there.
+    pub found: Found,
     /// Where in a trace it was asked for; handed on with what is done because of it.
     pub cause: Option<TraceContext>,
     pub reply: Reply,
 }
 
 pub enum Change {
-    Batch(Batch),
+    Batch(Box<Batch>),
     Drain { backend_set: String, backend: String },
 }
 
@@ -163,6 +174,7 @@ pub struct Controller {
     desired: DesiredState,
     revision: u64,
     file_digest: Option<u64>,
+    vault: Vault,
     published: SnapshotId,
     published_unhealthy: UnhealthyBackends,
     /// When the latest snapshots were published.
@@ -184,10 +196,16 @@ pub struct Controller {
 /// A change on its way to the store.
 struct Writing {
     /// The next state, unless only the file's digest is new.
-    next: Option<(DesiredState, v1::Revision)>,
+    next: Option<Next>,
     file_digest: Option<u64>,
     cause: Option<TraceContext>,
     reply: Reply,
+}
+
+struct Next {
+    desired: DesiredState,
+    materials: Materials,
+    about: v1::Revision,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -216,11 +234,18 @@ impl Controller {
         health.sync(&desired, moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
         let unhealthy = health.unhealthy();
-        let sealed = update::seal(version, stored.revision, desired.clone(), unhealthy.clone());
+        let vault = Vault::new(stored.materials, &desired);
+        let content = Content {
+            desired: desired.clone(),
+            unhealthy: unhealthy.clone(),
+            materials: vault.needed_by(&desired),
+        };
+        let sealed = update::seal(version, stored.revision, content);
         let controller = Self {
             desired,
             revision: stored.revision,
             file_digest: stored.file_digest,
+            vault,
             published: sealed.snapshot.id,
             published_unhealthy: unhealthy,
             publications: [(sealed.snapshot.id, moment.now)].into(),
@@ -248,10 +273,11 @@ impl Controller {
         self.moment = moment;
         for event in events {
             match event {
-                Event::Mutate(mutation) => self.mutate(mutation, moment),
+                Event::Mutate(mutation) => self.mutate(*mutation, moment),
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
                 Event::HealthCommitted => self.health_committed(),
+                Event::Found(found) => self.found(found),
                 Event::Probed { id, finding } => self.probed(id, finding, moment),
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
@@ -286,7 +312,8 @@ impl Controller {
 
     fn begin(&mut self, mutation: Mutation, moment: Moment) {
         let Mutation { dry_run, file_digest, .. } = &mutation;
-        let (desired, changes) = match self.candidate(&mutation) {
+        let candidate = self.candidate(&mutation, moment);
+        let (desired, materials, changes) = match candidate {
             Ok(candidate) => candidate,
             Err(refused) => return self.answer(mutation.reply, Err(refused)),
         };
@@ -306,13 +333,21 @@ impl Controller {
             let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
             Box::new(Revision { about, spec: encode::spec(&desired) })
         });
-        let next = revision.as_ref().map(|revision| (desired, revision.about.clone()));
-        self.effects.push(Effect::Commit { revision, file_digest, cause });
+        let next = revision.as_ref().map(|revision| Next {
+            desired,
+            materials: materials.clone(),
+            about: revision.about.clone(),
+        });
+        self.effects.push(Effect::Commit { revision, materials, file_digest, cause });
         self.writing = Some(Writing { next, file_digest, cause, reply });
     }
 
-    /// The state that a change leads to, and how it differs.
-    fn candidate(&self, mutation: &Mutation) -> Result<(DesiredState, Vec<v1::Change>), Refused> {
+    /// The state that a change leads to, what it needs, and how it differs.
+    fn candidate(
+        &self,
+        mutation: &Mutation,
+        moment: Moment,
+    ) -> Result<(DesiredState, Materials, Vec<v1::Change>), Refused> {
         if let Some(expected) = mutation.expected_revision
             && expected != self.revision
         {
@@ -324,8 +359,12 @@ impl Controller {
                 desired::draining(&self.desired, backend_set, backend).map_err(Refused::NotFound)?
             }
         };
+        let materials = self
+            .vault
+            .admit(&self.desired, &desired, &mutation.found, moment.wall)
+            .map_err(Refused::Invalid)?;
         let changes = diff(&self.desired, &desired);
-        Ok((desired, changes))
+        Ok((desired, materials, changes))
     }
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
@@ -350,12 +389,13 @@ impl Controller {
     /// Puts a stored change in force.
     fn advance(
         &mut self,
-        next: Option<(DesiredState, v1::Revision)>,
+        next: Option<Next>,
         cause: Option<TraceContext>,
         moment: Moment,
     ) -> Applied {
         let mut changes = Vec::new();
-        if let Some((desired, about)) = next {
+        if let Some(Next { desired, materials, about }) = next {
+            self.vault.advance(&desired, materials);
             self.desired = desired;
             self.revision = about.revision;
             if self.health.sync(&self.desired, moment.now) {
@@ -372,7 +412,12 @@ impl Controller {
     fn publish(&mut self, unhealthy: UnhealthyBackends, cause: Option<TraceContext>) {
         let Version { epoch, version } = self.published.version;
         let version = Version { epoch, version: version + 1 };
-        let sealed = update::seal(version, self.revision, self.desired.clone(), unhealthy.clone());
+        let content = Content {
+            desired: self.desired.clone(),
+            unhealthy: unhealthy.clone(),
+            materials: self.vault.needed_by(&self.desired),
+        };
+        let sealed = update::seal(version, self.revision, content);
         if sealed.snapshot.id.digest != self.published.digest {
             self.published = sealed.snapshot.id;
             self.published_unhealthy = unhealthy;
@@ -380,7 +425,7 @@ impl Controller {
             self.publications.truncate(MOST_PUBLICATIONS - 1);
             self.publications.push_front((self.published, self.moment.now));
             self.counters.publications += 1;
-            self.effects.push(Effect::Publish { sealed, cause });
+            self.effects.push(Effect::Publish { sealed: Box::new(sealed), cause });
         }
     }
 
@@ -395,6 +440,24 @@ impl Controller {
         let newer =
             self.publications.iter().take_while(|(published, _)| Some(*published) != running);
         newer.last().map_or(self.moment.now, |(_, at)| *at)
+    }
+
+    /// What is new and of use is in force at once: it is no change of what was asked for.
+    fn found(&mut self, found: Found) {
+        let fresh = self.vault.find(&self.desired, found);
+        if !fresh.is_empty() {
+            self.effects.push(Effect::CommitMaterials(fresh));
+            self.publish(self.health.unhealthy(), None);
+        }
+    }
+
+    /// What files are to be looked at.
+    pub fn files(&self) -> Vec<MaterialId> {
+        self.vault.files(&self.desired)
+    }
+
+    pub fn ticket_keys(&self) -> Option<Secret> {
+        self.vault.get(&MaterialId::tickets()).cloned()
     }
 
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {

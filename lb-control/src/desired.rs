@@ -4,16 +4,20 @@
 //! [`Batch`] whose parts are valid by themselves, and a batch put onto a state becomes the next
 //! state if all of its references lead somewhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::{
     id::{BackendName, BackendSetName},
+    material::{MaterialId, Materials},
     spec::{Backend, BackendState, DesiredState},
 };
 use lb_proto::{
     error::Problems,
     parse::{self, element, list},
-    v1,
+    pem, v1,
 };
 
 /// Changes that are valid by themselves.
@@ -24,22 +28,32 @@ pub struct Batch {
     backends: Vec<(String, BackendSetName, Backend)>,
     delete: v1::Delete,
     replace_all: bool,
+    /// That were given with it.
+    keys: Materials,
 }
 
 // === impl Batch ===
 
 impl Batch {
-    /// Makes the state what `state` is.
-    pub fn replace(state: DesiredState) -> Self {
-        Self { upsert: state, replace_all: true, ..Self::default() }
+    /// Makes the state what `state` is; `keys` were given with it.
+    pub fn replace(state: DesiredState, keys: Materials) -> Self {
+        Self { upsert: state, keys, replace_all: true, ..Self::default() }
     }
 
     /// # Errors
     /// Everything that is wrong with the request's parts.
     pub fn parse(request: v1::ApplyRequest) -> Result<Self, Problems> {
-        let v1::ApplyRequest { listeners, routes, backend_sets, backends, delete, .. } = request;
+        let v1::ApplyRequest {
+            listeners,
+            routes,
+            backend_sets,
+            certificates,
+            backends,
+            delete,
+            ..
+        } = request;
         let mut problems = Problems::default();
-        let spec = v1::Spec { listeners, routes, backend_sets };
+        let spec = v1::Spec { listeners, routes, backend_sets, certificates };
         let upsert = parse::spec_parts(&spec, &mut problems);
         let backends = backends
             .iter()
@@ -47,7 +61,18 @@ impl Batch {
             .filter_map(|(i, change)| backend_change(i, change, &mut problems))
             .collect();
         let delete = delete.unwrap_or_default();
-        problems.or(Self { upsert, backends, delete, replace_all: request.replace_all })
+        let keys = pem::keys(&spec.certificates);
+        problems.or(Self { upsert, backends, delete, replace_all: request.replace_all, keys })
+    }
+
+    /// What its parts need besides themselves.
+    pub fn materials(&self) -> BTreeSet<MaterialId> {
+        self.upsert.materials()
+    }
+
+    /// Keys that were given with it.
+    pub fn keys(&self) -> &Materials {
+        &self.keys
     }
 
     /// The state that it leads to. Parts that it does not change are shared with `current`.
@@ -56,11 +81,12 @@ impl Batch {
     /// Everything that does not fit together.
     pub fn onto(&self, current: &DesiredState) -> Result<DesiredState, Problems> {
         let mut problems = Problems::default();
-        let Self { upsert, backends, delete, replace_all } = self;
+        let Self { upsert, backends, delete, replace_all, keys: _ } = self;
         let mut next = DesiredState {
             listeners: put(&current.listeners, &upsert.listeners, *replace_all),
             routes: put(&current.routes, &upsert.routes, *replace_all),
             backend_sets: put(&current.backend_sets, &upsert.backend_sets, *replace_all),
+            certificates: put(&current.certificates, &upsert.certificates, *replace_all),
         };
         for (path, set, backend) in backends {
             put_backend(&mut next, path, set, backend, &mut problems);
@@ -71,6 +97,7 @@ impl Batch {
             remove_backend(&mut next, i, backend, &mut problems);
         }
         remove(&mut next.backend_sets, &delete.backend_sets, "backend set", &mut problems);
+        remove(&mut next.certificates, &delete.certificates, "certificate", &mut problems);
         parse::check(&next, &mut problems);
         problems.or(next)
     }
@@ -224,8 +251,8 @@ pub(crate) mod tests {
     #[track_caller]
     pub(crate) fn request(text: &str) -> v1::ApplyRequest {
         let spec: v1::Spec = serde_spec(text);
-        let v1::Spec { listeners, routes, backend_sets } = spec;
-        v1::ApplyRequest { listeners, routes, backend_sets, ..<_>::default() }
+        let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
+        v1::ApplyRequest { listeners, routes, backend_sets, certificates, ..<_>::default() }
     }
 
     /// Unlike a file's, its references may lead out of it.
@@ -306,6 +333,7 @@ pub(crate) mod tests {
             routes: vec!["none".into()],
             backend_sets: vec!["missing".into()],
             backends: vec![backend("app", "1.1.1.1:9"), backend("lost", "1.1.1.1:1")],
+            certificates: vec!["none".into()],
         });
         let problems = apply(request, &state(APP)).expect_err("nothing of it is right");
         let expected = [
@@ -315,6 +343,7 @@ pub(crate) mod tests {
             r#"delete.backends[1.1.1.1:9]: no backend of "app" is called "1.1.1.1:9"; there are 1.1.1.1:1, 1.1.1.1:2"#,
             r#"delete.backends[1.1.1.1:1].backend_set: no backend set is called "lost"; there are app, spare"#,
             r#"delete.backend_sets: no backend set is called "missing"; there are app, spare"#,
+            r#"delete.certificates: no certificate is called "none"; there are none"#,
             r#"routes[x].backend_set: no backend set is called "nowhere"; there are app, spare"#,
         ];
         assert_eq!(problems.lines().collect::<Vec<_>>(), expected);

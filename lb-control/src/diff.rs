@@ -11,7 +11,10 @@ use std::{
 };
 
 use lb_common::spec::DesiredState;
-use lb_proto::{encode::Defaults, v1};
+use lb_proto::{
+    encode::{self, Defaults},
+    v1,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use v1::change::Kind;
@@ -19,12 +22,15 @@ use v1::change::Kind;
 /// Longer values are cut.
 const MOST_CHARS: usize = 200;
 
-/// Every difference, in the order listeners, routes, backend sets; empty only for equal states.
+/// Every difference, in the order listeners, routes, backend sets, certificates; empty only for equal states.
 pub fn diff(before: &DesiredState, after: &DesiredState) -> Vec<v1::Change> {
     let mut diff = Diff::default();
     diff.parts("listeners", &before.listeners, &after.listeners, Defaults::listener);
     diff.parts("routes", &before.routes, &after.routes, Defaults::route);
     diff.parts("backend_sets", &before.backend_sets, &after.backend_sets, Defaults::backend_set);
+    diff.parts("certificates", &before.certificates, &after.certificates, |_, certificate| {
+        encode::certificate(certificate)
+    });
     diff.changes
 }
 

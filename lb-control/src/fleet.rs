@@ -7,6 +7,7 @@ use lb_common::{
     clock,
     drain::Drain,
     id::{BackendName, BackendSetName},
+    material::Materials,
     snapshot::Version,
     telemetry::trace_context::TraceContext,
 };
@@ -219,7 +220,7 @@ impl Service {
             ..Terms::default()
         };
         let batch = Batch::parse(request).map_err(|problems| status(Refused::Invalid(problems)))?;
-        self.mutate(Change::Batch(batch), terms).await
+        self.mutate(Change::Batch(Box::new(batch)), terms).await
     }
 
     async fn roll_back(
@@ -233,7 +234,7 @@ impl Service {
             Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
         })?;
         let terms = Terms { expected_revision, dry_run, comment, cause, ..Terms::default() };
-        self.mutate(Change::Batch(Batch::replace(state)), terms).await
+        self.mutate(Change::Batch(Box::new(Batch::replace(state, Materials::new()))), terms).await
     }
 
     async fn drain_one(

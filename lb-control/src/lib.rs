@@ -8,6 +8,8 @@
 //! ```
 //!
 //! - [`desired`] and [`diff`]: what a request makes of the state, and how that differs.
+//! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`] and [`tickets`]
+//!   find it.
 //! - [`store`]: what outlives the process.
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
@@ -31,6 +33,7 @@ pub mod desired;
 pub mod diff;
 pub mod discovery;
 pub mod explain;
+pub mod files;
 pub mod fleet;
 pub mod health;
 pub mod load;
@@ -42,7 +45,9 @@ pub mod publisher;
 pub mod server;
 pub mod session;
 pub mod store;
+pub mod tickets;
 pub mod trace;
+pub mod vault;
 
 use std::{
     io, net,
@@ -154,6 +159,8 @@ pub async fn run_and_tell(
         }
         tasks.spawn(file.follow(hangup));
     }
+    tasks.spawn(files::follow(started.clone()));
+    tasks.spawn(tickets::rotate(started.clone()));
     let _ = handle.set(started.clone());
     ready();
 

@@ -20,6 +20,8 @@ use tokio::{
 
 use crate::{
     controller::{Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused},
+    desired::Batch,
+    files,
     health::{
         monitor::Job,
         probe::{self, Finding},
@@ -27,6 +29,7 @@ use crate::{
     publisher::Publisher,
     store::{StoreError, redb::Store},
     trace,
+    vault::Found,
 };
 
 /// So many events wait for the owner; whoever brings more waits with them.
@@ -111,11 +114,39 @@ impl Handle {
     /// Why it is not.
     pub async fn mutate(&self, change: Change, terms: Terms) -> Result<Applied, Refused> {
         let Terms { expected_revision, dry_run, comment, file_digest, cause } = terms;
+        let found = match &change {
+            Change::Batch(batch) => self.find(batch).await.map_err(Refused::Store)?,
+            Change::Drain { .. } => Found::default(),
+        };
         let (reply, answer) = oneshot::channel();
-        let mutation =
-            Mutation { change, expected_revision, dry_run, comment, file_digest, cause, reply };
-        self.send(Event::Mutate(mutation)).await?;
+        let mutation = Mutation {
+            change,
+            expected_revision,
+            dry_run,
+            comment,
+            file_digest,
+            found,
+            cause,
+            reply,
+        };
+        self.send(Event::Mutate(Box::new(mutation))).await?;
         answer.await.unwrap_or(Err(Refused::Ending))
+    }
+
+    /// What the batch needs besides itself: it has keys itself, files have others, and the store has those
+    /// that were given before.
+    async fn find(&self, batch: &Batch) -> Result<Found, StoreError> {
+        let (ids, keys) = (batch.materials(), batch.keys().clone());
+        if ids.is_empty() {
+            return Ok(Found::default());
+        }
+        self.read(move |store| {
+            let mut found = files::read(&ids);
+            found.materials.extend(store.materials(ids.iter().filter(|id| id.is_given()))?);
+            found.materials.extend(keys);
+            Ok(found)
+        })
+        .await
     }
 
     /// Reads the state.
@@ -217,12 +248,14 @@ impl Owner {
     /// Whoever is told something may have left; that is no error.
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Commit { revision, file_digest, cause } => {
+            Effect::Commit { revision, materials, file_digest, cause } => {
                 let store = Arc::clone(&self.store);
                 let span = trace::commit(cause);
                 self.writes.spawn(async move {
                     let started = clock::now();
-                    let write = move |store: &Store| store.commit(revision.as_deref(), file_digest);
+                    let write = move |store: &Store| {
+                        store.commit(revision.as_deref(), &materials, file_digest)
+                    };
                     let result = blocking(&store, write).await;
                     if let Err(error) = &result {
                         tracing::error!(%error, "a change could not be stored");
@@ -243,13 +276,23 @@ impl Owner {
                     Event::HealthCommitted
                 });
             }
+            Effect::CommitMaterials(materials) => {
+                let store = Arc::clone(&self.store);
+                tokio::spawn(async move {
+                    let write = move |store: &Store| store.commit_materials(&materials);
+                    // They are in force; a controller that starts again looks for them again.
+                    if let Err(error) = blocking(&store, write).await {
+                        tracing::warn!(%error, "contents of files could not be stored");
+                    }
+                });
+            }
             Effect::Probe(job) => {
                 self.probes.spawn(run_probe(job));
             }
             Effect::Publish { sealed, cause } => {
                 let snapshot = &sealed.snapshot;
                 let span = trace::publish(cause, snapshot.id, snapshot.revision);
-                self.publisher.publish(sealed, context_of(&span));
+                self.publisher.publish(*sealed, context_of(&span));
             }
             Effect::Announce(event) => {
                 log(&event);

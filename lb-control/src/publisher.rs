@@ -128,7 +128,8 @@ impl Base {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::snapshot::{Digest, UnhealthyBackends, Version};
+    use lb_common::snapshot::{Digest, Version};
+    use lb_proto::update::Content;
 
     use super::*;
     use crate::desired::tests::state;
@@ -138,7 +139,8 @@ mod tests {
         let sets: Vec<_> = (0..20).map(|i| format!("{{ name = 'set-{i}' }}")).collect();
         let text = format!("backend_sets = [{{ name = 'v{version}' }}, {}]", sets.join(", "));
         let version = Version { epoch: 1, version };
-        update::seal(version, version.version, state(&text), UnhealthyBackends::default())
+        let content = Content { desired: state(&text), ..Content::default() };
+        update::seal(version, version.version, content)
     }
 
     fn publisher(versions: u64) -> (Publisher, Vec<Snapshot>) {

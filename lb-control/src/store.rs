@@ -9,6 +9,7 @@ pub mod redb;
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
+use lb_common::material::Materials;
 use lb_proto::v1;
 
 /// So many revisions are kept.
@@ -34,6 +35,8 @@ pub struct Stored {
     pub file_digest: Option<u64>,
     /// What was decided about each backend: set, name, address, health, since and why.
     pub health: Vec<v1::BackendStatus>,
+    /// What the state needs besides itself, and the keys that the history needs.
+    pub materials: Materials,
 }
 
 /// Why the store did not do what it was asked for.

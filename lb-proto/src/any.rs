@@ -18,6 +18,11 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
             ..any_limits(rng)
         })
         .collect();
+    let certificates: Vec<_> = (0..rng.usize(0..3)).map(|i| any_certificate(rng, i)).collect();
+    let names: Vec<_> = certificates.iter().map(|certificate| certificate.name.clone()).collect();
+    for listener in &mut listeners {
+        listener.tls = (!names.is_empty() && rng.bool()).then(|| any_tls(rng, &names));
+    }
     listeners.push(v1::Listener {
         name: "tcp".into(),
         address: "[::1]:1".into(),
@@ -29,6 +34,35 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
         listeners,
         routes: (0..rng.usize(0..4)).map(|i| any_route(rng, i, &http, &sets)).collect(),
         backend_sets: sets.iter().map(|name| any_set(rng, name)).collect(),
+        certificates,
+    }
+}
+
+fn any_tls(rng: &mut Rng, certificates: &[String]) -> v1::Tls {
+    v1::Tls {
+        certificates: some_of(rng, certificates, certificates.len()),
+        min_version: one_of(rng, &["", "1.2", "1.3"]),
+        client_auth: rng.bool().then(|| v1::ClientAuth {
+            mode: one_of(rng, &["required", "optional"]),
+            ca: one_of(rng, &PEMS),
+        }),
+        handshake_timeout: time(rng),
+        max_handshakes: within(rng, 1, u32::MAX),
+        hsts: rng.bool().then(|| prost_types::Duration { seconds: rng.i64(0..100_000), nanos: 0 }),
+    }
+}
+
+const PEMS: [&str; 2] = [
+    "/etc/lb/it's a \"file\".pem",
+    "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n",
+];
+
+fn any_certificate(rng: &mut Rng, i: usize) -> v1::Certificate {
+    v1::Certificate {
+        name: name(rng, i),
+        cert: one_of(rng, &PEMS),
+        // A key that is given as such does not come back.
+        key: one_of(rng, &["key.pem", "sha256:00ff"]),
     }
 }
 

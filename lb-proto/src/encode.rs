@@ -7,16 +7,16 @@ use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Dur
 
 use http::HeaderMap;
 use lb_common::spec::{
-    Action, Answer, Backend, BackendSet, BackendState, Balance, DesiredState, Hash, HashAlgorithm,
-    HashFunction, HashKey, HealthCheck, HostMatch, Listener, OutlierEjection, PathMatch,
-    PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route, RouteMatch, Scheme,
-    WeightedBackendSet,
+    Action, Answer, Backend, BackendSet, BackendState, Balance, Certificate, DesiredState, Hash,
+    HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener, ListenerTls,
+    OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route,
+    RouteMatch, Scheme, WeightedBackendSet,
 };
 
 use crate::{
     defaults,
     duration::{self, to_wire},
-    list, v1,
+    list, pem, v1,
 };
 
 /// What becomes of values that are defaults. [`crate::parse`] reads either back to the same.
@@ -42,6 +42,15 @@ pub fn backend_set(set: &BackendSet) -> v1::BackendSet {
     Defaults::LeftOut.backend_set(set)
 }
 
+/// It has no defaults.
+pub fn certificate(certificate: &Certificate) -> v1::Certificate {
+    v1::Certificate {
+        name: certificate.name.to_string(),
+        cert: pem::of_pem(&certificate.chain),
+        key: pem::of_key(&certificate.key),
+    }
+}
+
 // === impl Defaults ===
 
 impl Defaults {
@@ -50,6 +59,7 @@ impl Defaults {
             listeners: state.listeners.values().map(|part| self.listener(part)).collect(),
             routes: state.routes.values().map(|part| self.route(part)).collect(),
             backend_sets: state.backend_sets.values().map(|part| self.backend_set(part)).collect(),
+            certificates: state.certificates.values().map(|part| certificate(part)).collect(),
         }
     }
 
@@ -77,6 +87,21 @@ impl Defaults {
             max_target_bytes: self.value(listener.max_target_bytes, defaults::MAX_TARGET_BYTES),
             path_normalization: self
                 .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
+            tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
+        }
+    }
+
+    fn tls(self, tls: &ListenerTls) -> v1::Tls {
+        v1::Tls {
+            certificates: tls.certificates.iter().map(ToString::to_string).collect(),
+            min_version: self.word(tls.min_version.as_str(), defaults::MIN_TLS_VERSION.as_str()),
+            client_auth: tls.client_auth.as_ref().map(|auth| v1::ClientAuth {
+                mode: if auth.is_required { "required" } else { "optional" }.into(),
+                ca: pem::of_pem(&auth.ca),
+            }),
+            handshake_timeout: self.time(tls.handshake_timeout, defaults::HANDSHAKE_TIMEOUT),
+            max_handshakes: self.value(tls.max_handshakes.get(), defaults::MAX_HANDSHAKES),
+            hsts: self.time(tls.hsts.unwrap_or(duration::OFF), defaults::HSTS),
         }
     }
 

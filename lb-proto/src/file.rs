@@ -54,6 +54,7 @@ struct Fields {
     listeners: Vec<v1::Listener>,
     routes: Vec<v1::Route>,
     backend_sets: Vec<v1::BackendSet>,
+    certificates: Vec<v1::Certificate>,
     partial: bool,
 }
 
@@ -149,8 +150,9 @@ impl Document {
     /// # Errors
     /// As [`parse()`].
     pub fn parse(text: &str, partial: bool) -> Result<Self, FileErrors> {
-        let Fields { listeners, routes, backend_sets, partial: says_partial } = read(text)?;
-        let spec = v1::Spec { listeners, routes, backend_sets };
+        let Fields { listeners, routes, backend_sets, certificates, partial: says_partial } =
+            read(text)?;
+        let spec = v1::Spec { listeners, routes, backend_sets, certificates };
         let partial = partial || says_partial;
         let mut problems = Problems::default();
         let state = parse::spec_parts(&spec, &mut problems);

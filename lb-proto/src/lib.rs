@@ -5,7 +5,7 @@
 //!   refusal names the field, the value and what would be valid.
 //! - [`encode`]: domain to wire, leaving out what is a default.
 //! - [`update`]: snapshots and deltas as proxies get them, and their digest.
-//! - [`duration`], [`list`]: how these are spelled. [`json`]: how answers look in JSON.
+//! - [`duration`], [`list`], [`pem`]: how these are spelled. [`json`]: how answers look in JSON.
 //! - [`latency`]: the buckets in which all processes count it.
 //! - [`mod@file`]: the TOML spelling of the same spec, with line numbers in its errors.
 //!
@@ -23,6 +23,8 @@ pub mod json;
 pub mod latency;
 pub mod list;
 pub mod parse;
+pub mod pem;
+mod redacted;
 pub mod update;
 
 /// Generated from `proto/lb/v1`.
@@ -41,7 +43,7 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub mod defaults {
     use std::time::Duration;
 
-    use lb_common::spec::{PathNormalization, Protocol};
+    use lb_common::spec::{PathNormalization, Protocol, TlsVersion};
 
     pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
     pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +52,10 @@ pub mod defaults {
     pub const MAX_HEADER_FIELDS: u32 = 100;
     pub const MAX_TARGET_BYTES: u32 = 16_384;
     pub const PATH_NORMALIZATION: PathNormalization = PathNormalization::Match;
+    pub const MIN_TLS_VERSION: TlsVersion = TlsVersion::Tls12;
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+    pub const MAX_HANDSHAKES: u32 = 1024;
+    pub const HSTS: Duration = crate::duration::OFF;
     pub const UPGRADE: [&str; 1] = ["websocket"];
     pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
     pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

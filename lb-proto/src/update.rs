@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::{
     id::{BackendName, BackendSetName},
+    material::{MaterialId, Materials},
+    secret::Secret,
     snapshot::{Digest, Snapshot, SnapshotId, UnhealthyBackends, Version},
     spec::DesiredState,
 };
@@ -46,20 +48,25 @@ impl UpdateError {
     }
 }
 
+/// What a snapshot has in it.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub desired: DesiredState,
+    pub unhealthy: UnhealthyBackends,
+    pub materials: Materials,
+}
+
 /// Encodes a snapshot and computes its digest.
-pub fn seal(
-    version: Version,
-    revision: u64,
-    desired: DesiredState,
-    unhealthy: UnhealthyBackends,
-) -> Sealed {
+pub fn seal(version: Version, revision: u64, content: Content) -> Sealed {
+    let Content { desired, unhealthy, materials } = content;
     let wire = v1::Snapshot {
         spec: Some(encode::spec(&desired)),
         unhealthy: unhealthy.iter().map(|(set, names)| unhealthy_of(set, names)).collect(),
+        materials: materials.iter().map(|(id, secret)| material(id, secret)).collect(),
     };
     let bytes = Bytes::from(wire.encode_to_vec());
     let id = SnapshotId { version, digest: digest(&bytes) };
-    Sealed { snapshot: Snapshot { id, revision, desired, unhealthy }, bytes }
+    Sealed { snapshot: Snapshot { id, revision, desired, unhealthy, materials }, bytes }
 }
 
 /// Reads a full snapshot and holds it against the digest that was announced.
@@ -71,7 +78,9 @@ pub fn open(id: SnapshotId, revision: u64, bytes: &[u8]) -> Result<Sealed, Updat
     let desired = parse::desired_state(&wire.spec.unwrap_or_default())?;
     let mut unhealthy = UnhealthyBackends::default();
     put_unhealthy(&mut unhealthy, &wire.unhealthy)?;
-    announced(id, seal(id.version, revision, desired, unhealthy))
+    let mut materials = Materials::new();
+    put_materials(&mut materials, wire.materials);
+    announced(id, seal(id.version, revision, Content { desired, unhealthy, materials }))
 }
 
 /// What leads from `base` to `next`.
@@ -86,6 +95,7 @@ pub fn delta(base: &Snapshot, next: &Snapshot) -> v1::Delta {
             listeners: upserts(&from.listeners, &to.listeners, encode::listener),
             routes: upserts(&from.routes, &to.routes, encode::route),
             backend_sets: upserts(&from.backend_sets, &to.backend_sets, encode::backend_set),
+            certificates: upserts(&from.certificates, &to.certificates, encode::certificate),
         }),
         deleted_listeners: deletions(&from.listeners, &to.listeners),
         deleted_routes: deletions(&from.routes, &to.routes),
@@ -94,6 +104,14 @@ pub fn delta(base: &Snapshot, next: &Snapshot) -> v1::Delta {
             .map(|(set, names)| unhealthy_of(set, names))
             .chain(healthy_again.map(|(set, _)| unhealthy_of(set, [])))
             .collect(),
+        deleted_certificates: deletions(&from.certificates, &to.certificates),
+        materials: next
+            .materials
+            .iter()
+            .filter(|(id, secret)| base.materials.get(*id) != Some(secret))
+            .map(|(id, secret)| material(id, secret))
+            .collect(),
+        deleted_materials: deletions(&base.materials, &next.materials),
     }
 }
 
@@ -117,6 +135,7 @@ pub fn follow(
     let upsert = parse::spec_parts(&wire.upsert.unwrap_or_default(), &mut problems);
     let mut desired = base.desired.clone();
     let mut unhealthy = base.unhealthy.clone();
+    let mut materials = base.materials.clone();
     for name in &wire.deleted_listeners {
         desired.listeners.remove(name.as_str());
     }
@@ -128,13 +147,21 @@ pub fn follow(
             unhealthy.remove(&name);
         }
     }
+    for name in &wire.deleted_certificates {
+        desired.certificates.remove(name.as_str());
+    }
+    for id in &wire.deleted_materials {
+        materials.remove(id.as_str());
+    }
     desired.listeners.extend(upsert.listeners);
     desired.routes.extend(upsert.routes);
     desired.backend_sets.extend(upsert.backend_sets);
+    desired.certificates.extend(upsert.certificates);
     parse::check(&desired, &mut problems);
     problems.or(())?;
     put_unhealthy(&mut unhealthy, &wire.unhealthy)?;
-    announced(id, seal(id.version, revision, desired, unhealthy))
+    put_materials(&mut materials, wire.materials);
+    announced(id, seal(id.version, revision, Content { desired, unhealthy, materials }))
 }
 
 pub fn snapshot_id(id: SnapshotId) -> v1::SnapshotId {
@@ -174,6 +201,16 @@ fn put_unhealthy(into: &mut UnhealthyBackends, wire: &[v1::Unhealthy]) -> Result
         }
     }
     problems.or(())
+}
+
+fn put_materials(into: &mut Materials, wire: Vec<v1::Material>) {
+    for v1::Material { id, content } in wire {
+        into.insert(MaterialId::of(&id), Secret::new(content.to_vec()));
+    }
+}
+
+fn material(id: &MaterialId, secret: &Secret) -> v1::Material {
+    v1::Material { id: id.to_string(), content: Bytes::copy_from_slice(secret.reveal()) }
 }
 
 fn unhealthy_of<'a>(
@@ -222,6 +259,16 @@ mod tests {
         unhealthy
     }
 
+    fn seal(
+        version: Version,
+        revision: u64,
+        desired: DesiredState,
+        unhealthy: UnhealthyBackends,
+    ) -> Sealed {
+        let content = Content { desired, unhealthy, materials: Materials::new() };
+        super::seal(version, revision, content)
+    }
+
     fn version(version: u64) -> Version {
         Version { epoch: 1, version }
     }
@@ -265,6 +312,30 @@ mod tests {
         let followed = follow(&base, next.snapshot.id, 2, &wire.encode_to_vec()).expect("valid");
         let set = |snapshot: &Snapshot| Arc::clone(&snapshot.desired.backend_sets["a"]);
         assert!(Arc::ptr_eq(&set(&followed.snapshot), &set(&base)));
+    }
+
+    #[test]
+    fn a_delta_has_the_material_that_changed_and_no_other() {
+        let sealed = |version, materials: &[(&str, &str)]| {
+            let secret = |text: &str| Secret::new(text.into());
+            let materials =
+                materials.iter().map(|(id, text)| (MaterialId::of(id), secret(text))).collect();
+            let content = Content { desired: state(A), materials, ..Content::default() };
+            super::seal(Version { epoch: 1, version }, 1, content)
+        };
+        let base = sealed(1, &[("file:/a", "a"), ("file:/b", "b"), ("tickets", "t")]);
+        let next = sealed(2, &[("file:/a", "A"), ("file:/c", "c"), ("tickets", "t")]);
+        assert_ne!(base.snapshot.id.digest, next.snapshot.id.digest);
+        let wire = delta(&base.snapshot, &next.snapshot);
+        let ids: Vec<_> = wire.materials.iter().map(|material| material.id.as_str()).collect();
+        assert_eq!(
+            (ids, &wire.deleted_materials[..]),
+            (vec!["file:/a", "file:/c"], &["file:/b".into()][..])
+        );
+        let followed = follow(&base.snapshot, next.snapshot.id, 1, &wire.encode_to_vec());
+        assert_eq!(followed.expect("valid").snapshot, next.snapshot);
+        let opened = open(next.snapshot.id, 1, &next.bytes).expect("valid");
+        assert_eq!(opened.snapshot, next.snapshot);
     }
 
     #[test]

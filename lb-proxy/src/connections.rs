@@ -59,15 +59,35 @@ struct Idle {
 
 #[derive(Debug)]
 struct List {
+    what: Waits,
     timeout: Millis,
+    length: usize,
     first: Option<u32>,
     last: Option<u32>,
+}
+
+/// What a connection waits for while it is in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The next request.
+    Request,
+    /// The end of its handshake.
+    Handshake,
+}
+
+/// How many were ended because they waited for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    pub idle: u64,
+    pub handshakes: u64,
 }
 
 /// Whose idle connections may be ended to make room.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope {
     All,
+    /// Those that wait for the end of a handshake.
+    Handshakes,
     Listener(u32),
     Client(u32, IpAddr),
 }
@@ -110,9 +130,16 @@ impl Connections {
         self.0.borrow().open
     }
 
-    /// It waits for a request from now on, for so long at most.
-    pub fn idle(&self, id: Id, now: Millis, timeout: Millis) {
-        self.0.borrow_mut().link(id.0, now, timeout);
+    /// It waits from now on, for so long at most.
+    pub fn wait(&self, id: Id, what: Waits, now: Millis, timeout: Millis) {
+        self.0.borrow_mut().link(id.0, what, now, timeout);
+    }
+
+    /// How many wait for the end of a handshake.
+    pub fn handshakes(&self) -> usize {
+        let slots = self.0.borrow();
+        let lists = slots.lists.iter().filter(|list| list.what == Waits::Handshake);
+        lists.map(|list| list.length).sum()
     }
 
     pub fn busy(&self, id: Id) {
@@ -143,11 +170,15 @@ impl Connections {
     pub fn end_oldest(&self, scope: Scope) -> bool {
         let slots = &mut *self.0.borrow_mut();
         let fits = |slot: &Slot| match scope {
-            Scope::All => true,
+            Scope::All | Scope::Handshakes => true,
             Scope::Listener(listener) => slot.listener == listener,
             Scope::Client(listener, peer) => slot.listener == listener && slot.peer == peer,
         };
-        let oldest = slots.lists.iter().filter_map(|list| {
+        let lists = slots.lists.iter().filter(|list| match scope {
+            Scope::Handshakes => list.what == Waits::Handshake,
+            _ => true,
+        });
+        let oldest = lists.filter_map(|list| {
             let mut next = list.first;
             for _ in 0..SEARCH {
                 let at = next?;
@@ -166,10 +197,10 @@ impl Connections {
         true
     }
 
-    /// Ends what has idled for too long. Returns how many did.
-    pub fn sweep(&self, now: Millis) -> u64 {
+    /// Ends what has waited for too long.
+    pub fn sweep(&self, now: Millis) -> Ended {
         let slots = &mut *self.0.borrow_mut();
-        let mut ended = 0;
+        let mut ended = Ended::default();
         for list in 0..slots.lists.len() {
             while let Some(first) = slots.lists[list].first {
                 let slot = &slots.slots[first as usize];
@@ -179,7 +210,10 @@ impl Connections {
                 }
                 slots.unlink(first);
                 slots.slots[first as usize].end(End::Gracefully);
-                ended += 1;
+                match slots.lists[list].what {
+                    Waits::Request => ended.idle += 1,
+                    Waits::Handshake => ended.handshakes += 1,
+                }
             }
         }
         ended
@@ -187,13 +221,14 @@ impl Connections {
 }
 
 impl Slots {
-    fn link(&mut self, at: u32, now: Millis, timeout: Millis) {
+    fn link(&mut self, at: u32, what: Waits, now: Millis, timeout: Millis) {
         self.unlink(at);
-        let found = self.lists.iter().position(|list| list.timeout == timeout);
+        let is_it = |list: &List| list.what == what && list.timeout == timeout;
+        let found = self.lists.iter().position(is_it);
         let list = found.unwrap_or_else(|| {
             // A list that nobody is in any more is used again: timeouts come and go.
             let empty = self.lists.iter().position(|list| list.first.is_none());
-            let fresh = List { timeout, first: None, last: None };
+            let fresh = List { what, timeout, length: 0, first: None, last: None };
             match empty {
                 Some(empty) => {
                     self.lists[empty] = fresh;
@@ -205,6 +240,7 @@ impl Slots {
                 }
             }
         });
+        self.lists[list].length += 1;
         let before = self.lists[list].last.replace(at);
         match before {
             Some(before) => {
@@ -221,6 +257,7 @@ impl Slots {
         let Some(Idle { list, before, after, .. }) = self.slots[at as usize].idle.take() else {
             return;
         };
+        self.lists[list].length -= 1;
         match before {
             Some(before) => {
                 if let Some(idle) = &mut self.slots[before as usize].idle {
@@ -269,18 +306,18 @@ mod tests {
         let connections = Connections::default();
         let ids: Vec<_> = (0..4).map(|_| connections.open(0, PEER)).collect();
         for (id, now, timeout) in [(0, 0, 100), (1, 10, 100), (2, 10, 50), (3, 20, 100)] {
-            connections.idle(ids[id], now, timeout);
+            connections.wait(ids[id], Waits::Request, now, timeout);
         }
         connections.busy(ids[1]);
-        assert_eq!(connections.sweep(59), 0);
-        assert_eq!(connections.sweep(60), 1);
+        assert_eq!(connections.sweep(59).idle, 0);
+        assert_eq!(connections.sweep(60).idle, 1);
         assert_eq!(ended(&connections, &ids), [2]);
-        assert_eq!(connections.sweep(119), 1, "the first, whose neighbour is busy");
-        assert_eq!(connections.sweep(120), 1);
+        assert_eq!(connections.sweep(119).idle, 1, "the first, whose neighbour is busy");
+        assert_eq!(connections.sweep(120).idle, 1);
         assert_eq!(ended(&connections, &ids), [0, 2, 3]);
-        connections.idle(ids[1], 120, 100);
-        assert_eq!(connections.sweep(219), 0, "the time counts anew");
-        assert_eq!(connections.sweep(220), 1);
+        connections.wait(ids[1], Waits::Request, 120, 100);
+        assert_eq!(connections.sweep(219).idle, 0, "the time counts anew");
+        assert_eq!(connections.sweep(220).idle, 1);
     }
 
     #[test]
@@ -291,7 +328,7 @@ mod tests {
         let ids: Vec<_> =
             opened.iter().map(|(listener, peer)| connections.open(*listener, *peer)).collect();
         for (i, now, timeout) in [(3, 1, 10), (2, 2, 99), (1, 3, 10), (0, 4, 99)] {
-            connections.idle(ids[i], now, timeout);
+            connections.wait(ids[i], Waits::Request, now, timeout);
         }
         assert!(connections.end_oldest(Scope::Listener(1)));
         assert_eq!(ended(&connections, &ids), [1]);
@@ -300,6 +337,20 @@ mod tests {
         assert!(!connections.end_oldest(Scope::Client(0, other)));
         assert!(connections.end_oldest(Scope::All));
         assert_eq!(ended(&connections, &ids), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_handshake_is_told_from_an_idle_connection() {
+        let connections = Connections::default();
+        let ids: Vec<_> = (0..3).map(|_| connections.open(0, PEER)).collect();
+        connections.wait(ids[0], Waits::Request, 0, 10);
+        connections.wait(ids[1], Waits::Handshake, 1, 10);
+        connections.wait(ids[2], Waits::Handshake, 2, 10);
+        assert_eq!(connections.handshakes(), 2);
+        assert!(connections.end_oldest(Scope::Handshakes));
+        assert_eq!((ended(&connections, &ids), connections.handshakes()), (vec![1], 1));
+        assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 1 });
+        assert!(!connections.end_oldest(Scope::Handshakes));
     }
 
     /// Against lists that are searched from end to end.
@@ -320,7 +371,7 @@ mod tests {
                     }
                     (_, Some(i)) => {
                         let timeout = rng.u64(1..4) * 20;
-                        connections.idle(model[i].0, now, timeout);
+                        connections.wait(model[i].0, Waits::Request, now, timeout);
                         model[i].1 = Some((now, timeout));
                     }
                 }
@@ -328,7 +379,7 @@ mod tests {
                     idle.is_some_and(|(since, timeout)| since + timeout <= now)
                 };
                 let expected = model.iter_mut().filter(late).map(|entry| entry.1 = None).count();
-                assert_eq!(connections.sweep(now), expected as u64, "seed {seed}, {now}");
+                assert_eq!(connections.sweep(now).idle, expected as u64, "seed {seed}, {now}");
                 assert_eq!(connections.count(), model.len());
             }
         }

@@ -28,6 +28,7 @@ pub struct Client {
     pub peer: SocketAddr,
     /// The peer's address as a field has it.
     pub forwarded_for: String,
+    pub is_tls: bool,
     /// Of the listener that accepted it.
     pub presence: Arc<Presence>,
     pub id: Id,
@@ -64,10 +65,17 @@ pub struct Downstream {
 const AHEAD: usize = 16 * 1024;
 
 impl Client {
-    pub fn new(local: &Local, peer: SocketAddr, presence: Arc<Presence>, id: Id) -> Self {
+    pub fn new(
+        local: &Local,
+        peer: SocketAddr,
+        presence: Arc<Presence>,
+        id: Id,
+        is_tls: bool,
+    ) -> Self {
         Self {
             peer,
             forwarded_for: text(peer.ip().to_canonical()),
+            is_tls,
             presence,
             id,
             log_part: OnceCell::new(),
@@ -185,7 +193,10 @@ impl Downstream {
 
     /// Counts what it holds in buffers, and `more` bytes besides.
     pub fn hold(&mut self, more: usize) {
-        let own = self.input.capacity() + self.outbox.capacity() + self.body.buffered();
+        let own = self.input.capacity()
+            + self.outbox.capacity()
+            + self.body.buffered()
+            + self.stream.capacity();
         self.held.set(own + more);
     }
 }

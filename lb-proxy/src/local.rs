@@ -25,6 +25,7 @@ use crate::{
         pipe::Pipes,
         stream::Stream,
         timer,
+        tls::Scratch,
     },
     table::{Pick, Presence, RoutingTable, View},
     upstream::pool::Pool,
@@ -65,6 +66,8 @@ pub struct Local {
     pub pool: Pool,
     pub pipes: Pipes,
     pub timers: timer::Spares,
+    /// For TLS.
+    pub scratch: Rc<Scratch>,
     pub connections: Connections,
     pub is_draining: Cell<bool>,
     /// The time of the last sweep.
@@ -143,6 +146,7 @@ impl Local {
             pool: Pool::new(index),
             pipes: Pipes::new((shared.bounds.room.pipes / shared.workers).min(PIPES)),
             timers: timer::Spares::default(),
+            scratch: Rc::default(),
             connections: Connections::default(),
             is_draining: Cell::new(false),
             coarse: Cell::new(0),

@@ -102,6 +102,11 @@ pub struct WorkerMetrics {
     /// Connections that switched protocols.
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
+    /// TLS with clients, from the first byte on.
+    pub handshakes_full: Counter,
+    pub handshakes_resumed: Counter,
+    /// That did not come to their end.
+    pub handshakes_failed: Counter,
     /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
     refusals: [Counter; REASONS.len() + 1],
     pub limits: Limits,
@@ -119,6 +124,10 @@ pub struct LogCounts {
 pub struct Limits {
     /// A client took too long between requests.
     pub idle_timeout: Counter,
+    /// A client took too long for its handshake.
+    pub handshake_timeout: Counter,
+    /// There were too many handshakes under way.
+    pub max_handshakes: Counter,
     /// A client took too long for a request's head.
     pub header_timeout: Counter,
     /// A client sent nothing of a body for too long.

@@ -8,6 +8,8 @@ pub mod listen;
 pub mod lookout;
 pub mod outbox;
 pub mod pipe;
+pub mod socket;
 pub mod stream;
 pub mod timer;
+pub mod tls;
 pub mod watch;

@@ -4,3 +4,4 @@ pub mod accept;
 pub mod h1;
 mod linger;
 pub mod tcp;
+pub mod tls;

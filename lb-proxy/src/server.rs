@@ -19,7 +19,7 @@ use crate::{
     local::Shared,
     net::listen,
     observe::report::{self, Past},
-    table::RoutingTable,
+    table::{RoutingTable, Unusable},
     worker::Command,
 };
 
@@ -106,11 +106,12 @@ impl Install for Server {
     fn install(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), InstallError> {
         // Workers that drain open nothing more; the last requests still go by the latest health.
         let draining = self.drain.is_draining();
-        let opened = if draining { Vec::new() } else { self.bind(snapshot)? };
         let former = self.shared.table.load_full();
         let now = self.shared.millis(clock::now());
         let workers = self.shared.workers;
-        let table = RoutingTable::build(snapshot, &former, workers, now, &mut self.rng);
+        let table = RoutingTable::build(snapshot, &former, workers, now, &mut self.rng)
+            .map_err(|Unusable { resource, reason }| InstallError { resource, reason })?;
+        let opened = if draining { Vec::new() } else { self.bind(snapshot)? };
         for (_, set) in table.backend_sets() {
             if let Some(ejector) = &set.ejector {
                 ejector.settle(&set.backends, now);

@@ -6,9 +6,11 @@ mod listener;
 mod pick;
 mod route;
 mod routing;
+mod tls;
 
 pub use backend_set::BackendSet;
 pub use listener::{Counted, Listener, Presence, Service, TooMany};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};
 pub use routing::{RoutingTable, View};
+pub use tls::{ListenerTls, Unusable};

@@ -83,7 +83,10 @@ async fn keep_sweeping(cx: Rc<Context>) {
         local.pool.sweep(local.coarse());
         local.hot.sweep();
         local.pipes.sweep();
-        local.metrics().limits.idle_timeout.add(local.connections.sweep(local.coarse()));
+        let ended = local.connections.sweep(local.coarse());
+        let limits = &local.metrics().limits;
+        limits.idle_timeout.add(ended.idle);
+        limits.handshake_timeout.add(ended.handshakes);
     }
 }
 

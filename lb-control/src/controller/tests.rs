@@ -56,7 +56,7 @@ impl Fixture {
 
     fn mutate(&mut self, mutation: impl FnOnce(Reply) -> Mutation) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.apply([Event::Mutate(mutation(reply))]);
+        self.apply([Event::Mutate(Box::new(mutation(reply)))]);
         answer
     }
 
@@ -66,9 +66,10 @@ impl Fixture {
             dry_run: request.dry_run,
             comment: String::new(),
             file_digest: None,
+            found: Found::default(),
             cause: None,
             reply,
-            change: Change::Batch(Batch::parse(request).expect("is valid by itself")),
+            change: Change::Batch(Box::new(Batch::parse(request).expect("is valid by itself"))),
         })
     }
 
@@ -78,7 +79,7 @@ impl Fixture {
     }
 
     fn apply_file(&mut self, name: &str, digest: u64) -> Answer {
-        let change = Change::Batch(Batch::parse(add(name)).expect("is valid"));
+        let change = Change::Batch(Box::new(Batch::parse(add(name)).expect("is valid")));
         let (expected_revision, comment) = (None, String::new());
         let file_digest = Some(digest);
         self.mutate(|reply| Mutation {
@@ -87,6 +88,7 @@ impl Fixture {
             dry_run: false,
             comment,
             file_digest,
+            found: Found::default(),
             cause: None,
             reply,
         })
@@ -100,6 +102,7 @@ impl Fixture {
             dry_run: false,
             comment: String::new(),
             file_digest: None,
+            found: Found::default(),
             cause: None,
             reply,
         })
@@ -155,6 +158,7 @@ fn describe(effect: &Effect) -> String {
         }
         Effect::Commit { revision: None, .. } => "commit file".into(),
         Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
+        Effect::CommitMaterials(materials) => format!("commit {:?}", materials.keys()),
         Effect::Publish { sealed, .. } => {
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
             let version = sealed.snapshot.id.version;

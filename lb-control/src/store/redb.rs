@@ -5,14 +5,21 @@
 //! reading the history does not read every state that ever was.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, Permissions},
+    io,
     ops::RangeInclusive,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use ::redb::{
     Builder, Database, DatabaseError, Error, ReadTransaction, ReadableDatabase, ReadableTable,
-    TableDefinition, WriteTransaction, backends::InMemoryBackend,
+    TableDefinition, WriteTransaction,
+    backends::{FileBackend, InMemoryBackend},
+};
+use lb_common::{
+    material::{MaterialId, Materials},
+    secret::Secret,
 };
 use lb_proto::v1;
 use prost::Message;
@@ -28,6 +35,10 @@ const FORMAT: u64 = 1;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
 const SPECS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("specs");
+/// Secrets, in a table of their own: whoever reads another one finds none.
+const MATERIALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("materials");
+/// Which revision was the last one that needed a key that is nowhere else.
+const NEEDED: TableDefinition<'_, &str, u64> = TableDefinition::new("needed");
 const HEALTH: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("health");
 
 const META_FORMAT: &str = "format";
@@ -50,7 +61,10 @@ impl Store {
         let unusable = |source| StoreError::Directory { path: directory.into(), source };
         fs::create_dir_all(directory).map_err(unusable)?;
         let path = directory.join(FILE);
-        let opened = Builder::new().set_cache_size(CACHE_BYTES).create(&path);
+        let file = private(&path)
+            .map_err(|source| StoreError::Directory { path: path.clone(), source })?;
+        let opened = FileBackend::new(file)
+            .and_then(|file| Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file));
         // A new file is only as safe as its directory's entry for it.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable)?;
         match opened {
@@ -81,6 +95,8 @@ impl Store {
             transaction.open_table(REVISIONS)?;
             transaction.open_table(SPECS)?;
             transaction.open_table(HEALTH)?;
+            transaction.open_table(MATERIALS)?;
+            transaction.open_table(NEEDED)?;
             Ok(format.unwrap_or(FORMAT))
         })?;
         if format != FORMAT {
@@ -101,7 +117,7 @@ impl Store {
             meta.insert(META_EPOCH, epoch)?;
             Ok(epoch)
         })?;
-        let (file_digest, revision, health) = self.read(|transaction| {
+        let (file_digest, revision, health, materials) = self.read(|transaction| {
             let meta = transaction.open_table(META)?;
             let digest = meta.get(META_FILE_DIGEST)?.map(|digest| digest.value());
             let last = transaction.open_table(REVISIONS)?.last()?.map(|(last, _)| last.value());
@@ -109,23 +125,31 @@ impl Store {
             for entry in transaction.open_table(HEALTH)?.iter()? {
                 health.push(entry?.1.value().to_vec());
             }
-            Ok((digest, last.unwrap_or(0), health))
+            let mut materials = Materials::new();
+            for entry in transaction.open_table(MATERIALS)?.iter()? {
+                let (id, content) = entry?;
+                let content = Secret::new(content.value().to_vec());
+                materials.insert(MaterialId::of(id.value()), content);
+            }
+            Ok((digest, last.unwrap_or(0), health, materials))
         })?;
         let health = health
             .iter()
             .map(|bytes| self.decode(bytes, || "a backend's health".into()))
             .collect::<Result<_, _>>()?;
         let spec = if revision == 0 { v1::Spec::default() } else { self.spec(revision)? };
-        Ok(Stored { epoch, revision, spec, file_digest, health })
+        Ok(Stored { epoch, revision, spec, file_digest, health, materials })
     }
 
-    /// Writes a revision, or that a configuration file was applied, or both at once.
+    /// Writes a revision with what it needs besides itself, or that a configuration file was applied, or
+    /// both at once.
     ///
     /// # Errors
     /// If the disk fails; nothing is written then.
     pub fn commit(
         &self,
         revision: Option<&Revision>,
+        materials: &Materials,
         file_digest: Option<u64>,
     ) -> Result<(), StoreError> {
         self.write(|transaction| {
@@ -138,9 +162,44 @@ impl Store {
                     revisions.remove(old)?;
                     specs.remove(old)?;
                 }
+                put_materials(transaction, materials, about.revision)?;
             }
             if let Some(digest) = file_digest {
                 transaction.open_table(META)?.insert(META_FILE_DIGEST, digest)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What there is of these.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn materials<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a MaterialId>,
+    ) -> Result<Materials, StoreError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(MATERIALS)?;
+            let mut found = Materials::new();
+            for id in ids {
+                if let Some(content) = table.get(id.as_str())? {
+                    found.insert(id.clone(), Secret::new(content.value().to_vec()));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// Replaces the contents of files, and other material that comes by itself.
+    ///
+    /// # Errors
+    /// If the disk fails; nothing is written then.
+    pub fn commit_materials(&self, materials: &Materials) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(MATERIALS)?;
+            for (id, secret) in materials {
+                table.insert(id.as_str(), secret.reveal())?;
             }
             Ok(())
         })
@@ -250,6 +309,38 @@ fn range(
     Ok(first.zip(last).map(|(first, last)| first..=last))
 }
 
+/// Opens the file, which has secrets in it, so that nobody else may read it.
+fn private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// What the revision needs is put, and what none needs any more is gone. A key that was given is needed
+/// for as long as there is a revision to return to that has it.
+fn put_materials(
+    transaction: &WriteTransaction,
+    materials: &Materials,
+    revision: u64,
+) -> Result<(), Error> {
+    let mut table = transaction.open_table(MATERIALS)?;
+    let mut needed = transaction.open_table(NEEDED)?;
+    for (id, secret) in materials {
+        table.insert(id.as_str(), secret.reveal())?;
+        if id.is_given() {
+            needed.insert(id.as_str(), revision)?;
+        }
+    }
+    needed.retain(|_, last| last + HISTORY > revision)?;
+    table.retain(|id, _| {
+        let is_kept = materials.contains_key(id) || id == MaterialId::tickets().as_str();
+        is_kept || matches!(needed.get(id), Ok(Some(_)))
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,8 +367,8 @@ mod tests {
         };
         let store = Store::open(directory.path()).expect("opens");
         assert_eq!(store.begin(1).expect("begins"), Stored { epoch: 1, ..<_>::default() });
-        store.commit(Some(&revision(1)), Some(77)).expect("commits");
-        store.commit(Some(&revision(2)), None).expect("commits");
+        store.commit(Some(&revision(1)), &Materials::new(), Some(77)).expect("commits");
+        store.commit(Some(&revision(2)), &Materials::new(), None).expect("commits");
         store.commit_health(&[v1::BackendStatus::default(), health.clone()]).expect("commits");
         store.commit_health(std::slice::from_ref(&health)).expect("replaces");
         drop(store);
@@ -290,9 +381,52 @@ mod tests {
             spec: revision(2).spec,
             file_digest: Some(77),
             health: vec![health],
+            materials: Materials::new(),
         };
         assert_eq!(stored, expected);
         assert_eq!(store.spec(1).expect("is kept"), revision(1).spec);
+    }
+
+    fn materials(ids: &[&str]) -> Materials {
+        let content = |id: &str| Secret::new(format!("of {id}").into());
+        ids.iter().map(|id| (MaterialId::of(id), content(id))).collect()
+    }
+
+    #[test]
+    fn what_a_revision_needs_is_kept_with_it_and_a_key_as_long_as_one_can_be_returned_to() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let commit = |number, ids: &[&str]| {
+            store.commit(Some(&revision(number)), &materials(ids), None).expect("commits");
+        };
+        let kept = || {
+            let stored = store.begin(1).expect("begins").materials;
+            stored.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        commit(1, &["file:/a", "key:1"]);
+        store.commit_materials(&materials(&["tickets"])).expect("commits");
+        commit(2, &["file:/b", "key:2"]);
+        assert_eq!(kept(), ["file:/b", "key:1", "key:2", "tickets"]);
+        let given = store.materials(&[MaterialId::of("key:1"), MaterialId::of("key:none")]);
+        assert_eq!(given.expect("reads"), materials(&["key:1"]));
+        commit(HISTORY, &["key:2"]);
+        assert_eq!(kept(), ["key:1", "key:2", "tickets"]);
+        commit(HISTORY + 1, &["key:2"]);
+        assert_eq!(kept(), ["key:2", "tickets"], "revision 1 is gone");
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(FILE);
+        for before in [None, Some(0o644)] {
+            if let Some(mode) = before {
+                fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
+            }
+            drop(Store::open(directory.path()).expect("opens"));
+            let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[test]
@@ -316,7 +450,7 @@ mod tests {
     fn history_is_newest_first_and_in_pages() {
         let store = Store::in_memory().expect("opens");
         for number in 1..=5 {
-            store.commit(Some(&revision(number)), None).expect("commits");
+            store.commit(Some(&revision(number)), &Materials::new(), None).expect("commits");
         }
         let page = |before, limit| numbers(&store.history(before, limit).expect("reads"));
         assert_eq!(page(None, 2), [5, 4]);
@@ -329,7 +463,7 @@ mod tests {
     fn the_oldest_revision_goes_when_there_are_too_many() {
         let store = Store::in_memory().expect("opens");
         for number in 1..=HISTORY + 1 {
-            store.commit(Some(&revision(number)), None).expect("commits");
+            store.commit(Some(&revision(number)), &Materials::new(), None).expect("commits");
         }
         let error = store.spec(1).expect_err("it is gone");
         assert_eq!(error.to_string(), "there is no revision 1; there are 2 to 1001");

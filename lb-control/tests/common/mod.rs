@@ -169,8 +169,8 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// An `ApplyRequest` from the JSON of its spec.
 pub fn request(spec: &str) -> v1::ApplyRequest {
     let spec: v1::Spec = serde_json::from_str(spec).expect("is a spec");
-    let v1::Spec { listeners, routes, backend_sets } = spec;
-    v1::ApplyRequest { listeners, routes, backend_sets, ..<_>::default() }
+    let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
+    v1::ApplyRequest { listeners, routes, backend_sets, certificates, ..<_>::default() }
 }
 
 /// One set of two backends, `one` with this weight.

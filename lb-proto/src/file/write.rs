@@ -13,8 +13,8 @@ const WIDTH: usize = 100;
 
 /// What [`parse`](super::parse()) reads back.
 pub fn to_toml(spec: &v1::Spec) -> String {
-    let v1::Spec { listeners, routes, backend_sets } = spec;
-    let parts = listeners.iter().map(listener);
+    let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
+    let parts = certificates.iter().map(certificate).chain(listeners.iter().map(listener));
     let parts = parts.chain(routes.iter().map(route)).chain(backend_sets.iter().map(backend_set));
     parts.collect::<Vec<_>>().join("\n")
 }
@@ -44,6 +44,7 @@ fn listener(listener: &v1::Listener) -> String {
         max_header_fields,
         max_target_bytes,
         path_normalization,
+        tls,
     } = listener;
     let mut element = Element::new("listeners");
     element.value("name", name);
@@ -61,6 +62,7 @@ fn listener(listener: &v1::Listener) -> String {
     element.value("max_header_fields", max_header_fields);
     element.value("max_target_bytes", max_target_bytes);
     element.value("path_normalization", path_normalization);
+    element.message("tls", tls.as_ref());
     element.finish()
 }
 
@@ -123,6 +125,15 @@ fn backend_set(set: &v1::BackendSet) -> String {
     element.duration("slow_start", *slow_start);
     element.message("pool", pool.as_ref());
     element.lines("backends", backends);
+    element.finish()
+}
+
+fn certificate(certificate: &v1::Certificate) -> String {
+    let v1::Certificate { name, cert, key } = certificate;
+    let mut element = Element::new("certificates");
+    element.value("name", name);
+    element.value("cert", cert);
+    element.value("key", key);
     element.finish()
 }
 

@@ -32,6 +32,17 @@ pub fn check(state: &DesiredState, problems: &mut Problems) {
             set_exists(field, &target.backend_set);
         }
     }
+    for (name, listener) in &state.listeners {
+        for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
+            if !state.certificates.contains_key(certificate) {
+                let known = list(state.certificates.keys());
+                problems.add(
+                    format!("listeners[{name}].tls.certificates"),
+                    format!("no certificate is called {certificate:?}; there are {known}"),
+                );
+            }
+        }
+    }
     for (name, route) in &state.routes {
         for listener in &route.listeners {
             let field = format!("routes[{name}].listeners");

@@ -293,8 +293,8 @@ fn payload_of(bytes: &[u8]) -> Result<&[u8], Problem> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use lb_common::snapshot::{Digest, UnhealthyBackends, Version};
-    use lb_proto::{file, parse};
+    use lb_common::snapshot::{Digest, Version};
+    use lb_proto::{file, parse, update::Content};
 
     use super::*;
 
@@ -303,7 +303,8 @@ mod tests {
         let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
         let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
         let version = Version { epoch: 1, version };
-        let sealed = update::seal(version, 7, desired, UnhealthyBackends::default());
+        let content = Content { desired, ..Content::default() };
+        let sealed = update::seal(version, 7, content);
         let good = Good { id: sealed.snapshot.id, revision: 7, content: sealed.bytes };
         (sealed.snapshot, good)
     }

@@ -143,7 +143,7 @@ impl<I: Install> Control<'_, I> {
     fn try_take(&mut self, update: &v1::Update) -> Result<(), Refusal> {
         let Sealed { snapshot, bytes } = match offer::judge(self.running.as_deref(), update)? {
             Offer::Running => return Ok(()),
-            Offer::New(sealed) => sealed,
+            Offer::New(sealed) => *sealed,
         };
         let snapshot = Arc::new(snapshot);
         self.install.install(&snapshot)?;

@@ -23,7 +23,7 @@ use super::InstallError;
 pub enum Offer {
     /// What runs already.
     Running,
-    New(Sealed),
+    New(Box<Sealed>),
 }
 
 /// Why an update is not taken.
@@ -74,7 +74,7 @@ pub fn judge(running: Option<&Snapshot>, update: &v1::Update) -> Result<Offer, R
         let revision = sealed.snapshot.revision;
         return Err(Refusal::Emptied { what, running: running.id.version, revision });
     }
-    Ok(Offer::New(sealed))
+    Ok(Offer::New(Box::new(sealed)))
 }
 
 /// Of what there was some and is none any more.
@@ -108,8 +108,7 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::snapshot::UnhealthyBackends;
-    use lb_proto::{file, parse};
+    use lb_proto::{file, parse, update::Content};
 
     use super::*;
 
@@ -133,7 +132,7 @@ mod tests {
         let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
         let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
         let version = Version { epoch: version.0, version: version.1 };
-        update::seal(version, revision, desired, UnhealthyBackends::default())
+        update::seal(version, revision, Content { desired, ..Content::default() })
     }
 
     fn full(sealed: &Sealed) -> v1::Update {

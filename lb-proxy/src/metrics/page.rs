@@ -96,6 +96,16 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     page.counter("lb_proxy_tunnels_total", TUNNELS).value(opened);
     page.gauge("lb_proxy_tunnels_open", "Tunnels that are open.")
         .value(opened.saturating_sub(metrics.sum(|shard| &shard.tunnels_closed)));
+    const HANDSHAKES: &str = "TLS handshakes with clients by what became of them.";
+    let mut handshakes = page.counter("lb_proxy_tls_handshakes_total", HANDSHAKES);
+    let counts = [
+        ("full", metrics.sum(|shard| &shard.handshakes_full)),
+        ("resumed", metrics.sum(|shard| &shard.handshakes_resumed)),
+        ("failed", metrics.sum(|shard| &shard.handshakes_failed)),
+    ];
+    for (result, count) in counts {
+        handshakes.sample(&[("result", result)], count);
+    }
     page.counter(
         "lb_proxy_unrouted_total",
         "Requests that no route took, or that were no proper or no whole requests.",
@@ -114,14 +124,16 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     const LIMITS: &str = "Times that a limit was reached.";
     let mut limits = page.counter("lb_proxy_limits_hit_total", LIMITS);
     type Read = fn(&Limits) -> &Counter;
-    let read: [(&str, Read); 15] = [
+    let read: [(&str, Read); 17] = [
         ("body_timeout", |limits| &limits.body_timeout),
         ("descriptors", |limits| &limits.descriptors),
+        ("handshake_timeout", |limits| &limits.handshake_timeout),
         ("header_timeout", |limits| &limits.header_timeout),
         ("idle_timeout", |limits| &limits.idle_timeout),
         ("max_buffer_bytes", |limits| &limits.max_buffer_bytes),
         ("max_connections", |limits| &limits.max_connections),
         ("max_connections_per_client", |limits| &limits.max_connections_per_client),
+        ("max_handshakes", |limits| &limits.max_handshakes),
         ("max_header_bytes", |limits| &limits.max_header_bytes),
         ("max_request_bytes", |limits| &limits.max_request_bytes),
         ("max_requests_per_connection", |limits| &limits.max_requests_per_connection),

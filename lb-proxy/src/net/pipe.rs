@@ -15,6 +15,7 @@ use rustix::{
 
 use super::{
     count::{Count, Counted},
+    socket::Socket,
     stream::Stream,
 };
 
@@ -108,6 +109,7 @@ impl Bypass {
         if most == 0 && self.is_empty() {
             pipes.put(self.0.take());
         }
+        let (from, to) = (from.bare()?, to.bare()?);
         let pipe = self.0.as_mut()?;
         let moved = match pipe.held {
             0 => pipe.poll_fill(from, most, cx),
@@ -128,7 +130,7 @@ impl Bypass {
 impl Pipe {
     fn poll_fill(
         &mut self,
-        from: &mut Stream,
+        from: &mut Socket,
         most: u64,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Moved, Failed>> {
@@ -140,7 +142,7 @@ impl Pipe {
         })
     }
 
-    fn poll_drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Moved, Failed>> {
+    fn poll_drain(&mut self, to: &mut Socket, cx: &mut Context<'_>) -> Poll<Result<Moved, Failed>> {
         let drained = ready!(to.poll_with_writable(cx, |to| self.drain(to)));
         Poll::Ready(drained.map(Moved::Out).map_err(Failed::To))
     }

@@ -128,8 +128,8 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use http::StatusCode;
-    use lb_common::snapshot::{UnhealthyBackends, Version};
-    use lb_proto::update::seal;
+    use lb_common::snapshot::Version;
+    use lb_proto::update::{Content, seal};
 
     use super::*;
     use crate::fixture;
@@ -142,7 +142,8 @@ mod tests {
 
     fn table(text: &str, former: &RoutingTable) -> RoutingTable {
         let version = Version { epoch: 1, version: 1 };
-        let sealed = seal(version, 1, fixture::desired(text), UnhealthyBackends::default());
+        let content = Content { desired: fixture::desired(text), ..Content::default() };
+        let sealed = seal(version, 1, content);
         RoutingTable::build(
             &Arc::new(sealed.snapshot),
             former,
@@ -150,6 +151,7 @@ mod tests {
             0,
             &mut fastrand::Rng::with_seed(1),
         )
+        .expect("it can be used")
     }
 
     fn answered(table: &RoutingTable, route: &str, status: StatusCode) {

@@ -155,7 +155,7 @@ impl Attempt<'_> {
             target: self.target.unwrap_or(request.target()),
             host,
             forwarded_for: sides.down.client.forwarded_for.as_bytes(),
-            proto: b"http",
+            proto: if sides.down.client.is_tls { b"https" } else { b"http" },
             via: self.via,
             body: request.body,
             upgrades: self.asks_for_upgrade,

@@ -112,7 +112,7 @@ impl Download {
             if self.is_received {
                 return Poll::Ready(Ok(()));
             }
-            if self.may_bypass(sides.local) {
+            if self.may_bypass(sides.local, from, stream) {
                 ready!(self.poll_bypass(from, sides, silence, cx))?;
                 continue;
             }
@@ -173,9 +173,10 @@ impl Download {
     }
 
     /// Whether it goes on past this process.
-    fn may_bypass(&mut self, local: &Local) -> bool {
+    fn may_bypass(&mut self, local: &Local, from: &Stream, to: &Stream) -> bool {
+        let is_bare = from.is_bare() && to.is_bare();
         let is_long = self.decoder.left().is_some_and(|left| Bypass::WORTH_IT <= left);
-        if is_long && self.rest.is_none() && !local.is_full() {
+        if is_long && is_bare && self.rest.is_none() && !local.is_full() {
             self.bypass.open(&local.pipes);
         }
         self.bypass.is_open()

@@ -139,7 +139,7 @@ impl Exchange {
         let failed = |error: ClientError| HeadError::Failed(error.into());
         if !self.outgoing.has_begun() {
             // Nobody was asked: on a connection that was used, it belongs to what is over.
-            let is_said = self.lease.stream.poll_readable(cx).is_ready();
+            let is_said = self.lease.stream.poll_said(cx).is_ready();
             if is_said && self.lease.is_reused {
                 return Poll::Ready(Err(HeadError::Unsent));
             }

@@ -136,7 +136,7 @@ impl Outgoing {
             if ENOUGH < self.out.len() && !self.flush(to, cx) {
                 return Ok(());
             }
-            if self.may_bypass(sides) {
+            if self.may_bypass(to, sides) {
                 match self.poll_bypass(to, sides, silences, cx)? {
                     Poll::Ready(()) => continue,
                     Poll::Pending => return Ok(()),
@@ -189,10 +189,16 @@ impl Outgoing {
     }
 
     /// Whether the body goes on past this process.
-    fn may_bypass(&mut self, sides: &Sides<'_>) -> bool {
+    fn may_bypass(&mut self, to: &Stream, sides: &Sides<'_>) -> bool {
         let Sides { local, down, upload, .. } = sides;
+        let is_bare = to.is_bare() && down.stream.is_bare();
         let is_long = down.body.left().is_some_and(|left| Bypass::WORTH_IT <= left);
-        if is_long && !upload.is_replayable() && down.input.is_empty() && !local.is_full() {
+        if is_long
+            && is_bare
+            && !upload.is_replayable()
+            && down.input.is_empty()
+            && !local.is_full()
+        {
             self.bypass.open(&local.pipes);
         }
         self.bypass.is_open()

@@ -17,7 +17,8 @@ use crate::{
         lookout::{Lookout, Waited},
         outbox::Outbox,
         pipe::{Bypass, Failed, Moved},
-        stream::{KEEPALIVE_AFTER, Stream},
+        socket::KEEPALIVE_AFTER,
+        stream::Stream,
         timer::LazyTimer,
     },
 };
@@ -87,7 +88,7 @@ impl Side<'_> {
 
     /// Memory that it holds.
     fn capacity(&self) -> usize {
-        self.outbox.capacity() + self.bypass.capacity()
+        self.stream.capacity() + self.outbox.capacity() + self.bypass.capacity()
     }
 
     /// Gives back what it holds and does not need now.
@@ -190,8 +191,9 @@ fn poll_move(
         }
         if from.has_ended {
             if !to.is_told {
+                let told = ready!(to.stream.poll_end(cx));
                 to.is_told = true;
-                if let Err(error) = to.stream.end_writing() {
+                if let Err(error) = told {
                     to.takes_no_more(error);
                 }
             }
@@ -221,7 +223,8 @@ fn poll_move(
         if let Err(error) = sent {
             to.takes_no_more(error);
         }
-        if MUCH <= filled.len() && !local.is_full() {
+        let is_bare = from.stream.is_bare() && to.stream.is_bare();
+        if MUCH <= filled.len() && is_bare && !local.is_full() {
             from.bypass.open(&local.pipes);
         }
     }

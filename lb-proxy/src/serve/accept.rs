@@ -16,7 +16,7 @@ use lb_http::message::Request;
 use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, task::spawn_local, time};
 
-use super::{h1, linger::linger, tcp};
+use super::{h1, linger::linger, tcp, tls};
 use crate::{
     connections::{End, Id, Scope},
     downstream::{Client, Downstream},
@@ -142,7 +142,6 @@ impl Acceptor {
             open.of_listener = None;
         }
         let id = local.connections.open(presence.slot, ip);
-        let client = Rc::new(Client::new(local, peer, Arc::clone(presence), id));
         let place = Place { local: Rc::clone(local), open, id };
         let stream = match Stream::accepted(stream, local.shared.streams.one()) {
             Ok(stream) => stream,
@@ -152,8 +151,18 @@ impl Acceptor {
                 return;
             }
         };
-        let down = Downstream::new(local, client, stream);
         let cx = Rc::clone(&self.cx);
+        let is_tls = listener.tls.is_some();
+        let client = Rc::new(Client::new(local, peer, Arc::clone(presence), id, is_tls));
+        if is_tls {
+            // Who is one too many is not told so: that would take a handshake.
+            if !is_refused {
+                let (listener, serve) = (Arc::clone(listener), serve_tls);
+                drop(spawn_local(Serving { place, serve: serve(cx, listener, client, stream) }));
+            }
+            return;
+        }
+        let down = Downstream::new(local, client, stream);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
             (false, false) => drop(spawn_local(Serving { place, serve: tcp::serve(cx, down) })),
@@ -162,6 +171,26 @@ impl Acceptor {
                 drop(spawn_local(Serving { place, serve: tell(cx, told, down) }));
             }
             (true, _) => {}
+        }
+    }
+}
+
+/// Once the client has made a handshake, serves what goes through it.
+#[expect(clippy::manual_async_fn, reason = "an async function's arguments are in its future twice")]
+fn serve_tls(
+    cx: Rc<Context>,
+    listener: Arc<Listener>,
+    client: Rc<Client>,
+    stream: Stream,
+) -> impl Future<Output = ()> {
+    async move {
+        // In boxes, so that a connection that idles is small.
+        let shaken = Box::pin(tls::shake(&cx.local, &listener, client.id, stream)).await;
+        let Some((stream, _)) = shaken else { return };
+        let down = Downstream::new(&cx.local, client, stream);
+        match listener.service {
+            Service::Http(_) => h1::serve(cx, down).await,
+            Service::Tcp(_) => tcp::serve(cx, down).await,
         }
     }
 }

@@ -20,7 +20,7 @@ use lb_routing::{millis, refusal::Refusal};
 
 use super::linger::linger;
 use crate::{
-    connections::End,
+    connections::{End, Waits},
     downstream::Downstream,
     local::Local,
     proxy::{
@@ -37,15 +37,23 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
         let mut served = 0;
         loop {
             if down.input.is_empty() && !wait(&cx.local, &mut down).await {
-                return;
+                return close(down).await;
             }
             // In a box of its own, so that a connection that waits is small.
             match Box::pin(turn(&cx, &mut down, &mut served)).await {
                 Next::KeepAlive if down.ended.is_none() || !down.input.is_empty() => {}
-                Next::KeepAlive | Next::Close => return,
+                Next::KeepAlive | Next::Close => return close(down).await,
                 Next::Linger => return Box::pin(linger(&cx.local, down)).await,
             }
         }
+    }
+}
+
+/// With TLS, an end is said to be one.
+async fn close(mut down: Downstream) {
+    if !down.stream.is_bare() {
+        // Who is gone need not be told.
+        let _ = poll_fn(|cx| Poll::Ready(down.stream.poll_end(cx))).await;
     }
 }
 
@@ -53,7 +61,8 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
 async fn wait(local: &Local, down: &mut Downstream) -> bool {
     let view = local.view();
     let Some((listener, _)) = view.listener_of(&down.client.presence) else { return false };
-    local.connections.idle(down.client.id, local.coarse(), millis::of(listener.spec.idle_timeout));
+    let timeout = millis::of(listener.spec.idle_timeout);
+    local.connections.wait(down.client.id, Waits::Request, local.coarse(), timeout);
     drop(view);
     let is_readable = poll_fn(|cx| {
         // A client that just sends a request gets an answer, whatever else is to become of it.
@@ -188,7 +197,9 @@ impl Reading {
         }
         match self.poll_more(local, down, cx) {
             Poll::Ready(read) => Poll::Ready(read),
-            Poll::Pending if down.input.is_empty() => Poll::Ready(Read::Nothing),
+            Poll::Pending if down.input.is_empty() && !down.stream.is_amid() => {
+                Poll::Ready(Read::Nothing)
+            }
             Poll::Pending => {
                 down.hold(self.request.fields.capacity());
                 if local.is_full() {

@@ -18,7 +18,8 @@ const MOST: Duration = Duration::from_secs(30);
 
 /// Says that nothing more comes, and reads until the client ends, too.
 pub async fn linger(local: &Local, mut down: Downstream) {
-    if down.stream.end_writing().is_err() || down.ended.is_some() {
+    let ended = poll_fn(|cx| Poll::Ready(down.stream.poll_end(cx))).await;
+    if matches!(ended, Poll::Ready(Err(_))) || down.ended.is_some() {
         return;
     }
     local.recycle_block(std::mem::take(&mut down.input));

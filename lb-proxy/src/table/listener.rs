@@ -16,13 +16,15 @@ use lb_common::{
 };
 use lb_routing::route::Routes;
 
-use super::route::Route;
+use super::{route::Route, tls::ListenerTls};
 
 #[derive(Debug)]
 pub struct Listener {
     pub spec: Arc<spec::Listener>,
     pub service: Service,
     pub presence: Arc<Presence>,
+    /// What clients are offered before they may speak.
+    pub tls: Option<Arc<ListenerTls>>,
     /// What it is made of, to see whether it changed.
     pub(super) routes: Vec<Arc<Route>>,
 }

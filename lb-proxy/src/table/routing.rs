@@ -17,6 +17,7 @@ use super::{
     backend_set::BackendSet,
     listener::{Listener, Presence, Service},
     route::Route,
+    tls::{self, Certificates, ListenerTls, Unusable},
 };
 
 /// A worker's hold on a table: counted by its thread alone.
@@ -26,6 +27,7 @@ pub type View = Rc<Arc<RoutingTable>>;
 pub struct RoutingTable {
     pub snapshot: Arc<Snapshot>,
     pub routes: HashMap<RouteName, Arc<Route>>,
+    pub certificates: Certificates,
     listeners: Vec<Option<Arc<Listener>>>,
     listener_slots: HashMap<ListenerName, u32>,
     /// Of listeners that are gone, while connections that they accepted are open.
@@ -36,14 +38,29 @@ pub struct RoutingTable {
 
 impl RoutingTable {
     /// Compiles a snapshot, which is consistent: whatever it names is in it.
+    ///
+    /// # Errors
+    /// If a certificate cannot be used.
     pub fn build(
         snapshot: &Arc<Snapshot>,
         former: &Self,
         workers: usize,
         now: Millis,
         rng: &mut fastrand::Rng,
-    ) -> Self {
+    ) -> Result<Self, Unusable> {
         let desired = &snapshot.desired;
+        let certificates = tls::compile(snapshot, &former.certificates)?;
+        let offered = |(name, spec): (&ListenerName, &Arc<spec::Listener>)| {
+            let Some(tls) = &spec.tls else { return Ok(None) };
+            let old = former.listener_named(name);
+            let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
+            let old = old.and_then(|old| old.tls.as_ref());
+            let made =
+                ListenerTls::new(spec, tls, &snapshot.materials, &certificates, old, is_same)?;
+            Ok(Some((name.clone(), made)))
+        };
+        let offered: Result<Vec<_>, _> = desired.listeners.iter().map(offered).collect();
+        let offered: HashMap<_, _> = offered?.into_iter().flatten().collect();
         let (backend_sets, set_slots) =
             placed(desired.backend_sets.iter(), &former.set_slots, |name, spec, _| {
                 let old = former.set_named(name);
@@ -67,7 +84,8 @@ impl RoutingTable {
             .collect();
         let (listeners, listener_slots) =
             placed(desired.listeners.iter(), &former.listener_slots, |name, spec, slot| {
-                listener(spec, slot, &routes, former.listener_named(name))
+                let tls = offered.get(name).cloned();
+                listener(spec, slot, &routes, tls, former.listener_named(name))
             });
         let mut gone: Vec<_> = former.gone.clone();
         gone.extend(
@@ -75,15 +93,16 @@ impl RoutingTable {
         );
         // Every connection holds its listener's presence; the listener itself holds it once.
         gone.retain(|listener| Arc::strong_count(&listener.presence) > 1);
-        Self {
+        Ok(Self {
             snapshot: Arc::clone(snapshot),
             routes,
+            certificates,
             listeners,
             listener_slots,
             gone,
             backend_sets,
             set_slots,
-        }
+        })
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
@@ -126,6 +145,7 @@ fn listener(
     spec: &Arc<spec::Listener>,
     slot: u32,
     routes: &HashMap<RouteName, Arc<Route>>,
+    tls: Option<Arc<ListenerTls>>,
     former: Option<&Arc<Listener>>,
 ) -> Arc<Listener> {
     let mut serving: Vec<_> = match spec.protocol {
@@ -141,6 +161,7 @@ fn listener(
     };
     if let Some(former) = former.filter(same_routes)
         && Arc::ptr_eq(&former.spec, spec)
+        && former.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr)
     {
         return Arc::clone(former);
     }
@@ -155,7 +176,7 @@ fn listener(
         Some(former) => Arc::clone(&former.presence),
         None => Arc::new(Presence::new(spec.name.clone(), slot)),
     };
-    Arc::new(Listener { spec: Arc::clone(spec), service, presence, routes: serving })
+    Arc::new(Listener { spec: Arc::clone(spec), service, presence, tls, routes: serving })
 }
 
 /// Gives each its slot: the one that it had, or one that is free.
@@ -203,7 +224,7 @@ mod tests {
         id::BackendName,
         snapshot::{UnhealthyBackends, Version},
     };
-    use lb_proto::update::seal;
+    use lb_proto::update::{Content, seal};
 
     use super::{super::Target, *};
     use crate::fixture;
@@ -211,7 +232,7 @@ mod tests {
     fn table(version: u64, text: &str, former: &RoutingTable) -> RoutingTable {
         let version = Version { epoch: 1, version };
         let desired = fixture::desired(text);
-        let sealed = seal(version, 1, desired, UnhealthyBackends::default());
+        let sealed = seal(version, 1, Content { desired, ..Content::default() });
         RoutingTable::build(
             &Arc::new(sealed.snapshot),
             former,
@@ -219,6 +240,7 @@ mod tests {
             0,
             &mut fastrand::Rng::with_seed(1),
         )
+        .expect("it can be used")
     }
 
     fn name(text: &str) -> BackendSetName {
@@ -257,9 +279,11 @@ mod tests {
         ));
         let build = |version, unhealthy, former: &RoutingTable| {
             let version = Version { epoch: 1, version };
-            let sealed = seal(version, 1, desired.clone(), unhealthy);
+            let content = Content { desired: desired.clone(), unhealthy, ..Content::default() };
+            let sealed = seal(version, 1, content);
             let mut rng = fastrand::Rng::with_seed(1);
             RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, 0, &mut rng)
+                .expect("it can be used")
         };
         let first = build(1, UnhealthyBackends::default(), &RoutingTable::default());
         let mut unhealthy = UnhealthyBackends::default();

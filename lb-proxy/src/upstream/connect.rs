@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::{
     local::Local,
-    net::{stream::Stream, timer::LazyTimer},
+    net::{socket::Socket, stream::Stream, timer::LazyTimer},
 };
 
 /// Why there is no connection.
@@ -46,21 +46,21 @@ pub async fn connect(
         return Err(ConnectError::Local(Errno::MFILE.into()));
     }
     let until = deadline.min(now + timeout);
-    let connecting = Stream::connecting(address, local.shared.streams.one());
+    let connecting = Socket::connecting(address, local.shared.streams.one());
     let failed = |error| ConnectError::of(error, address);
-    let mut stream = connecting.map_err(failed).inspect_err(|error| {
+    let mut socket = connecting.map_err(failed).inspect_err(|error| {
         if matches!(error, ConnectError::Local(_)) {
             local.make_room();
         }
     })?;
-    let connected = poll_fn(|cx| match stream.poll_connected(cx) {
+    let connected = poll_fn(|cx| match socket.poll_connected(cx) {
         Poll::Ready(result) => Poll::Ready(result.map_err(failed)),
         Poll::Pending => timer
             .poll_expired(until, cx)
             .map(|()| Err(ConnectError::Timeout(until.saturating_duration_since(now)))),
     });
     connected.await?;
-    Ok(stream)
+    Ok(Stream::Tcp(socket))
 }
 
 impl ConnectError {

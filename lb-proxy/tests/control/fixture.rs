@@ -14,7 +14,7 @@ use http::Uri;
 use lb_common::{
     drain::{self, DrainTrigger},
     id::ProxyId,
-    snapshot::{Snapshot, SnapshotId, UnhealthyBackends, Version},
+    snapshot::{Snapshot, SnapshotId, Version},
 };
 use lb_proto::{
     file, parse,
@@ -248,7 +248,8 @@ pub fn sealed(version: u64, revision: u64, listener: &str) -> Sealed {
 pub fn seal(version: u64, revision: u64, text: &str) -> Sealed {
     let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
     let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
-    update::seal(Version { epoch: 1, version }, revision, desired, UnhealthyBackends::default())
+    let content = update::Content { desired, ..<_>::default() };
+    update::seal(Version { epoch: 1, version }, revision, content)
 }
 
 pub fn full(sealed: &Sealed) -> v1::Update {

@@ -1,0 +1,116 @@
+//! A CA of a test's own, and what it signs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm,
+};
+
+#[derive(Debug)]
+pub struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate with its key, as PEM.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub cert: String,
+    pub key: String,
+}
+
+/// What a certificate is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub names: &'a [&'a str],
+    pub kind: Kind,
+    /// The years in which it is good.
+    pub years: (i32, i32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Ecdsa,
+    Rsa,
+}
+
+impl Ca {
+    /// # Panics
+    /// If it cannot be made.
+    pub fn new(name: &str) -> Self {
+        let mut params = params(&[], (2020, 2090));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("it is made");
+        let pem = params.self_signed(&key).expect("it signs").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Writes its certificate into a file.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn write(&self, dir: &Path) -> PathBuf {
+        write(dir, "ca.pem", &self.pem)
+    }
+
+    /// # Panics
+    /// If it cannot be made.
+    pub fn sign(&self, names: &[&str]) -> Pair {
+        self.sign_as(Wanted { names, kind: Kind::Ecdsa, years: (2020, 2090) })
+    }
+
+    /// # Panics
+    /// If it cannot be made.
+    pub fn sign_as(&self, wanted: Wanted<'_>) -> Pair {
+        let algorithm: &SignatureAlgorithm = match wanted.kind {
+            Kind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
+            Kind::Rsa => &PKCS_RSA_SHA256,
+        };
+        let key = KeyPair::generate_for(algorithm).expect("it is made");
+        let mut params = params(wanted.names, wanted.years);
+        params.distinguished_name.push(DnType::CommonName, wanted.names[0]);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let cert = params.signed_by(&key, &self.issuer).expect("it signs").pem();
+        Pair { cert, key: key.serialize_pem() }
+    }
+}
+
+impl Pair {
+    /// Writes it into two files.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn write(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let cert = write(dir, &format!("{name}.pem"), &self.cert);
+        (cert, write(dir, &format!("{name}.key"), &self.key))
+    }
+}
+
+fn params(names: &[&str], years: (i32, i32)) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("they are names");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    params
+}
+
+/// As renewals do it: nobody sees half of it.
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).expect("it can be written");
+    path
+}

@@ -1,0 +1,3 @@
+//! TLS with clients: certificates, names, versions, resumption.
+
+mod listeners;

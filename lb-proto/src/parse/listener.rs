@@ -1,0 +1,135 @@
+//! Listeners, and what they demand of clients before these may speak.
+
+use std::num::NonZeroU32;
+
+use lb_common::{
+    id::{BackendSetName, CertificateName, ListenerName},
+    spec::{ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, TlsVersion},
+};
+
+use super::{At, element};
+use crate::{defaults, error::Problems, v1};
+
+pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Option<Listener> {
+    let mut at = At { path, problems };
+    let name = at.name("name", &wire.name, ListenerName::new);
+    let address = at.address("address", &wire.address);
+    let protocol = match wire.protocol.as_str() {
+        "" | "http" => {
+            if !wire.backend_set.is_empty() {
+                at.problem(
+                    "backend_set",
+                    "is only for protocol \"tcp\"; an http listener has routes",
+                );
+            }
+            Some(Protocol::Http)
+        }
+        "tcp" => at
+            .name("backend_set", &wire.backend_set, BackendSetName::new)
+            .map(|backend_set| Protocol::Tcp { backend_set }),
+        other => at.one_of("protocol", other, "http, tcp"),
+    };
+    let idle_default = protocol.as_ref().map(defaults::idle_timeout).unwrap_or_default();
+    let idle_timeout = at.duration("idle_timeout", wire.idle_timeout, idle_default);
+    let header_timeout =
+        at.duration("header_timeout", wire.header_timeout, defaults::HEADER_TIMEOUT);
+    let body_timeout = at.duration("body_timeout", wire.body_timeout, defaults::BODY_TIMEOUT);
+    let write_timeout = at.duration("write_timeout", wire.write_timeout, defaults::WRITE_TIMEOUT);
+    let max_header_bytes = at.within(
+        "max_header_bytes",
+        wire.max_header_bytes,
+        defaults::MAX_HEADER_BYTES,
+        1024..=1_048_576,
+    );
+    let max_header_fields = at.within(
+        "max_header_fields",
+        wire.max_header_fields,
+        defaults::MAX_HEADER_FIELDS,
+        1..=1000,
+    );
+    let max_target_bytes = at.within(
+        "max_target_bytes",
+        wire.max_target_bytes,
+        defaults::MAX_TARGET_BYTES,
+        64..=65_536,
+    );
+    let path_normalization = match wire.path_normalization.as_str() {
+        "" => Some(defaults::PATH_NORMALIZATION),
+        "off" => Some(PathNormalization::Off),
+        "match" => Some(PathNormalization::Match),
+        "forward" => Some(PathNormalization::Forward),
+        other => at.one_of("path_normalization", other, "off, match, forward"),
+    };
+    let limit = |wire: Option<u32>| wire.and_then(NonZeroU32::new);
+    let tls = match &wire.tls {
+        Some(wire) => tls(wire, &format!("{path}.tls"), at.problems).map(Some),
+        None => Some(None),
+    };
+    Some(Listener {
+        name: name?,
+        address: address?,
+        protocol: protocol?,
+        idle_timeout: idle_timeout?,
+        header_timeout: header_timeout?,
+        body_timeout: body_timeout?,
+        write_timeout: write_timeout?,
+        max_connections: limit(wire.max_connections),
+        max_connections_per_client: limit(wire.max_connections_per_client),
+        max_requests_per_connection: limit(wire.max_requests_per_connection),
+        max_header_bytes: max_header_bytes?,
+        max_header_fields: max_header_fields?,
+        max_target_bytes: max_target_bytes?,
+        path_normalization: path_normalization?,
+        tls: tls?,
+    })
+}
+
+fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTls> {
+    let mut at = At { path, problems };
+    if wire.certificates.is_empty() {
+        at.problem("certificates", "is empty; name at least one of the certificates");
+    }
+    let mut certificates = Vec::new();
+    for (i, name) in wire.certificates.iter().enumerate() {
+        let field = element("certificates", "", i);
+        let parsed = at.name(&field, name, CertificateName::new)?;
+        if certificates.contains(&parsed) {
+            at.problem(&field, &format!("{name:?} is there twice"));
+        }
+        certificates.push(parsed);
+    }
+    let min_version = match wire.min_version.as_str() {
+        "" => Some(defaults::MIN_TLS_VERSION),
+        "1.2" => Some(TlsVersion::Tls12),
+        "1.3" => Some(TlsVersion::Tls13),
+        other => at.one_of("min_version", other, "1.2, 1.3"),
+    };
+    let client_auth = match &wire.client_auth {
+        Some(wire) => client_auth(wire, &mut at).map(Some),
+        None => Some(None),
+    };
+    let handshake_timeout =
+        at.duration("handshake_timeout", wire.handshake_timeout, defaults::HANDSHAKE_TIMEOUT);
+    let max_handshakes =
+        at.positive("max_handshakes", wire.max_handshakes, defaults::MAX_HANDSHAKES);
+    let hsts = at.years_or_off("hsts", wire.hsts, defaults::HSTS);
+    (!certificates.is_empty()).then_some(())?;
+    Some(ListenerTls {
+        certificates,
+        min_version: min_version?,
+        client_auth: client_auth?,
+        handshake_timeout: handshake_timeout?,
+        max_handshakes: max_handshakes?,
+        hsts: hsts?,
+    })
+}
+
+fn client_auth(wire: &v1::ClientAuth, at: &mut At<'_>) -> Option<ClientAuth> {
+    let is_required = match wire.mode.as_str() {
+        "required" => Some(true),
+        "optional" => Some(false),
+        other => at.one_of("client_auth.mode", other, "required, optional"),
+    };
+    let ca = at.pem("client_auth.ca", &wire.ca);
+    Some(ClientAuth { is_required: is_required?, ca: ca? })
+}

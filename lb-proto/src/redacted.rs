@@ -1,0 +1,40 @@
+//! Messages with secrets in them, printed without these.
+
+use std::fmt;
+
+use crate::v1;
+
+impl fmt::Debug for v1::Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, cert, key } = self;
+        let is_text = crate::pem::is_text(key);
+        f.debug_struct("Certificate")
+            .field("name", name)
+            .field("cert", cert)
+            .field("key", &if is_text { "(secret)" } else { key })
+            .finish()
+    }
+}
+
+impl fmt::Debug for v1::Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, content: _ } = self;
+        f.debug_struct("Material").field("id", id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_not_printed() {
+        let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+        let certificate = v1::Certificate { key: key.into(), ..<_>::default() };
+        let spec = v1::Spec { certificates: vec![certificate], ..<_>::default() };
+        let material = v1::Material { id: "key:x".into(), content: key.into() };
+        let printed = format!("{spec:?} {material:?} {spec:#?} {material:#?}");
+        assert!(printed.contains("key:x") && !printed.contains("PRIVATE"), "{printed}");
+        assert!(!printed.contains("c2VjcmV0"), "{printed}");
+    }
+}

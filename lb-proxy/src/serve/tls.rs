@@ -1,0 +1,159 @@
+//! A client's TLS handshake, before it may speak.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+};
+
+use lb_routing::millis;
+use lb_tls::{
+    handshake::{Agreed, Finished, Handshake, Progress},
+    session::SessionError,
+};
+use rustls::ServerConfig;
+
+use crate::{
+    connections::{End, Id, Scope, Waits},
+    local::{Held, Local},
+    net::{stream::Stream, tls::Tls},
+    table::Listener,
+};
+
+/// Why there was no handshake.
+#[derive(Debug, thiserror::Error)]
+enum ShakeError {
+    #[error("the client is gone")]
+    Gone,
+    #[error("it took too long, or others needed its place")]
+    Ended,
+    #[error("too much waits in buffers")]
+    NoRoom,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Of what is read at once.
+const AT_ONCE: usize = 16 * 1024;
+/// Of what rustls itself holds meanwhile; an estimate.
+const STATE: usize = 8 * 1024;
+
+/// What was agreed on, with the connection as it goes on. `None` if it came to nothing; that is counted.
+pub async fn shake(
+    local: &Rc<Local>,
+    listener: &Listener,
+    id: Id,
+    stream: Stream,
+) -> Option<(Stream, Agreed)> {
+    let (tls, spec) = (listener.tls.as_ref()?, listener.spec.tls.as_ref()?);
+    let metrics = local.metrics();
+    let most = (spec.max_handshakes.get() as usize).div_ceil(local.shared.workers);
+    if most <= local.connections.handshakes() {
+        // Who just came may be well behaved. Who has taken longest most likely is not.
+        metrics.limits.max_handshakes.increment();
+        local.connections.end_oldest(Scope::Handshakes);
+    }
+    let timeout = millis::of(spec.handshake_timeout);
+    local.connections.wait(id, Waits::Handshake, local.coarse(), timeout);
+    let shaken = run(local, &tls.config, id, stream).await;
+    local.connections.busy(id);
+    match shaken {
+        Ok((stream, agreed)) => {
+            match agreed.is_resumed {
+                true => metrics.handshakes_resumed.increment(),
+                false => metrics.handshakes_full.increment(),
+            }
+            Some((stream, agreed))
+        }
+        Err(error) => {
+            metrics.handshakes_failed.increment();
+            tracing::debug!(listener = %listener.spec.name, %error, "no TLS handshake");
+            None
+        }
+    }
+}
+
+async fn run(
+    local: &Rc<Local>,
+    config: &Arc<ServerConfig>,
+    id: Id,
+    stream: Stream,
+) -> Result<(Stream, Agreed), ShakeError> {
+    let mut shaking = Shaking {
+        stream,
+        handshake: Handshake::server(config)?,
+        input: Vec::new(),
+        output: Vec::new(),
+        sent: 0,
+        held: Held::new(local),
+        failed: None,
+    };
+    poll_fn(|cx| shaking.poll(local, id, cx)).await?;
+    let Shaking { stream, handshake, input, .. } = shaking;
+    let Finished { agreed, session, early, has_ended } = handshake.finish()?;
+    let Stream::Tcp(socket) = stream else { return Err(ShakeError::Gone) };
+    let scratch = Rc::clone(&local.scratch);
+    let tls = Tls::new(socket, session, scratch, input, early, has_ended);
+    Ok((Stream::Tls(Box::new(tls)), agreed))
+}
+
+/// One that is under way.
+struct Shaking {
+    stream: Stream,
+    handshake: Handshake,
+    /// What came and was not used yet.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// How much of it is written.
+    sent: usize,
+    held: Held,
+    /// Once the client was told, it is over.
+    failed: Option<rustls::Error>,
+}
+
+impl Shaking {
+    fn poll(
+        &mut self,
+        local: &Local,
+        id: Id,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<(), ShakeError>> {
+        let mut progress = Progress::Waiting;
+        loop {
+            if local.connections.poll_end(id, cx) != End::NotYet {
+                return Poll::Ready(Err(ShakeError::Ended));
+            }
+            // Each flight goes out as one.
+            while self.sent < self.output.len() {
+                self.sent += ready!(self.stream.poll_write(cx, &self.output[self.sent..]))?;
+            }
+            self.output.clear();
+            self.sent = 0;
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error.into()));
+            }
+            if progress == Progress::Done {
+                return Poll::Ready(Ok(()));
+            }
+            let filled = ready!(local.hot.poll_fill(AT_ONCE, &mut self.stream, cx))?;
+            if filled.is_empty() {
+                return Poll::Ready(Err(ShakeError::Gone));
+            }
+            local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
+            match self.handshake.advance(&mut self.input, &mut self.output) {
+                Ok(now) => progress = now,
+                Err(error) => self.failed = Some(error),
+            }
+            self.held.set(self.input.capacity() + self.output.capacity() + STATE);
+            if local.is_full() {
+                return Poll::Ready(Err(ShakeError::NoRoom));
+            }
+        }
+    }
+}

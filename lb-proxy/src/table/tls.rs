@@ -1,0 +1,149 @@
+//! Certificates and what listeners offer with them, compiled.
+
+use std::{collections::HashMap, sync::Arc};
+
+use lb_common::{
+    id::CertificateName,
+    material::{MaterialId, Materials},
+    secret::Secret,
+    snapshot::Snapshot,
+    spec::{self, Pem, TlsVersion},
+};
+use lb_tls::{
+    certificate::{self, Certificate},
+    server::{ClientAuth, ServerOptions, server},
+    tickets::{Keys, Tickets},
+};
+use rustls::ServerConfig;
+
+/// A certificate, and what it was made of.
+#[derive(Debug)]
+pub struct Compiled {
+    pub certificate: Arc<Certificate>,
+    spec: Arc<spec::Certificate>,
+    chain: Option<Secret>,
+    key: Secret,
+}
+
+/// By name.
+pub type Certificates = HashMap<CertificateName, Arc<Compiled>>;
+
+/// What a listener offers its clients, and what it was made of.
+#[derive(Debug)]
+pub struct ListenerTls {
+    pub config: Arc<ServerConfig>,
+    certificates: Vec<Arc<Compiled>>,
+    ca: Option<Secret>,
+    tickets: Option<Secret>,
+}
+
+/// Which resource cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{resource}: {reason}")]
+pub struct Unusable {
+    pub resource: String,
+    pub reason: String,
+}
+
+/// What did not change is that of the version before.
+///
+/// # Errors
+/// If one of them is not there, or cannot be used.
+pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificates, Unusable> {
+    let materials = &snapshot.materials;
+    let compiled = snapshot.desired.certificates.iter().map(|(name, spec)| {
+        let unusable =
+            |reason: String| Unusable { resource: format!("certificates[{name}]"), reason };
+        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose();
+        let chain = chain.map_err(unusable)?.cloned();
+        let key = get(materials, &spec.key.material()).map_err(unusable)?.clone();
+        if let Some(old) = former.get(name)
+            && (Arc::ptr_eq(&old.spec, spec) || old.spec == *spec)
+            && old.chain == chain
+            && old.key == key
+        {
+            return Ok((name.clone(), Arc::clone(old)));
+        }
+        let text = match (&spec.chain, &chain) {
+            (Pem::Text(text), _) => text.as_bytes(),
+            (Pem::File(_), chain) => chain.as_ref().map_or(&[][..], Secret::reveal),
+        };
+        let certificate = Certificate::read(text, key.reveal());
+        let certificate = Arc::new(certificate.map_err(|error| unusable(error.to_string()))?);
+        Ok((name.clone(), Arc::new(Compiled { certificate, spec: Arc::clone(spec), chain, key })))
+    });
+    compiled.collect()
+}
+
+impl ListenerTls {
+    /// # Errors
+    /// If it cannot be used.
+    pub fn new(
+        spec: &spec::Listener,
+        tls: &spec::ListenerTls,
+        materials: &Materials,
+        certificates: &Certificates,
+        former: Option<&Arc<Self>>,
+        is_same_spec: bool,
+    ) -> Result<Arc<Self>, Unusable> {
+        let unusable =
+            |reason: String| Unusable { resource: format!("listeners[{}].tls", spec.name), reason };
+        let compiled: Vec<_> =
+            tls.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
+        let ca_id = tls.client_auth.as_ref().and_then(|auth| auth.ca.material());
+        let ca = ca_id.map(|id| get(materials, &id)).transpose().map_err(unusable)?.cloned();
+        let tickets = materials.get(&MaterialId::tickets()).cloned();
+        if let Some(former) = former
+            && is_same_spec
+            && former.is_made_of(&compiled, ca.as_ref(), tickets.as_ref())
+        {
+            return Ok(Arc::clone(former));
+        }
+        let roots = match &tls.client_auth {
+            None => None,
+            Some(auth) => {
+                let text = match (&auth.ca, &ca) {
+                    (Pem::Text(text), _) => text.as_bytes(),
+                    (Pem::File(_), ca) => ca.as_ref().map_or(&[][..], Secret::reveal),
+                };
+                let roots = certificate::certificates(text);
+                Some(roots.map_err(|error| unusable(format!("client_auth.ca {error}")))?)
+            }
+        };
+        let client_auth = tls
+            .client_auth
+            .as_ref()
+            .zip(roots.as_ref())
+            .map(|(auth, roots)| ClientAuth { ca: roots, is_required: auth.is_required });
+        let keys = tickets.as_ref().and_then(|keys| Keys::read(keys.reveal())).unwrap_or_default();
+        let demands = format!("{:?} {:?}", tls.min_version, client_auth);
+        let options = ServerOptions {
+            certificates: &compiled.iter().map(|c| Arc::clone(&c.certificate)).collect::<Vec<_>>(),
+            only_tls13: tls.min_version == TlsVersion::Tls13,
+            client_auth,
+            tickets: Arc::new(Tickets::new(&keys.keys, demands.as_bytes())),
+            alpn: match spec.protocol {
+                spec::Protocol::Http => &[b"http/1.1"],
+                spec::Protocol::Tcp { .. } => &[],
+            },
+        };
+        let config = server(&options).map_err(|error| unusable(error.to_string()))?;
+        Ok(Arc::new(Self { config, certificates: compiled, ca, tickets }))
+    }
+
+    fn is_made_of(
+        &self,
+        certificates: &[Arc<Compiled>],
+        ca: Option<&Secret>,
+        tickets: Option<&Secret>,
+    ) -> bool {
+        self.certificates.len() == certificates.len()
+            && self.certificates.iter().zip(certificates).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.ca.as_ref() == ca
+            && self.tickets.as_ref() == tickets
+    }
+}
+
+fn get<'a>(materials: &'a Materials, id: &MaterialId) -> Result<&'a Secret, String> {
+    materials.get(id).ok_or_else(|| format!("{id} was not sent by the controller"))
+}

@@ -1,0 +1,201 @@
+//! A TLS handshake, without its socket. rustls decides all of it.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::UnbufferedClientConnection,
+    pki_types::{CertificateDer, ServerName},
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, UnbufferedStatus},
+};
+
+use crate::session::{Session, SessionError};
+
+/// One end of it.
+pub struct Handshake {
+    end: End,
+    /// Data that has come together with the other side's last words.
+    early: Vec<u8>,
+    /// The other side has said that nothing follows it.
+    has_ended: bool,
+}
+
+/// In boxes, because they are large, and there is one only until it is done.
+enum End {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+}
+
+/// Where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The other side is to say something.
+    Waiting,
+    Done,
+}
+
+/// What the two ends have agreed on.
+#[derive(Clone, Debug)]
+pub struct Agreed {
+    pub version: rustls::ProtocolVersion,
+    pub suite: rustls::CipherSuite,
+    pub alpn: Option<Vec<u8>>,
+    pub is_resumed: bool,
+    /// The other side's, its own first.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// What a handshake leads to.
+pub struct Finished {
+    pub agreed: Agreed,
+    pub session: Session,
+    /// Data that has come together with the other side's last words.
+    pub early: Vec<u8>,
+    /// The other side has said that nothing follows it.
+    pub has_ended: bool,
+}
+
+/// What one step asks for.
+enum Step {
+    Again,
+    Ended,
+    Stop(Progress),
+}
+
+impl Handshake {
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub fn server(config: &Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let conn = UnbufferedServerConnection::new(Arc::clone(config))?;
+        Ok(Self::new(End::Server(Box::new(conn))))
+    }
+
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub fn client(
+        config: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, rustls::Error> {
+        let conn = UnbufferedClientConnection::new(Arc::clone(config), name)?;
+        Ok(Self::new(End::Client(Box::new(conn))))
+    }
+
+    fn new(end: End) -> Self {
+        Self { end, early: Vec::new(), has_ended: false }
+    }
+
+    /// Goes on with what has come; what of it was used is taken out of `input`. What is to be sent is put
+    /// behind `output`, and it is all that there is to be sent until more comes.
+    ///
+    /// # Errors
+    /// If there is no agreement. `output` has what the other side is to be told of that.
+    pub fn advance(
+        &mut self,
+        input: &mut Vec<u8>,
+        output: &mut Vec<u8>,
+    ) -> Result<Progress, rustls::Error> {
+        let Self { end, early, has_ended } = self;
+        let mut failed = None;
+        loop {
+            let (used, step) = match end {
+                End::Server(conn) => step(conn.process_tls_records(input), output, early),
+                End::Client(conn) => step(conn.process_tls_records(input), output, early),
+            };
+            input.drain(..used);
+            match (step, failed.take()) {
+                (Ok(Step::Again), error) => failed = error,
+                (Ok(Step::Ended), error) => {
+                    *has_ended = true;
+                    failed = error;
+                }
+                (Ok(Step::Stop(progress)), None) => return Ok(progress),
+                // What is to be said of it comes with the next call.
+                (Err(error), None) => failed = Some(error),
+                (Ok(Step::Stop(_)) | Err(_), Some(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// What was agreed on, and the connection as it goes on.
+    ///
+    /// # Errors
+    /// If it is not done.
+    pub fn finish(self) -> Result<Finished, SessionError> {
+        let Self { end, early, has_ended } = self;
+        let (agreed, session) = match end {
+            End::Server(conn) => {
+                let agreed = Agreed::of(&conn);
+                let (secrets, kernel) = conn.dangerous_into_kernel_connection()?;
+                (agreed, Session::of_server(&secrets, kernel)?)
+            }
+            End::Client(conn) => {
+                let agreed = Agreed::of(&conn);
+                let (secrets, kernel) = conn.dangerous_into_kernel_connection()?;
+                (agreed, Session::of_client(&secrets, kernel)?)
+            }
+        };
+        Ok(Finished { agreed, session, early, has_ended })
+    }
+}
+
+fn step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    output: &mut Vec<u8>,
+    early: &mut Vec<u8>,
+) -> (usize, Result<Step, rustls::Error>) {
+    let UnbufferedStatus { discard, state } = status;
+    let step = state.map(|state| match state {
+        ConnectionState::EncodeTlsData(mut data) => {
+            let start = output.len();
+            // It says itself how much room it needs.
+            let mut room = 512;
+            loop {
+                output.resize(start + room, 0);
+                match data.encode(&mut output[start..]) {
+                    Ok(written) => {
+                        output.truncate(start + written);
+                        break Step::Again;
+                    }
+                    Err(rustls::unbuffered::EncodeError::InsufficientSize(size)) => {
+                        room = size.required_size;
+                    }
+                    Err(_) => {
+                        output.truncate(start);
+                        break Step::Again;
+                    }
+                }
+            }
+        }
+        // All is sent together once it has to wait.
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Step::Again
+        }
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(Ok(record)) = traffic.next_record() {
+                early.extend_from_slice(record.payload);
+            }
+            Step::Again
+        }
+        ConnectionState::PeerClosed => Step::Ended,
+        ConnectionState::WriteTraffic(_) => Step::Stop(Progress::Done),
+        // Whatever it is else, there is nothing to be done before more comes.
+        _ => Step::Stop(Progress::Waiting),
+    });
+    (discard, step)
+}
+
+impl Agreed {
+    fn of(common: &rustls::CommonState) -> Self {
+        let suite = common.negotiated_cipher_suite();
+        let certificates = common.peer_certificates().unwrap_or_default();
+        Self {
+            version: common.protocol_version().unwrap_or(rustls::ProtocolVersion::TLSv1_2),
+            suite: suite.map_or(rustls::CipherSuite::TLS_NULL_WITH_NULL_NULL, |s| s.suite()),
+            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
+            is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            certificates: certificates.to_vec(),
+        }
+    }
+}

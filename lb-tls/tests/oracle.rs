@@ -1,0 +1,297 @@
+//! Handshakes and records against rustls's own connections, which do all of it by themselves.
+
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
+
+use lb_tls::{
+    certificate::Certificate,
+    client::{ClientOptions, Trust, client},
+    handshake::{Finished, Handshake, Progress},
+    provider, record,
+    server::{ServerOptions, server},
+    session::{Opened, Session, SessionError},
+    tickets::Tickets,
+};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
+    ServerConfig, ServerConnection,
+    crypto::CryptoProvider,
+    pki_types::{ServerName, pem::PemObject},
+};
+
+/// A certificate for itself, and its PEM.
+fn certificate(names: &[&str]) -> (Arc<Certificate>, String) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("names are valid");
+    let pem = made.cert.pem();
+    let key = made.signing_key.serialize_pem();
+    (Arc::new(Certificate::read(pem.as_bytes(), key.as_bytes()).expect("a pair")), pem)
+}
+
+fn server_config(certificates: &[Arc<Certificate>]) -> Arc<ServerConfig> {
+    let options = ServerOptions {
+        certificates,
+        only_tls13: false,
+        client_auth: None,
+        tickets: Arc::new(Tickets::new([&[7; 32]], b"")),
+        alpn: &[b"http/1.1"],
+    };
+    server(&options).expect("it can be used")
+}
+
+/// One that offers a single cipher, and so a single version.
+fn client_config(ca: &str, suite: CipherSuite) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(PemObject::from_pem_slice(ca.as_bytes()).expect("PEM")).expect("a certificate");
+    let mut only = CryptoProvider::clone(&provider());
+    only.cipher_suites.retain(|known| known.suite() == suite);
+    ClientConfig::builder_with_provider(Arc::new(only))
+        .with_safe_default_protocol_versions()
+        .expect("a version is left")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+const SUITES: [CipherSuite; 6] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("a.test").expect("a name")
+}
+
+/// What rustls has to send.
+fn output(conn: &mut impl Conn) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    conn.take(&mut bytes);
+    bytes
+}
+
+/// What both kinds of rustls's connections can do.
+trait Conn {
+    fn take(&mut self, into: &mut Vec<u8>);
+    fn give(&mut self, bytes: &[u8]) -> Result<Vec<u8>, rustls::Error>;
+    fn say(&mut self, bytes: &[u8]);
+    fn update_key(&mut self);
+    fn close(&mut self);
+}
+
+macro_rules! conn {
+    ($($of:ty)*) => {$(
+        impl Conn for $of {
+            fn take(&mut self, into: &mut Vec<u8>) {
+                while self.wants_write() {
+                    self.write_tls(into).expect("memory takes all");
+                }
+            }
+
+            fn give(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+                let mut plain = Vec::new();
+                while !bytes.is_empty() {
+                    self.read_tls(&mut bytes).expect("memory gives all");
+                    let state = self.process_new_packets()?;
+                    let start = plain.len();
+                    plain.resize(start + state.plaintext_bytes_to_read(), 0);
+                    self.reader().read_exact(&mut plain[start..]).expect("it is there");
+                }
+                Ok(plain)
+            }
+
+            fn say(&mut self, bytes: &[u8]) {
+                self.set_buffer_limit(None);
+                self.writer().write_all(bytes).expect("there is no limit");
+            }
+
+            fn update_key(&mut self) {
+                self.refresh_traffic_keys().expect("it may");
+            }
+
+            fn close(&mut self) {
+                self.send_close_notify();
+            }
+        }
+    )*};
+}
+
+conn!(ClientConnection ServerConnection);
+
+/// Runs a handshake; what the other side sends comes in pieces of this size.
+fn shake(mut ours: Handshake, theirs: &mut impl Conn, piece: usize) -> (Finished, Vec<u8>) {
+    let (mut input, mut progress) = (Vec::new(), Progress::Waiting);
+    let mut arriving = output(theirs);
+    let mut to_them = Vec::new();
+    progress = ours.advance(&mut input, &mut to_them).unwrap_or(progress);
+    loop {
+        theirs.give(&to_them).expect("they agree");
+        to_them.clear();
+        arriving.extend(output(theirs));
+        if arriving.is_empty() || progress == Progress::Done {
+            break;
+        }
+        let next: Vec<u8> = arriving.drain(..piece.min(arriving.len())).collect();
+        input.extend(next);
+        progress = ours.advance(&mut input, &mut to_them).expect("we agree");
+    }
+    assert_eq!(progress, Progress::Done);
+    theirs.give(&to_them).expect("they agree");
+    input.extend(arriving);
+    (ours.finish().expect("it is done"), input)
+}
+
+/// Opens all records of these bytes.
+fn open(session: &mut Session, bytes: &[u8]) -> Result<(Vec<u8>, bool, Vec<u8>), SessionError> {
+    let (mut plain, mut has_ended, mut reply, mut rest) = (Vec::new(), false, Vec::new(), bytes);
+    while let Some(length) = record::length(rest)? {
+        let (record, after) = rest.split_at(length);
+        let mut out = vec![0; length];
+        match session.open(record, &mut out, &mut reply)? {
+            Opened::Data(length) => plain.extend_from_slice(&out[..length]),
+            Opened::Nothing => {}
+            Opened::End => has_ended = true,
+        }
+        rest = after;
+    }
+    assert!(rest.is_empty(), "records are whole");
+    Ok((plain, has_ended, reply))
+}
+
+fn seal(session: &mut Session, mut plain: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::new();
+    while !plain.is_empty() {
+        let mut out = [0; 40_000];
+        let (used, filled) = session.seal(plain, &mut out).expect("it goes on");
+        sealed.extend_from_slice(&out[..filled]);
+        plain = &plain[used..];
+    }
+    sealed
+}
+
+/// All that two ends can say to each other, for one pair of them.
+fn talk(finished: Finished, rest: &[u8], theirs: &mut impl Conn, rng: &mut fastrand::Rng) {
+    let Finished { mut session, early, has_ended, agreed } = finished;
+    assert!(early.is_empty() && !has_ended);
+    assert_eq!(open(&mut session, rest).expect("they are right").0, []);
+    for round in 0..20 {
+        let length = [0, 1, 100, 16_384, 16_385, 50_000][rng.usize(..6)];
+        let message: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
+        assert!(theirs.give(&seal(&mut session, &message)).expect("it is right") == message);
+        theirs.say(&message);
+        if agreed.version == ProtocolVersion::TLSv1_3 && rng.bool() {
+            theirs.update_key();
+        }
+        let (plain, has_ended, reply) = open(&mut session, &output(theirs)).expect("right");
+        assert!(plain == message && !has_ended, "round {round}");
+        assert_eq!(theirs.give(&reply).expect("it is right"), []);
+    }
+    theirs.close();
+    let (_, has_ended, _) = open(&mut session, &output(theirs)).expect("it is right");
+    assert!(has_ended);
+    // The other direction goes on until it is closed, too.
+    assert_eq!(theirs.give(&seal(&mut session, b"last")).expect("it is right"), b"last");
+    let mut closing = Vec::new();
+    session.close(&mut closing);
+    session.close(&mut closing);
+    theirs.give(&closing).expect("it is right");
+}
+
+#[test]
+fn a_client_of_rustls_understands_our_server_and_is_understood() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    let mut rng = fastrand::Rng::with_seed(1);
+    for suite in SUITES {
+        for piece in [1, 7, 100_000] {
+            let client = Arc::new(client_config(&ca, suite));
+            let mut theirs = ClientConnection::new(client, name()).expect("it can be");
+            let ours = Handshake::server(&config).expect("it can be");
+            let (finished, rest) = shake(ours, &mut theirs, piece);
+            assert_eq!(finished.agreed.suite, suite);
+            talk(finished, &rest, &mut theirs, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn a_server_of_rustls_understands_our_client_and_is_understood() {
+    let (_, ca) = certificate(&["other.test"]);
+    let (certificate, own) = certificate(&["a.test"]);
+    let ca_of = |pem: &str| vec![PemObject::from_pem_slice(pem.as_bytes()).expect("PEM")];
+    let config = server_config(&[certificate]);
+    let mut rng = fastrand::Rng::with_seed(2);
+    for piece in [1, 7, 100_000] {
+        let trust = ca_of(&own);
+        let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
+        let ours = Handshake::client(&client(&options).expect("it can be used"), name());
+        let mut theirs = ServerConnection::new(Arc::clone(&config)).expect("it can be");
+        let (finished, rest) = shake(ours.expect("it can be"), &mut theirs, piece);
+        talk(finished, &rest, &mut theirs, &mut rng);
+    }
+    let trust = ca_of(&ca);
+    let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
+    let mut ours =
+        Handshake::client(&client(&options).expect("it can be used"), name()).expect("it can be");
+    let mut theirs = ServerConnection::new(Arc::clone(&config)).expect("it can be");
+    let (mut input, mut to_them) = (Vec::new(), Vec::new());
+    ours.advance(&mut input, &mut to_them).expect("it begins");
+    theirs.give(&to_them).expect("it is a hello");
+    input.extend(output(&mut theirs));
+    to_them.clear();
+    let error = ours.advance(&mut input, &mut to_them).expect_err("nobody signed it");
+    assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+    let told = theirs.give(&to_them).expect_err("it is told");
+    assert!(matches!(told, rustls::Error::AlertReceived(_)), "{told}");
+}
+
+#[test]
+fn a_session_is_resumed_and_data_that_comes_with_the_last_words_is_not_lost() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    for suite in [SUITES[0], SUITES[3]] {
+        let client = Arc::new(client_config(&ca, suite));
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut theirs = ClientConnection::new(Arc::clone(&client), name()).expect("it can be");
+            theirs.say(b"at once");
+            let ours = Handshake::server(&config).expect("it can be");
+            let (Finished { agreed, early, mut session, .. }, rest) =
+                shake(ours, &mut theirs, 100_000);
+            let (late, ..) = open(&mut session, &rest).expect("it is right");
+            assert_eq!([early, late].concat(), b"at once");
+            assert_eq!(agreed.is_resumed, kind == HandshakeKind::Resumed);
+            assert_eq!(theirs.handshake_kind(), Some(kind));
+        }
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_ends_the_connection_and_the_other_side_is_told() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    for suite in [SUITES[0], SUITES[3]] {
+        let client = Arc::new(client_config(&ca, suite));
+        for i in 0.. {
+            let mut theirs = ClientConnection::new(Arc::clone(&client), name()).expect("it can be");
+            let ours = Handshake::server(&config).expect("it can be");
+            let (Finished { mut session, .. }, _) = shake(ours, &mut theirs, 100_000);
+            theirs.say(b"hello");
+            let mut record = output(&mut theirs);
+            let Some(byte) = record.get_mut(i) else { break };
+            // The header's version and length are looked at elsewhere.
+            if (1..record::HEADER).contains(&i) {
+                continue;
+            }
+            *byte ^= 1;
+            let (mut out, mut reply) = ([0; 100], Vec::new());
+            let error = session.open(&record, &mut out, &mut reply).expect_err("it is forged");
+            assert!(matches!(error, SessionError::Record(_)), "byte {i}: {error}");
+            let told = theirs.give(&reply).expect_err("it is told");
+            assert!(matches!(told, rustls::Error::AlertReceived(_)), "byte {i}: {told}");
+        }
+    }
+}
