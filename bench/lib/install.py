@@ -70,6 +70,16 @@ def tool(name):
     return str(program)
 
 
+@cache
+def example(package, name):
+    """The path of an example of one of this workspace's packages, as it is now."""
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "-p", package, "--example", name]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, cwd=ROOT).returncode != 0:
+        raise CannotRun(f"the example {name} of {package} cannot be compiled")
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return str(target / "release" / "examples" / name)
+
+
 def _install(pair):
     done = subprocess.run(
         [ROOT / "integration-tests" / "install", pair], stdin=subprocess.DEVNULL, stdout=sys.stderr

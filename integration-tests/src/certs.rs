@@ -97,6 +97,16 @@ impl Pair {
         let cert = write(dir, &format!("{name}.pem"), &self.cert);
         (cert, write(dir, &format!("{name}.key"), &self.key))
     }
+
+    /// The certificate of a spec, with its two files.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn entry(&self, dir: &Path, name: &str) -> String {
+        let (cert, key) = self.write(dir, name);
+        let (cert, key) = (cert.display(), key.display());
+        format!("[[certificates]]\nname = '{name}'\ncert = '{cert}'\nkey = '{key}'\n")
+    }
 }
 
 fn params(names: &[&str], years: (i32, i32)) -> CertificateParams {

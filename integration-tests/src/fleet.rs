@@ -153,7 +153,12 @@ impl Fleet {
         Self::empty_as(program, first, &[]).await
     }
 
-    async fn empty_as(program: PathBuf, first: Vec<String>, flags: &[String]) -> Self {
+    /// As [`Fleet::empty`], with a controller that another program runs: `program`, and what comes
+    /// before the controller's own arguments.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn empty_as(program: PathBuf, first: Vec<String>, flags: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("the system has a place for temporary files");
         let (grpc, admin) = (Port::reserve(), Port::reserve());
         let mut args = first;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use integration_tests::{
+    certs::Ca,
     client::{self, Client, Request},
     eventually::{eventually, holds},
     fleet::{Fleet, app_with},
@@ -37,7 +38,9 @@ async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
         .map(|nginx| format!("{{ name = '{}', address = '{}' }}", nginx.name, nginx.address()));
     let entries: Vec<_> = entries.collect();
     let host = "match = { host = 'app.test' }";
-    let fleet = Fleet::start(2, &app_with(host, CHECK, &entries.join(", "))).await;
+    let certificate = Ca::new("a test's").sign(&["app.test"]).entry(dir, "site");
+    let spec = app_with(host, CHECK, &entries.join(", "));
+    let fleet = Fleet::start(2, &format!("{certificate}{spec}")).await;
     fleet.settled(1).await;
     for proxy in &fleet.proxies {
         let mut client = Client::connect(proxy.web()).await;

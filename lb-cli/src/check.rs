@@ -7,9 +7,12 @@ use std::{
     process::ExitCode,
 };
 
+use lb_common::{clock, spec::DesiredState};
+use lb_control::{files, vault::Vault};
 use lb_proto::{
+    error::Problems,
     file::{self, FileErrors},
-    v1,
+    parse, pem, v1,
 };
 
 /// Say whether a file is right, or everything that is wrong with it
@@ -61,7 +64,27 @@ pub fn main(args: &Args) -> ExitCode {
 /// # Errors
 /// Everything that is wrong, one problem a line.
 pub fn read(file: &Path) -> Result<v1::Spec, Refused> {
-    file::parse(&text(file)?).map_err(|errors| Refused::Wrong { file: file.into(), errors })
+    let text = text(file)?;
+    let wrong = |errors| Refused::Wrong { file: file.into(), errors };
+    let mut spec = file::parse(&text).map_err(wrong)?;
+    pem::resolve(&mut spec, file.parent().unwrap_or(Path::new("/")));
+    look_into(&spec).map_err(|problems| wrong(file::locate(&text, problems)))?;
+    Ok(spec)
+}
+
+/// Looks at what the spec needs besides itself: certificates, and their keys. A key that only the
+/// controller has is not looked at.
+fn look_into(spec: &v1::Spec) -> Result<(), Problems> {
+    let mut state = parse::desired_state(spec)?;
+    let keys = pem::keys(&spec.certificates);
+    state.certificates.retain(|_, certificate| {
+        let key = certificate.key.material();
+        !key.is_given() || keys.contains_key(&key)
+    });
+    let mut found = files::read(&state.materials());
+    found.materials.extend(keys);
+    let nothing = DesiredState::default();
+    Vault::default().admit(&nothing, &state, &found, clock::wall()).map(drop)
 }
 
 /// What is in a file; `-` is standard input.

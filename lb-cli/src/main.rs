@@ -23,6 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod apply;
 mod backend;
 mod backends;
+mod certificates;
 mod check;
 mod client;
 mod completions;
@@ -79,6 +80,7 @@ enum Command {
     Edit(edit::Args),
     Proxies(proxies::Args),
     Backends(backends::Args),
+    Certificates(certificates::Args),
     Drain(drain::Args),
     Undrain(undrain::Args),
     Weight(weight::Args),
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
         Some(Command::Edit(args)) => client::run(edit::main(args)),
         Some(Command::Proxies(args)) => client::run(proxies::main(args)),
         Some(Command::Backends(args)) => client::run(backends::main(args)),
+        Some(Command::Certificates(args)) => client::run(certificates::main(args)),
         Some(Command::Drain(args)) => client::run(drain::main(args)),
         Some(Command::Undrain(args)) => client::run(undrain::main(args)),
         Some(Command::Weight(args)) => client::run(weight::main(args)),

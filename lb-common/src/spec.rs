@@ -65,8 +65,6 @@ pub struct ListenerTls {
     pub handshake_timeout: Duration,
     /// Under way at once, on each proxy.
     pub max_handshakes: NonZeroU32,
-    /// How long browsers are to come back with TLS only, from each answer on.
-    pub hsts: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,7 +24,6 @@ use std::{
 use lb_common::{
     id::ProxyId,
     material::{MaterialId, Materials},
-    secret::Secret,
     snapshot::{SnapshotId, UnhealthyBackends, Version},
     spec::DesiredState,
     telemetry::trace_context::TraceContext,
@@ -456,8 +455,9 @@ impl Controller {
         self.vault.files(&self.desired)
     }
 
-    pub fn ticket_keys(&self) -> Option<Secret> {
-        self.vault.get(&MaterialId::tickets()).cloned()
+    /// What is in force besides the state.
+    pub fn materials(&self) -> &Materials {
+        self.vault.materials()
     }
 
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {

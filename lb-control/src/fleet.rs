@@ -179,6 +179,14 @@ impl Fleet for Service {
         listed.await.and_then(|listed| listed).map(Response::new).map_err(status)
     }
 
+    async fn list_certificates(
+        &self,
+        _: Request<v1::ListCertificatesRequest>,
+    ) -> Result<Response<v1::ListCertificatesResponse>, Status> {
+        let listed = self.handle.look(|controller| controller.list_certificates()).await;
+        listed.map(Response::new).map_err(status)
+    }
+
     async fn drain_backend(
         &self,
         request: Request<v1::DrainBackendRequest>,

@@ -197,7 +197,12 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
         // Proxies refuse older epochs. A new store begins at the time of day, so that it is later
         // than any store that was lost, and the fleet follows it.
         let first = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
-        let stored = store.begin(first)?;
+        let mut stored = store.begin(first)?;
+        // They are there before the first client can ask for a ticket.
+        if let Some(keys) = tickets::renewed(&stored.materials, clock::wall()) {
+            store.commit_materials(&keys)?;
+            stored.materials.extend(keys);
+        }
         Ok::<_, StoreError>((store, stored))
     });
     let (store, stored) = opened.await.unwrap_or(Err(StoreError::CutOff))?;

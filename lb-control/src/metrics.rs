@@ -61,8 +61,18 @@ pub struct Facts<'a> {
     pub tallies: &'a BTreeMap<BackendSetName, Tally>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
+    pub certificates: Vec<Certificate<'a>>,
     /// All that are known.
     pub proxies: Vec<Proxy>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Certificate<'a> {
+    pub name: &'a str,
+    /// Since the Unix epoch, if there is one in force.
+    pub expires: Option<Duration>,
+    /// What was found for it cannot be used.
+    pub has_problem: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +107,7 @@ pub fn render(facts: &Facts<'_>) -> Page {
     let mut page = Page::default();
     state(facts, &mut page);
     backends(facts, &mut page);
+    certificates(facts, &mut page);
     proxies(facts, &mut page);
     page
 }
@@ -167,6 +178,21 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     let mut changes = page.counter("lb_control_health_changes_total", CHANGES);
     for (set, tally) in facts.tallies {
         changes.sample(&[("backend_set", set.as_str())], tally.decisions);
+    }
+}
+
+fn certificates(facts: &Facts<'_>, page: &mut Page) {
+    const EXPIRES: &str = "When a certificate that is in force expires, as Unix time.";
+    let mut expires = page.gauge("lb_control_certificate_expiry_timestamp_seconds", EXPIRES);
+    for certificate in &facts.certificates {
+        if let Some(time) = certificate.expires {
+            expires.sample(&[("certificate", certificate.name)], time.as_secs());
+        }
+    }
+    const PROBLEM: &str = "1 while what is in a certificate's files cannot be used.";
+    let mut problem = page.gauge("lb_control_certificate_problem", PROBLEM);
+    for certificate in &facts.certificates {
+        problem.sample(&[("certificate", certificate.name)], u8::from(certificate.has_problem));
     }
 }
 
@@ -264,6 +290,7 @@ mod tests {
             snapshot_bytes: 77,
             waiting_changes: 0,
             tallies: &tallies,
+            certificates: Vec::new(),
             backend_sets: vec![set],
             proxies: vec![
                 proxy("p1", true, true, 0),

@@ -7,7 +7,11 @@
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use lb_common::{clock, material::MaterialId, secret::Secret};
+use lb_common::{
+    clock,
+    material::{MaterialId, Materials},
+    secret::Secret,
+};
 use lb_tls::tickets::{KEY, Keys, LIFETIME};
 
 use crate::{
@@ -23,20 +27,29 @@ const FORMER: usize = 3;
 /// How often the time is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes the keys, and replaces them for ever.
+/// Replaces the keys when their turn is over, for ever.
 pub async fn rotate(handle: Handle) {
     loop {
-        let look = |controller: &Controller| controller.ticket_keys();
-        let Ok(now) = handle.look(look).await else { return };
-        if let Some(next) = next(now.as_ref(), clock::wall()) {
-            let materials = [(MaterialId::tickets(), next)].into();
-            let found = Found { materials, ..Found::default() };
-            if handle.send(Event::Found(found)).await.is_err() {
-                return;
-            }
-        }
         tokio::time::sleep(LOOK_INTERVAL).await;
+        let look = |controller: &Controller| renewed(controller.materials(), clock::wall());
+        match handle.look(look).await {
+            Ok(None) => {}
+            Ok(Some(materials)) => {
+                let found = Found { materials, ..Found::default() };
+                if handle.send(Event::Found(found)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
     }
+}
+
+/// The keys that follow those that are there, if there are none or their turn is over.
+pub fn renewed(materials: &Materials, wall: Duration) -> Option<Materials> {
+    let id = MaterialId::tickets();
+    let next = next(materials.get(&id), wall)?;
+    Some([(id, next)].into())
 }
 
 /// What follows these keys, if their turn is over.

@@ -82,8 +82,9 @@ impl Vault {
         desired.materials().into_iter().filter(|id| id.path().is_some()).collect()
     }
 
-    pub fn get(&self, id: &MaterialId) -> Option<&Secret> {
-        self.known.get(id)
+    /// What is in force.
+    pub fn materials(&self) -> &Materials {
+        &self.known
     }
 
     /// What `next` would need, if all that is new in it can be used. What the current state has keeps

@@ -48,7 +48,6 @@ fn any_tls(rng: &mut Rng, certificates: &[String]) -> v1::Tls {
         }),
         handshake_timeout: time(rng),
         max_handshakes: within(rng, 1, u32::MAX),
-        hsts: rng.bool().then(|| prost_types::Duration { seconds: rng.i64(0..100_000), nanos: 0 }),
     }
 }
 

@@ -101,7 +101,6 @@ impl Defaults {
             }),
             handshake_timeout: self.time(tls.handshake_timeout, defaults::HANDSHAKE_TIMEOUT),
             max_handshakes: self.value(tls.max_handshakes.get(), defaults::MAX_HANDSHAKES),
-            hsts: self.time(tls.hsts.unwrap_or(duration::OFF), defaults::HSTS),
         }
     }
 

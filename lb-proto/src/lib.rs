@@ -55,7 +55,6 @@ pub mod defaults {
     pub const MIN_TLS_VERSION: TlsVersion = TlsVersion::Tls12;
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
     pub const MAX_HANDSHAKES: u32 = 1024;
-    pub const HSTS: Duration = crate::duration::OFF;
     pub const UPGRADE: [&str; 1] = ["websocket"];
     pub const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
     pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

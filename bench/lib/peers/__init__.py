@@ -5,6 +5,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """Files. `both` has the certificate and then the key."""
+
+    cert: Path
+    key: Path
+    both: Path
+
+
+@dataclass(frozen=True)
 class Site:
     """What to serve. The same for everybody; each writes it down in its own words."""
 
@@ -13,6 +22,8 @@ class Site:
     routes: tuple[tuple[str, str], ...] = ()
     tcp: bool = False
     websocket: bool = False
+    # The certificate to show clients, if they speak TLS.
+    certificate: Certificate | None = None
     # Whether bodies are so long that bigger buffers pay.
     large_bodies: bool = False
     # Where each request is to be logged, in the program's usual format and as cheaply as it can.

@@ -110,9 +110,29 @@ def config(site, port, directory):
                 "name": "web",
                 "address": socket_address("127.0.0.1", port),
                 "tcp_backlog_size": 4096,
-                "filter_chains": [{"filters": [tcp_filter() if site.tcp else http_filter(site)]}],
+                "filter_chains": [{
+                    "filters": [tcp_filter() if site.tcp else http_filter(site)],
+                    **({"transport_socket": transport_socket(site)} if site.certificate else {}),
+                }],
             }],
             "clusters": [cluster(site, directory)],
+        },
+    }
+
+
+def transport_socket(site):
+    pair = {
+        "certificate_chain": {"filename": str(site.certificate.cert)},
+        "private_key": {"filename": str(site.certificate.key)},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [pair],
+            },
         },
     }
 

@@ -87,7 +87,12 @@ def config(site, address, directory):
     if site.access_log:
         lines[1:1] = ["    log stdout format raw local0"]
         lines += ["    log global", "    option httplog"]
-    lines += ["frontend web", f"    bind {address}"]
+    tls = f" ssl crt {site.certificate.both}" if site.certificate else ""
+    if site.certificate:
+        # Records as large as they may be, which is the cheapest; resumption by tickets.
+        lines[1:1] = ["    ssl-default-bind-options ssl-min-ver TLSv1.3"]
+        lines[1:1] = [f"    maxsslconn {site.connections}"]
+    lines += ["frontend web", f"    bind {address}{tls}"]
     if site.routes:
         # Looked up in a tree of prefixes, which is the quickest way that it has.
         table = directory / "routes.map"

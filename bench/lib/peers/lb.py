@@ -74,6 +74,8 @@ class RunningLb(Running):
 def toml(site, change):
     first = weight(change) if site.changes else 100
     lines = ["[[listeners]]", 'name = "web"', 'address = "127.0.0.1:1"']
+    if site.certificate:
+        lines += ['tls = { certificates = ["bench"] }']
     if not site.tcp:
         lines += ['idle_timeout = "1h"']
     if site.tcp:
@@ -83,6 +85,9 @@ def toml(site, change):
             lines += ["[[routes]]", f'name = "r{number}"', 'backend_set = "app"']
             if host:
                 lines += [f'match = {{ host = "{host}", path_prefix = "{prefix}" }}']
+    if site.certificate:
+        lines += ["[[certificates]]", 'name = "bench"']
+        lines += [f'cert = "{site.certificate.cert}"', f'key = "{site.certificate.key}"']
     lines += ["[[backend_sets]]", 'name = "app"', 'balance = "round_robin"', "backends = ["]
     for number, address in enumerate(site.backends):
         lines += [f'  {{ address = "{address}", weight = {100 if number else first} }},']

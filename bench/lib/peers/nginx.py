@@ -132,7 +132,16 @@ def http(site, address, directory, first_buffer, change):
     for number, (host, prefixes) in enumerate(hosts.items()):
         # Said once, it holds for all that share the address.
         backlog = "" if number else " backlog=4096"
-        lines += ["    server {", f"        listen {address}{backlog};"]
+        ssl = " ssl" if site.certificate else ""
+        lines += ["    server {", f"        listen {address}{ssl}{backlog};"]
+        if site.certificate:
+            lines += [
+                f"        ssl_certificate {site.certificate.cert};",
+                f"        ssl_certificate_key {site.certificate.key};",
+                "        ssl_protocols TLSv1.3; ssl_session_timeout 1h;",
+                # Sessions are resumed by tickets. Records are as large as they may be, which is its default.
+                "        ssl_session_cache off; ssl_session_tickets on; ssl_buffer_size 16k;",
+            ]
         if host:
             lines += [f"        server_name {host};"]
         lines += [f"        location {prefix}/ {{ proxy_pass http://app; }}" for prefix in prefixes]

@@ -39,7 +39,9 @@ class Row:
         return Site(world.backend.addresses, connections=world.connections)
 
     def load(self, entry, running, seconds, world):
-        return wrk(running.address, self.path, self.mode, seconds, world.settings.connections)
+        scheme = "https" if entry.site.certificate else "http"
+        count = world.settings.connections
+        return wrk(running.address, self.path, self.mode, seconds, count, scheme)
 
     def how(self, settings):
         """What the figures are medians of."""
@@ -56,7 +58,7 @@ class Row:
 
 
 def all_rows():
-    from . import access_log, changes, http, idle, routes, tcp, websocket
+    from . import access_log, changes, http, idle, routes, tcp, tls, websocket
 
     rows = [
         http.Small(),
@@ -71,5 +73,11 @@ def all_rows():
         access_log.AccessLog(),
         changes.Changes(),
         idle.Idle(),
+        tls.Small(),
+        tls.Body64k(),
+        tls.Body1m(),
+        tls.Handshakes(),
+        tls.Resumed(),
+        tls.Idle(),
     ]
     return {row.name: row for row in rows}

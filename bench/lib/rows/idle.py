@@ -1,6 +1,7 @@
 """Connections that do nothing: what each of them costs in memory."""
 
 import socket
+import ssl
 import time
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ class Idle(Row):
                     continue
                 measure.progress(f"idle: round {number + 1} of {all_rounds}, {entry.label}")
                 try:
-                    result["rounds"].append(one(entry, count, world))
+                    result["rounds"].append(one(entry, count, world, self.connect))
                 except (CannotRun, OSError) as why:
                     result["failed"] = str(why)
         measure.progress("")
@@ -50,22 +51,26 @@ class Idle(Row):
                 result["figures"] = measure.medians(result["rounds"])
         return results
 
+    def connect(self, address, source):
+        return socket.create_connection(address, 5, (source, 0))
+
 
 def rounds(settings):
     return min(settings.rounds, MOST_ROUNDS)
 
 
-def one(entry, count, world):
+def one(entry, count, world, connect):
     running = entry.peer.start(entry.site, world.core, world.other_core)
     clients = []
     try:
         # The first requests may need memory that later ones use again.
-        for client in answered(running.address, 0, BATCH):
+        for client in answered(running.address, 0, BATCH, connect):
             client.close()
         time.sleep(0.5)
         before = running.process.rss()
         while len(clients) < count:
-            clients += answered(running.address, len(clients), min(BATCH, count - len(clients)))
+            batch = min(BATCH, count - len(clients))
+            clients += answered(running.address, len(clients), batch, connect)
         time.sleep(QUIET_SECONDS)
         after = running.process.rss()
         closed = sum(map(is_closed, clients))
@@ -83,13 +88,13 @@ def one(entry, count, world):
     }
 
 
-def answered(address, first, count):
+def answered(address, first, count, connect):
     """Connections that have had their answer. Sources differ, so that ports do not run out."""
     host, port = address.split(":")
     clients = []
     for number in range(first, first + count):
         source = f"127.0.0.{2 + number % 4}"
-        clients.append(socket.create_connection((host, int(port)), 5, (source, 0)))
+        clients.append(connect((host, int(port)), source))
     for client in clients:
         client.sendall(REQUEST)
     for client in clients:
@@ -106,7 +111,7 @@ def is_closed(client):
     client.setblocking(False)
     try:
         return client.recv(1) == b""
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         return True

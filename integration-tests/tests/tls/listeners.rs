@@ -2,39 +2,34 @@
 
 use integration_tests::{
     backend::{Backend, Reply},
-    certs::{Ca, Kind, Pair, Wanted},
+    certs::{Ca, Kind, Wanted},
+    client::Client,
     curl,
-    fleet::{Fleet, app, listening},
+    eventually::{eventually, holds},
+    fleet::{app, listening, tcp},
+    ports::Port,
 };
 
-/// A certificate of a spec, with its files.
-fn certificate(fleet: &Fleet, name: &str, pair: &Pair) -> String {
-    let (cert, key) = pair.write(fleet.dir(), name);
-    let (cert, key) = (cert.display(), key.display());
-    format!("[[certificates]]\nname = '{name}'\ncert = '{cert}'\nkey = '{key}'\n")
-}
+use super::{fleet, site};
 
 #[tokio::test]
 async fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
     let ca = Ca::new("a test's");
-    let backend = Backend::start(|seen| {
-        Reply::ok(seen.head.fields.get("x-forwarded-proto").unwrap_or("none"))
-    })
-    .await;
-    let mut fleet = Fleet::empty().await;
-    fleet.add_proxy("p1", &[]);
+    let backend =
+        Backend::start(|seen| Reply::ok(seen.head.fields.get("x-forwarded-proto").unwrap_or("")))
+            .await;
+    let fleet = fleet(1).await;
     let rsa = Wanted { names: &["b.test"], kind: Kind::Rsa, years: (2020, 2090) };
     let certificates = [
-        certificate(&fleet, "a", &ca.sign(&["a.test", "www.a.test"])),
-        certificate(&fleet, "b", &ca.sign_as(rsa)),
-        certificate(&fleet, "wild", &ca.sign(&["*.c.test"])),
-    ]
-    .concat();
+        ca.sign(&["a.test", "www.a.test"]).entry(fleet.dir(), "a"),
+        ca.sign_as(rsa).entry(fleet.dir(), "b"),
+        ca.sign(&["*.c.test"]).entry(fleet.dir(), "wild"),
+    ];
     let spec = app("", "", &[backend.address()]);
     let spec = listening(&spec, "tls = { certificates = ['a', 'b', 'wild'] }");
-    fleet.apply(&format!("{certificates}{spec}")).await;
+    fleet.apply(&format!("{}{spec}", certificates.concat())).await;
     let (web, ca) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
-    for host in ["a.test", "www.a.test", "b.test", "x.c.test"] {
+    for host in ["a.test", "WWW.a.test", "b.test", "x.c.test"] {
         for version in ["1.2", "1.3"] {
             let flags = [&*format!("--tlsv{version}"), "--tls-max", version];
             let answer = curl::https(web, host, "/", &ca, &flags).await;
@@ -43,6 +38,122 @@ async fn a_client_gets_the_certificate_for_the_name_that_it_asks_for() {
     }
     for host in ["other.test", "a.x.c.test", "c.test"] {
         let answer = curl::https(web, host, "/", &ca, &[]).await;
-        assert!(answer.log.contains("a.test") && answer.code == 60, "{host}: {}", answer.log);
+        let is_default = answer.log.contains("a.test") && answer.code == 60;
+        assert!(is_default, "{host}: {} {}", answer.code, answer.log);
     }
+}
+
+#[tokio::test]
+async fn of_two_certificates_for_a_name_a_client_gets_the_one_that_it_can_check() {
+    let ca = Ca::new("a test's");
+    let backend = Backend::named("here").await;
+    let fleet = fleet(1).await;
+    let rsa = Wanted { names: &["a.test"], kind: Kind::Rsa, years: (2020, 2090) };
+    let certificates = [
+        ca.sign_as(rsa).entry(fleet.dir(), "rsa"),
+        ca.sign(&["a.test"]).entry(fleet.dir(), "ecdsa"),
+    ];
+    let spec = app("", "", &[backend.address()]);
+    let spec = listening(&spec, "tls = { certificates = ['rsa', 'ecdsa'] }");
+    fleet.apply(&format!("{}{spec}", certificates.concat())).await;
+    let (web, ca) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
+    for (flags, kind) in [
+        (&["--tls-max", "1.3"][..], "id-ecPublicKey"),
+        (&["--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256"], "rsaEncryption"),
+    ] {
+        let answer = curl::https(web, "a.test", "/", &ca, flags).await;
+        assert_eq!(answer.status, 200, "{}", answer.log);
+        let shown = [flags, &["--write-out", "%{certs}\n0"]].concat();
+        let shown = curl::https(web, "a.test", "/", &ca, &shown).await.body;
+        assert!(shown.contains(kind), "{kind}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_too_old_is_refused() {
+    let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
+    let fleet = fleet(1).await;
+    fleet.apply(&site(&fleet, &ca, ", min_version = '1.3'", backend.address())).await;
+    let (web, ca) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
+    let answer = curl::https(web, "a.test", "/", &ca, &["--tls-max", "1.2"]).await;
+    assert_eq!((answer.status, answer.code), (0, 35), "{}", answer.log);
+    let answer = curl::https(web, "a.test", "/", &ca, &[]).await;
+    assert_eq!((answer.status, &*answer.body), (200, "here"), "{}", answer.log);
+}
+
+#[tokio::test]
+async fn a_long_body_comes_whole_in_both_directions() {
+    const BYTES: usize = 3_000_001;
+    let (ca, backend) = (Ca::new("a test's"), Backend::start(Reply::echo).await);
+    let fleet = fleet(1).await;
+    fleet.apply(&site(&fleet, &ca, "", backend.address())).await;
+    let file = fleet.dir().join("body");
+    let body: String = (0..BYTES).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
+    std::fs::write(&file, &body).expect("it can be written");
+    let (web, ca) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
+    let data = format!("@{}", file.display());
+    for framing in [&[][..], &["--header", "Transfer-Encoding: chunked"]] {
+        let flags = [framing, &["--http1.1", "--data-binary", &data]].concat();
+        let answer = curl::https(web, "a.test", "/", &ca, &flags).await;
+        assert_eq!(answer.status, 200, "{}", answer.log);
+        assert!(answer.body == body, "{} bytes of {BYTES}", answer.body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_listener_takes_tls_off() {
+    let (ca, backend) = (Ca::new("a test's"), Backend::named("plain").await);
+    let (fleet, port) = (fleet(1).await, Port::reserve());
+    let certificate = ca.sign(&["a.test"]).entry(fleet.dir(), "a");
+    let tls = "tls = { certificates = ['a'] }";
+    let spec = tcp(port.address(), tls, backend.address());
+    fleet.apply(&format!("{certificate}{spec}")).await;
+    let ca = ca.write(fleet.dir());
+    let answer = curl::https(port.address(), "a.test", "/", &ca, &[]).await;
+    assert_eq!((answer.status, &*answer.body), (200, "plain"), "{}", answer.log);
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_is_let_go() {
+    let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
+    let fleet = fleet(1).await;
+    let tls = ", handshake_timeout = '1s', max_handshakes = 40";
+    fleet.apply(&site(&fleet, &ca, tls, backend.address())).await;
+    let (proxy, ca) = (&fleet.proxies[0], ca.write(fleet.dir()));
+    let mut silent = Vec::new();
+    for i in 0..100 {
+        let mut client = Client::connect(proxy.web()).await;
+        if i % 2 == 0 {
+            client.send_raw([22, 3, 1]).await;
+        }
+        silent.push(client);
+    }
+    let answer = curl::https(proxy.web(), "a.test", "/", &ca, &[]).await;
+    assert_eq!(answer.status, 200, "{}", answer.log);
+    assert!(proxy.limit_hits("max_handshakes").await > 0, "the oldest made room");
+    for client in &mut silent {
+        client.expect_closed().await;
+    }
+    assert!(proxy.limit_hits("handshake_timeout").await > 0);
+    fleet.nothing_is_left().await;
+    eventually("handshakes are counted", async || {
+        let metrics = fleet.proxies[0].metrics().await;
+        let of = |result| metrics.sum("lb_proxy_tls_handshakes_total", &[("result", result)]);
+        let counts = (of("full"), of("failed"));
+        holds(counts == (1.0, 100.0), || format!("{counts:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_tls_gets_nothing_and_reaches_nobody() {
+    let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
+    let fleet = fleet(1).await;
+    fleet.apply(&site(&fleet, &ca, "", backend.address())).await;
+    let mut client = Client::connect(fleet.proxies[0].web()).await;
+    client.send_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    // An alert, and the end.
+    let said = client.wire.rest().await.unwrap_or_default();
+    assert!(said.len() <= 7, "{said:?}");
+    assert!(backend.requests().is_empty());
 }

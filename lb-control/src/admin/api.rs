@@ -38,7 +38,7 @@ pub struct Api {
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
     #[error(
-        "there is no /api/{0}; there are proxies, backends, history, revision/N, explain, events"
+        "there is no /api/{0}; there are proxies, backends, certificates, history, revision/N, explain, events"
     )]
     NoSuchPath(String),
     #[error(transparent)]
@@ -66,6 +66,11 @@ impl Api {
                 query.only(&[])?;
                 let request = Request::new(v1::ListProxiesRequest {});
                 encode(&self.fleet.list_proxies(request).await?.into_inner())
+            }
+            "certificates" => {
+                query.only(&[])?;
+                let request = Request::new(v1::ListCertificatesRequest {});
+                encode(&self.fleet.list_certificates(request).await?.into_inner())
             }
             "backends" => {
                 query.only(&["backend_set"])?;

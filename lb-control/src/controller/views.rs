@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use lb_common::{
     exposition,
-    id::{BackendName, BackendSetName},
+    id::{BackendName, BackendSetName, CertificateName},
     snapshot::{SnapshotId, Version},
     spec::{Backend, BackendSet, BackendState, DesiredState},
 };
@@ -15,6 +15,7 @@ use crate::{
     desired,
     metrics::{self, Facts},
     proxies::{Emptying, FleetLoad},
+    timestamp,
 };
 
 impl Controller {
@@ -56,6 +57,35 @@ impl Controller {
         });
         let backend_sets = backend_sets.collect();
         Ok(v1::ListBackendsResponse { backends, backend_sets })
+    }
+
+    pub fn list_certificates(&self) -> v1::ListCertificatesResponse {
+        let shows = |name: &CertificateName| {
+            let listeners = self.desired.listeners.values().filter(|listener| {
+                listener.tls.as_ref().is_some_and(|tls| tls.certificates.contains(name))
+            });
+            listeners.map(|listener| listener.name.to_string()).collect()
+        };
+        let statuses = self.vault.certificates().iter().map(|(name, status)| {
+            let told = v1::CertificateStatus {
+                name: name.to_string(),
+                problem: status.problem.clone().unwrap_or_default(),
+                listeners: shows(name),
+                ..<_>::default()
+            };
+            let Some(facts) = &status.facts else { return told };
+            v1::CertificateStatus {
+                names: facts.names.clone(),
+                subject: facts.subject.clone(),
+                issuer: facts.issuer.clone(),
+                not_before: Some(timestamp(facts.not_before)),
+                not_after: Some(timestamp(facts.not_after)),
+                fingerprint: facts.fingerprint.clone(),
+                kind: facts.kind.into(),
+                ..told
+            }
+        });
+        v1::ListCertificatesResponse { certificates: statuses.collect() }
     }
 
     fn set_status(
@@ -145,6 +175,16 @@ impl Controller {
             snapshot_bytes: self.published_bytes,
             waiting_changes: self.waiting.len(),
             tallies: self.health.tallies(),
+            certificates: self
+                .vault
+                .certificates()
+                .iter()
+                .map(|(name, status)| metrics::Certificate {
+                    name: name.as_str(),
+                    expires: status.facts.as_ref().map(|facts| facts.not_after),
+                    has_problem: status.problem.is_some(),
+                })
+                .collect(),
             backend_sets: backend_sets.collect(),
             proxies: self.proxies.metrics(
                 self.published,

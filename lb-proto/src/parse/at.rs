@@ -16,7 +16,6 @@ use super::MAX_WEIGHT;
 use crate::{duration, error::Problems, pem};
 
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
-const MAX_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Where a value stands, and where its problems go.
 pub struct At<'a> {
@@ -99,30 +98,6 @@ impl At<'_> {
             return Some(None);
         }
         self.duration(field, wire, default).map(Some)
-    }
-
-    /// Whole seconds; `None` where it is [`duration::OFF`].
-    #[expect(clippy::option_option, reason = "the outer one says whether it is valid")]
-    pub fn years_or_off(
-        &mut self,
-        field: &str,
-        wire: Option<prost_types::Duration>,
-        default: Duration,
-    ) -> Option<Option<Duration>> {
-        let duration = match wire.map_or(Ok(default), duration::from_wire) {
-            Ok(duration) => duration,
-            Err(message) => {
-                self.problem(field, &message);
-                return None;
-            }
-        };
-        if duration == duration::OFF {
-            return Some(None);
-        }
-        if duration.subsec_nanos() == 0 && duration <= MAX_YEARS {
-            return Some(Some(duration));
-        }
-        self.invalid(field, &duration::format(duration), "whole seconds, at most ten years")
     }
 
     /// A text, or a path of a file.

@@ -112,7 +112,6 @@ fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTl
         at.duration("handshake_timeout", wire.handshake_timeout, defaults::HANDSHAKE_TIMEOUT);
     let max_handshakes =
         at.positive("max_handshakes", wire.max_handshakes, defaults::MAX_HANDSHAKES);
-    let hsts = at.years_or_off("hsts", wire.hsts, defaults::HSTS);
     (!certificates.is_empty()).then_some(())?;
     Some(ListenerTls {
         certificates,
@@ -120,7 +119,6 @@ fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTl
         client_auth: client_auth?,
         handshake_timeout: handshake_timeout?,
         max_handshakes: max_handshakes?,
-        hsts: hsts?,
     })
 }
 

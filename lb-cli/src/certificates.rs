@@ -1,0 +1,102 @@
+//! `lb certificates`: every certificate, for what, and until when.
+
+use std::{process::ExitCode, time::Duration};
+
+use lb_common::clock;
+use lb_proto::v1;
+
+use crate::{
+    client::{
+        Remote,
+        when::{exact, short},
+    },
+    output::{self, Output, Paint, Screen},
+    table::{Cell, Column, Table},
+};
+
+/// Show every certificate: for what names, from whom, and until when
+///
+/// Keys are never shown. A problem says why what is in a certificate's files now is not in force;
+/// what they had before is, then.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    output: Output,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  shown
+  1  failed
+  2  wrong usage
+
+Examples:
+  lb certificates
+  lb certificates --json | jq -r '.certificates[] | .name + \" \" + .fingerprint'";
+
+/// Less than this is a reason to look.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// # Errors
+/// If the controller does not say.
+pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
+    let controller = args.remote.connect().await?;
+    let request = v1::ListCertificatesRequest {};
+    let listed = controller.call(async |mut api| api.list_certificates(request).await).await?;
+    if args.output.json {
+        output::json(&listed)?;
+    } else {
+        crate::print(&render(&listed, &args.output.colors.screen(), clock::wall()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration) -> String {
+    if listed.certificates.is_empty() {
+        return "no certificates\n".into();
+    }
+    let mut table = Table::new(vec![
+        Column::left("CERTIFICATE").cut_to(12),
+        Column::left("NAMES").cut_to(20),
+        Column::left("KEY").dropped(1),
+        Column::left("ISSUER").cut_to(16).dropped(2),
+        Column::left("EXPIRES"),
+        Column::left("UNTIL").dropped(3),
+        Column::left("LISTENERS").dropped(4),
+    ]);
+    for status in &listed.certificates {
+        let left = status.not_after.as_ref().map(|end| left(end, now));
+        let expires = match left {
+            None => Cell::painted("none in force", Paint::Bad),
+            Some(Duration::ZERO) => Cell::painted("expired", Paint::Bad),
+            Some(left) if left < SOON => Cell::painted(format!("in {}", short(left)), Paint::Warn),
+            Some(left) => format!("in {}", short(left)).into(),
+        };
+        table.row(vec![
+            Cell::painted(&status.name, Paint::Bold),
+            status.names.join(", ").into(),
+            (&*status.kind).into(),
+            (&*status.issuer).into(),
+            expires,
+            exact(status.not_after.as_ref()).into(),
+            status.listeners.join(", ").into(),
+        ]);
+    }
+    let mut text = table.render(screen);
+    for status in listed.certificates.iter().filter(|status| !status.problem.is_empty()) {
+        let note = format!("{}: {}", status.name, status.problem);
+        text.push_str(&screen.paint(Paint::Warn, &screen.wrap(&note, 0, 2)));
+        text.push('\n');
+    }
+    text
+}
+
+/// None is left of what is over.
+fn left(end: &prost_types::Timestamp, now: Duration) -> Duration {
+    let end = Duration::from_secs(u64::try_from(end.seconds).unwrap_or(0));
+    end.saturating_sub(now)
+}
