@@ -3,8 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use lb_common::clock;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm,
@@ -69,16 +71,30 @@ impl Ca {
         self.sign_as(Wanted { names, kind: Kind::Ecdsa, years: (2020, 2090) })
     }
 
+    /// One that expires so soon.
+    ///
     /// # Panics
     /// If it cannot be made.
-    pub fn sign_as(&self, wanted: Wanted<'_>) -> Pair {
-        let algorithm: &SignatureAlgorithm = match wanted.kind {
+    pub fn sign_for(&self, names: &[&str], time: Duration) -> Pair {
+        let mut params = params(names, (2020, 2090));
+        let end = std::time::UNIX_EPOCH + clock::wall() + time;
+        params.not_after = end.into();
+        self.sign_with(names, Kind::Ecdsa, params)
+    }
+
+    /// # Panics
+    /// If it cannot be made.
+    pub fn sign_as(&self, Wanted { names, kind, years }: Wanted<'_>) -> Pair {
+        self.sign_with(names, kind, params(names, years))
+    }
+
+    fn sign_with(&self, names: &[&str], kind: Kind, mut params: CertificateParams) -> Pair {
+        let algorithm: &SignatureAlgorithm = match kind {
             Kind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
             Kind::Rsa => &PKCS_RSA_SHA256,
         };
         let key = KeyPair::generate_for(algorithm).expect("it is made");
-        let mut params = params(wanted.names, wanted.years);
-        params.distinguished_name.push(DnType::CommonName, wanted.names[0]);
+        params.distinguished_name.push(DnType::CommonName, names[0]);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

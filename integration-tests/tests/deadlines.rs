@@ -169,12 +169,13 @@ async fn a_backend_that_reads_slowly_is_no_failure() {
             if wire.exactly(MEGABYTE).await.is_err() {
                 return;
             }
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(TICK * 4).await;
         }
         let _ = wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nread").await;
     })
     .await;
-    let route = "timeout = '700ms'\nretry = { attempts = 1 }";
+    // Less than all of it takes, and more than what the system's buffers have at the end.
+    let route = "timeout = '3500ms'\nretry = { attempts = 1 }";
     let (fleet, _log) = fleet("", route, "", &backend).await;
     let answer =
         client::request(fleet.proxies[0].web(), &Request::post("/", vec![b'x'; LENGTH])).await;

@@ -198,8 +198,9 @@ pub struct Redirect {
     pub path: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
+    #[default]
     Http,
     Https,
 }
@@ -373,6 +374,13 @@ impl DesiredState {
             needed.insert(MaterialId::tickets());
         }
         needed
+    }
+}
+
+impl Listener {
+    /// Of the URLs that lead here.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
 }
 

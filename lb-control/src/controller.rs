@@ -204,6 +204,8 @@ struct Writing {
 struct Next {
     desired: DesiredState,
     materials: Materials,
+    /// What was in force when `materials` was made.
+    base: Materials,
     about: v1::Revision,
 }
 
@@ -335,6 +337,7 @@ impl Controller {
         let next = revision.as_ref().map(|revision| Next {
             desired,
             materials: materials.clone(),
+            base: self.vault.materials().clone(),
             about: revision.about.clone(),
         });
         self.effects.push(Effect::Commit { revision, materials, file_digest, cause });
@@ -393,8 +396,8 @@ impl Controller {
         moment: Moment,
     ) -> Applied {
         let mut changes = Vec::new();
-        if let Some(Next { desired, materials, about }) = next {
-            self.vault.advance(&desired, materials);
+        if let Some(Next { desired, materials, base, about }) = next {
+            self.vault.advance(&desired, materials, &base);
             self.desired = desired;
             self.revision = about.revision;
             if self.health.sync(&self.desired, moment.now) {

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,10 @@ use lb_common::{
     spec::{self, DesiredState, Key, Pem},
 };
 use lb_proto::error::Problems;
-use lb_tls::certificate::{self, Certificate, Facts};
+use lb_tls::{
+    certificate::{self, Certificate, Facts},
+    server,
+};
 
 use crate::timestamp;
 
@@ -102,6 +106,25 @@ impl Vault {
         let old_ids = current.materials();
         let all =
             found.over(&self.known, |id| !(old_ids.contains(id) && self.known.contains_key(id)));
+        let mut all = all;
+        let everything = found.over(&self.known, |_| true);
+        let (new, old): (Vec<_>, Vec<_>) = next
+            .certificates
+            .iter()
+            .partition(|(name, spec)| current.certificates.get(*name) != Some(*spec));
+        for (_, spec) in new {
+            // It may need what is new in a file that is known. Whoever shares that must be able to use
+            // it, too.
+            if read(spec, &all, found).is_err() && read(spec, &everything, found).is_ok() {
+                let mut with = all.clone();
+                for id in ids(spec) {
+                    with.extend(everything.get(&id).map(|secret| (id, secret.clone())));
+                }
+                if old.iter().all(|(_, spec)| read(spec, &with, found).is_ok()) {
+                    all = with;
+                }
+            }
+        }
         let mut problems = Problems::default();
         for (name, spec) in &next.certificates {
             if current.certificates.get(name) == Some(spec) {
@@ -124,9 +147,7 @@ impl Vault {
                 && current.listeners.get(name).is_none_or(|old| old.tls != listener.tls)
             {
                 let field = format!("listeners[{name}].tls.client_auth.ca");
-                let read = text(&auth.ca, &all, found).and_then(|text| {
-                    certificate::certificates(text).map_err(|error| error.to_string())
-                });
+                let read = text(&auth.ca, &all, found).and_then(check_ca);
                 if let Err(why) = read {
                     problems.add(field, said(&auth.ca, &why));
                 }
@@ -136,12 +157,24 @@ impl Vault {
     }
 
     /// `desired` is in force, and `materials` is what [`Vault::admit`] said of it.
-    pub fn advance(&mut self, desired: &DesiredState, materials: Materials) {
-        // Tickets outlive the last listener with TLS: the next one takes them.
-        let tickets = self.known.remove_entry(&MaterialId::tickets());
+    /// `base` is what was in force then: what was found since stays.
+    pub fn advance(&mut self, desired: &DesiredState, materials: Materials, base: &Materials) {
+        let known = std::mem::take(&mut self.known);
+        let is_since = |id: &MaterialId, secret: &Secret| base.get(id) != Some(secret);
+        let is_kept = |id: &MaterialId, secret: &Secret| {
+            // Tickets outlive the last listener with TLS: the next one takes them.
+            *id == MaterialId::tickets() || (materials.contains_key(id) && is_since(id, secret))
+        };
+        let kept: Materials =
+            known.into_iter().filter(|(id, secret)| is_kept(id, secret)).collect();
         self.known = materials;
-        self.known.extend(tickets);
-        self.waiting = Found::default();
+        self.known.extend(kept);
+        // What waits for its other half waits on, as long as somebody needs it.
+        let needed = desired.materials();
+        self.waiting
+            .materials
+            .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
+        self.waiting.unreadable.retain(|id, _| needed.contains(id));
         self.judge(desired);
     }
 
@@ -157,27 +190,41 @@ impl Vault {
         }
         let all = self.waiting.over(&self.known, |_| true);
         let mut fresh = Materials::new();
-        // What several certificates need goes when the first of them can use it; the others say what is
-        // wrong with it.
-        for spec in desired.certificates.values() {
-            if read(spec, &all, &self.waiting).is_ok() {
-                fresh.extend(self.taken(ids(spec)));
+        for group in self.groups(desired) {
+            let users = desired
+                .certificates
+                .values()
+                .filter(|spec| ids(spec).iter().any(|id| group.contains(id)));
+            let is_usable = users.into_iter().all(|spec| read(spec, &all, &self.waiting).is_ok());
+            let is_ca = |id: &MaterialId| {
+                let content = self.waiting.materials.get(id);
+                content.is_some_and(|content| check_ca(content.reveal()).is_ok())
+            };
+            let cas = cas(desired);
+            if is_usable && group.iter().filter(|id| cas.contains(*id)).all(is_ca) {
+                fresh.extend(self.taken(group));
             }
         }
-        let of_certificates: BTreeSet<_> =
-            desired.certificates.values().flat_map(|spec| ids(spec)).collect();
-        let waiting: Vec<_> = self.waiting.materials.keys().cloned().collect();
-        let others = waiting.into_iter().filter(|id| !of_certificates.contains(id));
-        let usable: Vec<_> = others
-            .filter(|id| {
-                let content = self.waiting.materials.get(id);
-                id.path().is_none()
-                    || content.is_some_and(|c| certificate::certificates(c.reveal()).is_ok())
-            })
-            .collect();
-        fresh.extend(self.taken(usable));
         self.judge(desired);
         fresh
+    }
+
+    /// What waits, in groups that are to be used together or not at all: whoever needs one of a group
+    /// needs nothing of another one.
+    fn groups(&self, desired: &DesiredState) -> Vec<BTreeSet<MaterialId>> {
+        let mut groups: Vec<BTreeSet<MaterialId>> =
+            self.waiting.materials.keys().map(|id| [id.clone()].into()).collect();
+        for spec in desired.certificates.values() {
+            let needs = ids(spec);
+            let (touched, others): (Vec<_>, Vec<_>) =
+                groups.into_iter().partition(|group| needs.iter().any(|id| group.contains(id)));
+            groups = others;
+            let joined: BTreeSet<_> = touched.into_iter().flatten().collect();
+            if !joined.is_empty() {
+                groups.push(joined);
+            }
+        }
+        groups
     }
 
     /// Puts what waits of these in force.
@@ -246,6 +293,19 @@ fn read(spec: &spec::Certificate, all: &Materials, found: &Found) -> Result<Cert
     })
 }
 
+/// Files with the CAs of clients.
+fn cas(desired: &DesiredState) -> BTreeSet<MaterialId> {
+    let of_listener =
+        |listener: &Arc<spec::Listener>| listener.tls.as_ref()?.client_auth.as_ref()?.ca.material();
+    desired.listeners.values().filter_map(of_listener).collect()
+}
+
+/// Whether proxies can use it to know their clients by.
+fn check_ca(text: &[u8]) -> Result<(), String> {
+    let ca = certificate::certificates(text).map_err(|error| error.to_string())?;
+    server::check_ca(&ca).map_err(|error| error.to_string())
+}
+
 fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
     spec.chain.material().into_iter().chain([spec.key.material()]).collect()
 }
@@ -274,5 +334,192 @@ fn said(pem: &Pem, why: &str) -> String {
     match pem {
         Pem::File(path) => format!("{path}: {why}"),
         Pem::Text(_) => why.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::state;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    /// A chain and its key.
+    fn pair(name: &str) -> (Secret, Secret) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("it is made");
+        let secret = |pem: String| Secret::new(pem.into_bytes());
+        (secret(made.cert.pem()), secret(made.signing_key.serialize_pem()))
+    }
+
+    fn found(parts: &[(&str, &Secret)]) -> Found {
+        let materials =
+            parts.iter().map(|(path, secret)| (MaterialId::file(path), (*secret).clone()));
+        Found { materials: materials.collect(), ..Found::default() }
+    }
+
+    fn site() -> DesiredState {
+        state("certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }]")
+    }
+
+    /// With what a first change brought.
+    fn vault(chain: &Secret, key: &Secret) -> Vault {
+        let mut vault = Vault::default();
+        let brought = found(&[("/a.pem", chain), ("/a.key", key)]);
+        let needed = vault.admit(&DesiredState::default(), &site(), &brought, NOW);
+        vault.advance(&site(), needed.expect("it is right"), &Materials::new());
+        vault
+    }
+
+    fn status(vault: &Vault) -> (Vec<String>, Option<String>) {
+        let status = &vault.certificates()["a"];
+        let names = status.facts.as_ref().map_or_else(Vec::new, |facts| facts.names.clone());
+        (names, status.problem.clone())
+    }
+
+    #[test]
+    fn two_files_that_change_one_after_the_other_are_in_force_together() {
+        let ((chain, key), (new_chain, new_key)) = (pair("old.test"), pair("new.test"));
+        for first in ["/a.pem", "/a.key"] {
+            let mut vault = vault(&chain, &key);
+            let halves = [("/a.pem", &new_chain), ("/a.key", &new_key)];
+            let (one, other): (Vec<_>, Vec<_>) = halves.iter().partition(|(id, _)| *id == first);
+            assert_eq!(vault.find(&site(), found(&one)), Materials::new());
+            let (names, problem) = status(&vault);
+            assert_eq!(names, ["old.test"]);
+            assert!(problem.is_some_and(|why| why.starts_with("/a.key: is not the key of")));
+            assert_eq!(vault.needed_by(&site()).len(), 2, "and the old ones are still handed out");
+            assert_eq!(vault.find(&site(), found(&other)).len(), 2);
+            assert_eq!(status(&vault), (vec!["new.test".to_owned()], None));
+        }
+    }
+
+    #[test]
+    fn what_is_found_again_is_no_news() {
+        let (chain, key) = pair("a.test");
+        let mut vault = vault(&chain, &key);
+        let again = found(&[("/a.pem", &chain), ("/a.key", &key)]);
+        assert_eq!(vault.find(&site(), again), Materials::new());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_told_and_what_it_had_stays() {
+        let (chain, key) = pair("a.test");
+        let mut vault = vault(&chain, &key);
+        let gone = Found {
+            unreadable: [(MaterialId::file("/a.key"), "cannot be read: it is gone".into())].into(),
+            ..Found::default()
+        };
+        assert_eq!(vault.find(&site(), gone), Materials::new());
+        let told = Some("/a.key: cannot be read: it is gone".to_owned());
+        assert_eq!(status(&vault), (vec!["a.test".to_owned()], told));
+        vault.find(&site(), found(&[("/a.key", &key)]));
+        assert_eq!(status(&vault).1, None, "it is back");
+    }
+
+    #[test]
+    fn a_change_of_something_else_minds_no_file_that_is_being_renewed() {
+        let ((chain, key), (new_chain, _)) = (pair("old.test"), pair("new.test"));
+        let vault = vault(&chain, &key);
+        let mut next = site();
+        next.backend_sets = state("backend_sets = [{ name = 'app' }]").backend_sets;
+        let half = found(&[("/a.pem", &new_chain), ("/a.key", &key)]);
+        let needed = vault.admit(&site(), &next, &half, NOW).expect("it is about the set");
+        assert_eq!(needed[&MaterialId::file("/a.pem")], chain);
+    }
+
+    #[test]
+    fn a_key_that_two_share_is_in_force_when_both_can_use_it() {
+        let two = state(
+            "certificates = [{ name = 'x', cert = '/x.pem', key = '/key' }, \
+             { name = 'y', cert = '/y.pem', key = '/key' }]",
+        );
+        let shared = |key: &rcgen::KeyPair, name: &str| {
+            let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+            Secret::new(params.self_signed(key).expect("it signs").pem().into_bytes())
+        };
+        let [old, new] = [(); 2].map(|()| rcgen::KeyPair::generate().expect("it is made"));
+        let key_of = |key: &rcgen::KeyPair| Secret::new(key.serialize_pem().into_bytes());
+        let (x, y, key) = (shared(&old, "x.test"), shared(&old, "y.test"), key_of(&old));
+        let mut vault = Vault::default();
+        let brought = found(&[("/x.pem", &x), ("/y.pem", &y), ("/key", &key)]);
+        let needed = vault.admit(&DesiredState::default(), &two, &brought, NOW);
+        vault.advance(&two, needed.expect("it is right"), &Materials::new());
+        let (new_x, new_y) = (shared(&new, "x.test"), shared(&new, "y.test"));
+        let half = found(&[("/x.pem", &new_x), ("/key", &key_of(&new))]);
+        assert_eq!(vault.find(&two, half), Materials::new(), "y could not use it");
+        assert_eq!(vault.find(&two, found(&[("/y.pem", &new_y)])).len(), 3);
+    }
+
+    #[test]
+    fn a_half_that_waits_outlives_a_change_of_something_else() {
+        let ((chain, key), (new_chain, new_key)) = (pair("old.test"), pair("new.test"));
+        let mut vault = vault(&chain, &key);
+        vault.find(&site(), found(&[("/a.pem", &new_chain)]));
+        let base = vault.materials().clone();
+        let needed = vault.admit(&site(), &site(), &Found::default(), NOW).expect("it is right");
+        // Between the two, the other half is found and in force.
+        assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)])).len(), 2);
+        vault.advance(&site(), needed.clone(), &base);
+        assert_eq!(status(&vault), (vec!["new.test".to_owned()], None));
+        // And if it was not found before, it still waits.
+        let mut vault = Vault::default();
+        vault.advance(&site(), needed, &Materials::new());
+        vault.find(&site(), found(&[("/a.pem", &new_chain)]));
+        let base = vault.materials().clone();
+        vault.advance(&site(), base.clone(), &base);
+        assert!(status(&vault).1.is_some(), "it is told");
+        assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)])).len(), 2);
+    }
+
+    #[test]
+    fn a_new_certificate_may_need_what_is_new_in_a_file_that_is_known() {
+        let ((chain, key), (new_chain, new_key)) = (pair("old.test"), pair("new.test"));
+        let vault = vault(&chain, &key);
+        let next = state("certificates = [{ name = 'a', cert = '/b.pem', key = '/a.key' }]");
+        let brought = found(&[("/b.pem", &new_chain), ("/a.key", &new_key)]);
+        let needed = vault.admit(&site(), &next, &brought, NOW).expect("they belong together");
+        assert_eq!(needed[&MaterialId::file("/a.key")], new_key);
+        let both = state(
+            "certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }, \
+             { name = 'b', cert = '/b.pem', key = '/a.key' }]",
+        );
+        let refused = vault.admit(&site(), &both, &brought, NOW).expect_err("a could not use it");
+        assert!(refused.to_string().contains("is not the key of"), "{refused}");
+    }
+
+    #[test]
+    fn a_ca_that_proxies_could_not_use_is_refused_and_a_broken_file_of_one_changes_nothing() {
+        let with_ca = state(
+            "certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }]\n\
+             listeners = [{ name = 'web', address = '127.0.0.1:1', tls = { certificates = ['a'], \
+             client_auth = { mode = 'required', ca = '/ca.pem' } } }]",
+        );
+        let (chain, key) = pair("a.test");
+        let mut vault = vault(&chain, &key);
+        let none = b"-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
+        let none = Secret::new(none.to_vec());
+        let refused = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &none)]), NOW);
+        let refused = refused.expect_err("it is none").to_string();
+        assert!(refused.starts_with("listeners[web].tls.client_auth.ca: /ca.pem: "), "{refused}");
+        let needed = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &chain)]), NOW);
+        let base = vault.materials().clone();
+        vault.advance(&with_ca, needed.expect("it is one"), &base);
+        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &none)])), Materials::new());
+        assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], chain);
+    }
+
+    #[test]
+    fn what_no_state_needs_is_not_handed_out_and_tickets_are_kept() {
+        let (chain, key) = pair("a.test");
+        let mut vault = vault(&chain, &key);
+        let tickets = Secret::new(vec![1]);
+        let materials = [(MaterialId::tickets(), tickets)].into();
+        assert_eq!(vault.find(&site(), Found { materials, ..Found::default() }).len(), 1);
+        let needed = vault.needed_by(&site());
+        assert!(!needed.contains_key(&MaterialId::tickets()), "no listener speaks TLS");
+        let base = vault.materials().clone();
+        vault.advance(&DesiredState::default(), Materials::new(), &base);
+        let kept: Vec<_> = vault.materials().keys().map(ToString::to_string).collect();
+        assert_eq!(kept, ["tickets"]);
     }
 }

@@ -14,9 +14,14 @@ use crate::v1;
 /// What stands for a key that was given.
 const GIVEN: &str = "sha256:";
 
-/// Whether it is the text itself.
+/// Whether it is the text itself; some programs write words before it.
 pub fn is_text(text: &str) -> bool {
-    text.trim_start().starts_with("-----BEGIN ")
+    text.contains("-----BEGIN ")
+}
+
+/// Whether it has a key in it.
+pub fn has_key(text: &str) -> bool {
+    text.contains("PRIVATE KEY-----")
 }
 
 /// As it is spelled.

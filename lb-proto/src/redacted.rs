@@ -2,16 +2,20 @@
 
 use std::fmt;
 
-use crate::v1;
+use crate::{
+    pem::{has_key, is_text},
+    v1,
+};
 
 impl fmt::Debug for v1::Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, cert, key } = self;
-        let is_text = crate::pem::is_text(key);
+        let shown =
+            |text: &str, is_secret| if is_secret { "(secret)".into() } else { text.to_owned() };
         f.debug_struct("Certificate")
             .field("name", name)
-            .field("cert", cert)
-            .field("key", &if is_text { "(secret)" } else { key })
+            .field("cert", &shown(cert, has_key(cert)))
+            .field("key", &shown(key, is_text(key)))
             .finish()
     }
 }

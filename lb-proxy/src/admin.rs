@@ -133,6 +133,20 @@ impl Admin {
                 Some(value)
             })
             .collect();
+        let mut certificates: Vec<_> = table.certificates.iter().collect();
+        certificates.sort_by_key(|(name, _)| *name);
+        let certificates: Vec<_> = certificates
+            .into_iter()
+            .map(|(name, compiled)| {
+                let facts = &compiled.certificate.facts;
+                json!({
+                    "name": name.as_str(),
+                    "names": facts.names,
+                    "fingerprint": facts.fingerprint,
+                    "expires": facts.not_after.as_secs(),
+                })
+            })
+            .collect();
         let running = control.running.map(|running| {
             json!({
                 "epoch": running.id.version.epoch,
@@ -148,6 +162,7 @@ impl Admin {
             "listeners": listeners,
             "routes": routes.collect::<Vec<_>>(),
             "backend_sets": backend_sets,
+            "certificates": certificates,
         })
     }
 

@@ -71,8 +71,8 @@ struct List {
 pub enum Waits {
     /// The next request.
     Request,
-    /// The end of its handshake.
-    Handshake,
+    /// The end of its handshake with this listener, which is called by its slot.
+    Handshake { listener: u32 },
 }
 
 /// How many were ended because they waited for too long.
@@ -86,8 +86,8 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug)]
 pub enum Scope {
     All,
-    /// Those that wait for the end of a handshake.
-    Handshakes,
+    /// Those that wait for that.
+    That(Waits),
     Listener(u32),
     Client(u32, IpAddr),
 }
@@ -135,10 +135,10 @@ impl Connections {
         self.0.borrow_mut().link(id.0, what, now, timeout);
     }
 
-    /// How many wait for the end of a handshake.
-    pub fn handshakes(&self) -> usize {
+    /// How many wait for that.
+    pub fn count_of(&self, what: Waits) -> usize {
         let slots = self.0.borrow();
-        let lists = slots.lists.iter().filter(|list| list.what == Waits::Handshake);
+        let lists = slots.lists.iter().filter(|list| list.what == what);
         lists.map(|list| list.length).sum()
     }
 
@@ -170,12 +170,12 @@ impl Connections {
     pub fn end_oldest(&self, scope: Scope) -> bool {
         let slots = &mut *self.0.borrow_mut();
         let fits = |slot: &Slot| match scope {
-            Scope::All | Scope::Handshakes => true,
+            Scope::All | Scope::That(_) => true,
             Scope::Listener(listener) => slot.listener == listener,
             Scope::Client(listener, peer) => slot.listener == listener && slot.peer == peer,
         };
         let lists = slots.lists.iter().filter(|list| match scope {
-            Scope::Handshakes => list.what == Waits::Handshake,
+            Scope::That(what) => list.what == what,
             _ => true,
         });
         let oldest = lists.filter_map(|list| {
@@ -212,7 +212,7 @@ impl Connections {
                 slots.slots[first as usize].end(End::Gracefully);
                 match slots.lists[list].what {
                     Waits::Request => ended.idle += 1,
-                    Waits::Handshake => ended.handshakes += 1,
+                    Waits::Handshake { .. } => ended.handshakes += 1,
                 }
             }
         }
@@ -342,15 +342,17 @@ mod tests {
     #[test]
     fn a_handshake_is_told_from_an_idle_connection() {
         let connections = Connections::default();
-        let ids: Vec<_> = (0..3).map(|_| connections.open(0, PEER)).collect();
+        let ids: Vec<_> = (0..4).map(|_| connections.open(0, PEER)).collect();
         connections.wait(ids[0], Waits::Request, 0, 10);
-        connections.wait(ids[1], Waits::Handshake, 1, 10);
-        connections.wait(ids[2], Waits::Handshake, 2, 10);
-        assert_eq!(connections.handshakes(), 2);
-        assert!(connections.end_oldest(Scope::Handshakes));
-        assert_eq!((ended(&connections, &ids), connections.handshakes()), (vec![1], 1));
-        assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 1 });
-        assert!(!connections.end_oldest(Scope::Handshakes));
+        let [here, there] = [0, 1].map(|listener| Waits::Handshake { listener });
+        connections.wait(ids[1], here, 1, 10);
+        connections.wait(ids[2], here, 2, 10);
+        connections.wait(ids[3], there, 0, 10);
+        assert_eq!((connections.count_of(here), connections.count_of(there)), (2, 1));
+        assert!(connections.end_oldest(Scope::That(here)));
+        assert_eq!((ended(&connections, &ids), connections.count_of(here)), (vec![1], 1));
+        assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 2 });
+        assert!(!connections.end_oldest(Scope::That(here)));
     }
 
     /// Against lists that are searched from end to end.

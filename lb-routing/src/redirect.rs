@@ -5,14 +5,14 @@ use lb_http::{h1::RequestError, message::Request};
 
 use crate::refusal::Refusal;
 
-/// The request's own URL with the parts that the redirect replaces.
+/// The request's own URL, which has this scheme, with the parts that the redirect replaces.
 ///
 /// # Errors
 /// If neither of them names a host, as a request of HTTP/1.0 need not.
-pub fn location(to: &Redirect, request: &Request) -> Result<Vec<u8>, Refusal> {
-    let scheme: &[u8] = match to.scheme {
-        Some(Scheme::Https) => b"https://",
-        Some(Scheme::Http) | None => b"http://",
+pub fn location(to: &Redirect, request: &Request, own: Scheme) -> Result<Vec<u8>, Refusal> {
+    let scheme: &[u8] = match to.scheme.unwrap_or(own) {
+        Scheme::Https => b"https://",
+        Scheme::Http => b"http://",
     };
     let given = request.authority();
     let host = match (&to.host, to.scheme) {
@@ -53,10 +53,19 @@ mod tests {
     use crate::fixture;
 
     fn redirected(redirect: &str, line: &str, host: &[&str]) -> Result<String, String> {
+        redirected_from(Scheme::Http, redirect, line, host)
+    }
+
+    fn redirected_from(
+        own: Scheme,
+        redirect: &str,
+        line: &str,
+        host: &[&str],
+    ) -> Result<String, String> {
         let toml = format!("[[routes]]\nname = 'r'\nredirect = {{ {redirect} }}\n");
         let state = fixture::desired(&toml);
         let Action::Redirect(to) = &state.routes["r"].action else { panic!("{state:?}") };
-        let location = location(to, &fixture::request(line, host));
+        let location = location(to, &fixture::request(line, host), own);
         location.map(|location| String::from_utf8(location).expect("is text")).map_err(|refusal| {
             assert_eq!(refusal.status().as_u16(), 400);
             refusal.to_string()
@@ -79,6 +88,16 @@ mod tests {
         check("path = '/new'", "a.test:8080", "/p?q=1", "http://a.test:8080/new?q=1");
         check("path = '/new'", "a.test", "http://A.test:80/p", "http://A.test:80/new");
         check("host = 'b.test'", "a.test", "/%c3%bc", "http://b.test/%c3%bc");
+    }
+
+    #[test]
+    fn who_came_through_tls_is_not_led_out_of_it_unless_that_is_asked_for() {
+        let from_tls = |redirect: &str| {
+            redirected_from(Scheme::Https, redirect, "GET /p HTTP/1.1", &["host: a.test:8443"])
+        };
+        assert_eq!(from_tls("path = '/new'").as_deref(), Ok("https://a.test:8443/new"));
+        assert_eq!(from_tls("host = 'b.test'").as_deref(), Ok("https://b.test/p"));
+        assert_eq!(from_tls("scheme = 'http'").as_deref(), Ok("http://a.test/p"));
     }
 
     #[test]

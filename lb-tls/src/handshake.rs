@@ -10,16 +10,13 @@ use rustls::{
     unbuffered::{ConnectionState, UnbufferedStatus},
 };
 
-use crate::session::{Session, SessionError};
+use crate::{
+    record,
+    session::{Session, SessionError},
+};
 
 /// One end of it.
-pub struct Handshake {
-    end: End,
-    /// Data that has come together with the other side's last words.
-    early: Vec<u8>,
-    /// The other side has said that nothing follows it.
-    has_ended: bool,
-}
+pub struct Handshake(End);
 
 /// In boxes, because they are large, and there is one only until it is done.
 enum End {
@@ -46,20 +43,9 @@ pub struct Agreed {
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// What a handshake leads to.
-pub struct Finished {
-    pub agreed: Agreed,
-    pub session: Session,
-    /// Data that has come together with the other side's last words.
-    pub early: Vec<u8>,
-    /// The other side has said that nothing follows it.
-    pub has_ended: bool,
-}
-
 /// What one step asks for.
 enum Step {
     Again,
-    Ended,
     Stop(Progress),
 }
 
@@ -68,7 +54,7 @@ impl Handshake {
     /// If the configuration cannot be used.
     pub fn server(config: &Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let conn = UnbufferedServerConnection::new(Arc::clone(config))?;
-        Ok(Self::new(End::Server(Box::new(conn))))
+        Ok(Self(End::Server(Box::new(conn))))
     }
 
     /// # Errors
@@ -78,15 +64,14 @@ impl Handshake {
         name: ServerName<'static>,
     ) -> Result<Self, rustls::Error> {
         let conn = UnbufferedClientConnection::new(Arc::clone(config), name)?;
-        Ok(Self::new(End::Client(Box::new(conn))))
-    }
-
-    fn new(end: End) -> Self {
-        Self { end, early: Vec::new(), has_ended: false }
+        Ok(Self(End::Client(Box::new(conn))))
     }
 
     /// Goes on with what has come; what of it was used is taken out of `input`. What is to be sent is put
     /// behind `output`, and it is all that there is to be sent until more comes.
+    ///
+    /// rustls is shown one record more at a time, so that what follows the handshake is left for the
+    /// [`Session`].
     ///
     /// # Errors
     /// If there is no agreement. `output` has what the other side is to be told of that.
@@ -95,21 +80,22 @@ impl Handshake {
         input: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<Progress, rustls::Error> {
-        let Self { end, early, has_ended } = self;
-        let mut failed = None;
+        let (mut shown, mut failed) = (0, None);
         loop {
-            let (used, step) = match end {
-                End::Server(conn) => step(conn.process_tls_records(input), output, early),
-                End::Client(conn) => step(conn.process_tls_records(input), output, early),
+            let window = &mut input[..shown];
+            let (used, step) = match &mut self.0 {
+                End::Server(conn) => step(conn.process_tls_records(window), output),
+                End::Client(conn) => step(conn.process_tls_records(window), output),
             };
             input.drain(..used);
+            shown -= used;
             match (step, failed.take()) {
                 (Ok(Step::Again), error) => failed = error,
-                (Ok(Step::Ended), error) => {
-                    *has_ended = true;
-                    failed = error;
-                }
-                (Ok(Step::Stop(progress)), None) => return Ok(progress),
+                (Ok(Step::Stop(Progress::Waiting)), None) => match next_record(&input[shown..]) {
+                    Some(length) => shown += length,
+                    None => return Ok(Progress::Waiting),
+                },
+                (Ok(Step::Stop(Progress::Done)), None) => return Ok(Progress::Done),
                 // What is to be said of it comes with the next call.
                 (Err(error), None) => failed = Some(error),
                 (Ok(Step::Stop(_)) | Err(_), Some(error)) => return Err(error),
@@ -121,28 +107,34 @@ impl Handshake {
     ///
     /// # Errors
     /// If it is not done.
-    pub fn finish(self) -> Result<Finished, SessionError> {
-        let Self { end, early, has_ended } = self;
-        let (agreed, session) = match end {
+    pub fn finish(self) -> Result<(Agreed, Session), SessionError> {
+        match self.0 {
             End::Server(conn) => {
                 let agreed = Agreed::of(&conn);
                 let (secrets, kernel) = conn.dangerous_into_kernel_connection()?;
-                (agreed, Session::of_server(&secrets, kernel)?)
+                Ok((agreed, Session::of_server(&secrets, kernel)?))
             }
             End::Client(conn) => {
                 let agreed = Agreed::of(&conn);
                 let (secrets, kernel) = conn.dangerous_into_kernel_connection()?;
-                (agreed, Session::of_client(&secrets, kernel)?)
+                Ok((agreed, Session::of_client(&secrets, kernel)?))
             }
-        };
-        Ok(Finished { agreed, session, early, has_ended })
+        }
+    }
+}
+
+/// The length of the record that begins here, if all of it is there. One that is none is rustls's to
+/// judge, as a whole.
+fn next_record(bytes: &[u8]) -> Option<usize> {
+    match record::length(bytes) {
+        Ok(length) => length.filter(|length| *length <= bytes.len()),
+        Err(_) => Some(bytes.len()),
     }
 }
 
 fn step<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     output: &mut Vec<u8>,
-    early: &mut Vec<u8>,
 ) -> (usize, Result<Step, rustls::Error>) {
     let UnbufferedStatus { discard, state } = status;
     let step = state.map(|state| match state {
@@ -172,13 +164,6 @@ fn step<Data>(
             data.done();
             Step::Again
         }
-        ConnectionState::ReadTraffic(mut traffic) => {
-            while let Some(Ok(record)) = traffic.next_record() {
-                early.extend_from_slice(record.payload);
-            }
-            Step::Again
-        }
-        ConnectionState::PeerClosed => Step::Ended,
         ConnectionState::WriteTraffic(_) => Step::Stop(Progress::Done),
         // Whatever it is else, there is nothing to be done before more comes.
         _ => Step::Stop(Progress::Waiting),

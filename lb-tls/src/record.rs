@@ -13,6 +13,8 @@ pub const HEADER: usize = 5;
 pub const MOST_PLAIN: usize = 16 * 1024;
 /// What a record is longer than its plaintext, at most: header, explicit nonce, type, tag.
 pub const OVERHEAD: usize = HEADER + EXPLICIT + TAG;
+/// Of a whole record, at most.
+pub const MOST_RECORD: usize = HEADER + MOST_SEALED;
 /// Of what follows a record's header, at most (RFC 5246, section 6.2.3).
 const MOST_SEALED: usize = MOST_PLAIN + 2048;
 const TAG: usize = 16;

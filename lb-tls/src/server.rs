@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rustls::{
     DEFAULT_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::CertificateDer,
-    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier},
+    server::{
+        ClientCertVerifierBuilder, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier,
+    },
     version::TLS13,
 };
 
@@ -53,8 +55,7 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
     let builder = match &options.client_auth {
         None => builder.with_no_client_auth(),
         Some(auth) => {
-            let roots = Arc::new(roots(auth.ca)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = verifier(auth.ca)?;
             let verifier =
                 if auth.is_required { verifier } else { verifier.allow_unauthenticated() };
             builder.with_client_cert_verifier(verifier.build().map_err(|error| other(&error))?)
@@ -69,6 +70,21 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
     // [`crate::record`] does with the keys what rustls would.
     config.enable_secret_extraction = true;
     Ok(Arc::new(config))
+}
+
+/// Whether clients can be known by these.
+///
+/// # Errors
+/// If they cannot.
+pub fn check_ca(ca: &[CertificateDer<'static>]) -> Result<(), OptionsError> {
+    verifier(ca).map(drop)
+}
+
+fn verifier(ca: &[CertificateDer<'static>]) -> Result<ClientCertVerifierBuilder, OptionsError> {
+    let roots = Arc::new(roots(ca)?);
+    let made = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider());
+    made().build().map_err(|error| OptionsError::Other(error.to_string()))?;
+    Ok(made())
 }
 
 /// # Errors

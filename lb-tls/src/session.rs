@@ -18,6 +18,8 @@ pub struct Session {
     sealer: Sealer,
     /// A handshake message that has come in part.
     message: Vec<u8>,
+    /// The other side wants what follows to have another key.
+    owes_update: bool,
     /// Messages in a row that were no data.
     idle_talk: u32,
     is_closing: bool,
@@ -57,6 +59,7 @@ pub enum SessionError {
 
 const CLOSE_NOTIFY: u8 = 0;
 const UNEXPECTED_MESSAGE: u8 = 10;
+const USER_CANCELED: u8 = 90;
 const BAD_RECORD_MAC: u8 = 20;
 const RECORD_OVERFLOW: u8 = 22;
 const INTERNAL_ERROR: u8 = 80;
@@ -66,6 +69,8 @@ const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 /// Of a message between the two ends, at most; a ticket is the longest of them.
 const MOST_MESSAGE: usize = 64 * 1024;
+/// Of what is said between the two ends, sealed, at most.
+const MOST_SAID: usize = 64 + OVERHEAD;
 /// So many messages without data between them are an attack on this process's time.
 const MOST_IDLE_TALK: u32 = 32;
 /// A key is replaced when it is good for so few records.
@@ -96,23 +101,23 @@ impl Session {
             opener: Opener::new(version, rx.0, &rx.1).ok_or(SessionError::Cipher)?,
             sealer: Sealer::new(version, tx.0, &tx.1).ok_or(SessionError::Cipher)?,
             message: Vec::new(),
+            owes_update: false,
             idle_talk: 0,
             is_closing: false,
         })
     }
 
-    /// Opens one whole record into `out`, which has room for as much as the record is long. What is to
-    /// be said in return is put behind `reply`.
+    /// Opens one whole record into `out`, which has room for as much as the record is long.
     ///
     /// # Errors
-    /// If the connection cannot go on. `reply` has what the other side is to be told of that.
+    /// If the connection cannot go on. What the other side is to be told of that is put behind `reply`.
     pub fn open(
         &mut self,
         record: &[u8],
         out: &mut [u8],
         reply: &mut Vec<u8>,
     ) -> Result<Opened, SessionError> {
-        self.opened(record, out, reply).inspect_err(|error| {
+        self.opened(record, out).inspect_err(|error| {
             let alert = match error {
                 SessionError::Alert(_) => return,
                 SessionError::Record(RecordError::TooLong) => RECORD_OVERFLOW,
@@ -125,12 +130,7 @@ impl Session {
         })
     }
 
-    fn opened(
-        &mut self,
-        record: &[u8],
-        out: &mut [u8],
-        reply: &mut Vec<u8>,
-    ) -> Result<Opened, SessionError> {
+    fn opened(&mut self, record: &[u8], out: &mut [u8]) -> Result<Opened, SessionError> {
         let (content, length) = self.opener.open(record, out)?;
         if content != ContentType::Handshake && !self.message.is_empty() {
             // RFC 8446, section 5.1: nothing comes between the parts of a message.
@@ -148,6 +148,8 @@ impl Session {
             ContentType::Data => Ok(Opened::Nothing),
             ContentType::Alert => match out[..length] {
                 [_, CLOSE_NOTIFY] => Ok(Opened::End),
+                // RFC 8446, section 6.1: a close_notify follows.
+                [_, USER_CANCELED] => Ok(Opened::Nothing),
                 // RFC 8446, section 6: all others end the connection, whatever they call themselves.
                 [level, alert] if level == FATAL || self.version == Version::Tls13 => {
                     Err(SessionError::Alert(alert))
@@ -156,11 +158,16 @@ impl Session {
                 _ => Err(RecordError::Unexpected.into()),
             },
             ContentType::Handshake if self.version == Version::Tls13 => {
-                if MOST_MESSAGE < self.message.len() + length {
+                let most = match self.side {
+                    // Nothing is said to a server but that a key is another one.
+                    Side::Server(_) => MOST_SAID,
+                    Side::Client(_) => MOST_MESSAGE,
+                };
+                if most < self.message.len() + length {
                     return Err(RecordError::TooLong.into());
                 }
                 self.message.extend_from_slice(&out[..length]);
-                self.understand(reply)
+                self.understand()
             }
             // Nobody renegotiates with this.
             ContentType::Handshake | ContentType::ChangeCipherSpec => {
@@ -170,7 +177,7 @@ impl Session {
     }
 
     /// Does what the messages say that are there as a whole.
-    fn understand(&mut self, reply: &mut Vec<u8>) -> Result<Opened, SessionError> {
+    fn understand(&mut self) -> Result<Opened, SessionError> {
         let messages = std::mem::take(&mut self.message);
         let mut rest = &messages[..];
         while let Some((&[kind, a, b, c], after)) = rest.split_first_chunk::<4>() {
@@ -193,9 +200,8 @@ impl Session {
                     let (sequence, secrets) = side.next_of_other()?;
                     self.opener = Opener::new(self.version, sequence, &secrets)
                         .ok_or(SessionError::Cipher)?;
-                    if is_asked {
-                        self.update_key(reply)?;
-                    }
+                    // However often it asks, before what is said next is soon enough.
+                    self.owes_update |= is_asked;
                 }
                 _ => return Err(RecordError::Unexpected.into()),
             }
@@ -224,9 +230,14 @@ impl Session {
         out: &mut [u8],
     ) -> Result<(usize, usize), SessionError> {
         let (mut sealed, mut filled) = (0, 0);
-        if self.sealer.left() < REPLACED_AT && self.version == Version::Tls13 {
+        let is_worn = self.sealer.left() < REPLACED_AT && self.version == Version::Tls13;
+        if (is_worn || self.owes_update) && !plaintext.is_empty() {
+            if out.len() < MOST_SAID {
+                return Ok((0, 0));
+            }
             let mut update = Vec::new();
             self.update_key(&mut update)?;
+            self.owes_update = false;
             out[..update.len()].copy_from_slice(&update);
             filled = update.len();
         }
@@ -259,7 +270,7 @@ impl Session {
         message: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), SessionError> {
-        let mut record = [0; 64 + OVERHEAD];
+        let mut record = [0; MOST_SAID];
         let length = self.sealer.seal(content, message, &mut record);
         out.extend_from_slice(&record[..length.ok_or(SessionError::WornOut)?]);
         Ok(())

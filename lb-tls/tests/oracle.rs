@@ -8,7 +8,7 @@ use std::{
 use lb_tls::{
     certificate::Certificate,
     client::{ClientOptions, Trust, client},
-    handshake::{Finished, Handshake, Progress},
+    handshake::{Agreed, Handshake, Progress},
     provider, record,
     server::{ServerOptions, server},
     session::{Opened, Session, SessionError},
@@ -123,7 +123,7 @@ macro_rules! conn {
 conn!(ClientConnection ServerConnection);
 
 /// Runs a handshake; what the other side sends comes in pieces of this size.
-fn shake(mut ours: Handshake, theirs: &mut impl Conn, piece: usize) -> (Finished, Vec<u8>) {
+fn shake(mut ours: Handshake, theirs: &mut impl Conn, piece: usize) -> (Agreed, Session, Vec<u8>) {
     let (mut input, mut progress) = (Vec::new(), Progress::Waiting);
     let mut arriving = output(theirs);
     let mut to_them = Vec::new();
@@ -142,7 +142,8 @@ fn shake(mut ours: Handshake, theirs: &mut impl Conn, piece: usize) -> (Finished
     assert_eq!(progress, Progress::Done);
     theirs.give(&to_them).expect("they agree");
     input.extend(arriving);
-    (ours.finish().expect("it is done"), input)
+    let (agreed, session) = ours.finish().expect("it is done");
+    (agreed, session, input)
 }
 
 /// Opens all records of these bytes.
@@ -174,9 +175,12 @@ fn seal(session: &mut Session, mut plain: &[u8]) -> Vec<u8> {
 }
 
 /// All that two ends can say to each other, for one pair of them.
-fn talk(finished: Finished, rest: &[u8], theirs: &mut impl Conn, rng: &mut fastrand::Rng) {
-    let Finished { mut session, early, has_ended, agreed } = finished;
-    assert!(early.is_empty() && !has_ended);
+fn talk(
+    (agreed, mut session, rest): (Agreed, Session, Vec<u8>),
+    theirs: &mut impl Conn,
+    rng: &mut fastrand::Rng,
+) {
+    let rest = &rest[..];
     assert_eq!(open(&mut session, rest).expect("they are right").0, []);
     for round in 0..20 {
         let length = [0, 1, 100, 16_384, 16_385, 50_000][rng.usize(..6)];
@@ -211,9 +215,9 @@ fn a_client_of_rustls_understands_our_server_and_is_understood() {
             let client = Arc::new(client_config(&ca, suite));
             let mut theirs = ClientConnection::new(client, name()).expect("it can be");
             let ours = Handshake::server(&config).expect("it can be");
-            let (finished, rest) = shake(ours, &mut theirs, piece);
-            assert_eq!(finished.agreed.suite, suite);
-            talk(finished, &rest, &mut theirs, &mut rng);
+            let finished = shake(ours, &mut theirs, piece);
+            assert_eq!(finished.0.suite, suite);
+            talk(finished, &mut theirs, &mut rng);
         }
     }
 }
@@ -230,8 +234,8 @@ fn a_server_of_rustls_understands_our_client_and_is_understood() {
         let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
         let ours = Handshake::client(&client(&options).expect("it can be used"), name());
         let mut theirs = ServerConnection::new(Arc::clone(&config)).expect("it can be");
-        let (finished, rest) = shake(ours.expect("it can be"), &mut theirs, piece);
-        talk(finished, &rest, &mut theirs, &mut rng);
+        let finished = shake(ours.expect("it can be"), &mut theirs, piece);
+        talk(finished, &mut theirs, &mut rng);
     }
     let trust = ca_of(&ca);
     let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
@@ -259,14 +263,55 @@ fn a_session_is_resumed_and_data_that_comes_with_the_last_words_is_not_lost() {
             let mut theirs = ClientConnection::new(Arc::clone(&client), name()).expect("it can be");
             theirs.say(b"at once");
             let ours = Handshake::server(&config).expect("it can be");
-            let (Finished { agreed, early, mut session, .. }, rest) =
-                shake(ours, &mut theirs, 100_000);
+            let (agreed, mut session, rest) = shake(ours, &mut theirs, 100_000);
             let (late, ..) = open(&mut session, &rest).expect("it is right");
-            assert_eq!([early, late].concat(), b"at once");
+            assert_eq!(late, b"at once");
             assert_eq!(agreed.is_resumed, kind == HandshakeKind::Resumed);
             assert_eq!(theirs.handshake_kind(), Some(kind));
         }
     }
+}
+
+#[test]
+fn what_follows_the_last_words_at_once_is_the_sessions_and_a_key_may_be_replaced_there() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    for suite in &SUITES[..3] {
+        let client = Arc::new(client_config(&ca, *suite));
+        let mut theirs = ClientConnection::new(client, name()).expect("it can be");
+        let mut ours = Handshake::server(&config).expect("it can be");
+        let (mut input, mut to_them) = (output(&mut theirs), Vec::new());
+        ours.advance(&mut input, &mut to_them).expect("it is a hello");
+        theirs.give(&to_them).expect("they agree");
+        theirs.update_key();
+        theirs.say(b"x");
+        to_them.clear();
+        input.extend(output(&mut theirs));
+        assert_eq!(ours.advance(&mut input, &mut to_them), Ok(Progress::Done));
+        theirs.give(&to_them).expect("they agree");
+        let (_, mut session) = ours.finish().expect("it is done");
+        assert_eq!(open(&mut session, &input).expect("they are right").0, b"x");
+        assert_eq!(theirs.give(&seal(&mut session, b"y")).expect("it is right"), b"y");
+    }
+}
+
+#[test]
+fn however_often_a_new_key_is_asked_for_it_is_announced_once() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    let client = Arc::new(client_config(&ca, SUITES[0]));
+    let mut theirs = ClientConnection::new(client, name()).expect("it can be");
+    let ours = Handshake::server(&config).expect("it can be");
+    let (_, mut session, _) = shake(ours, &mut theirs, 100_000);
+    for _ in 0..100 {
+        theirs.update_key();
+        theirs.say(b"x");
+        let (plain, _, reply) = open(&mut session, &output(&mut theirs)).expect("it is right");
+        assert_eq!((&plain[..], reply.len()), (&b"x"[..], 0));
+    }
+    let sealed = seal(&mut session, b"y");
+    assert_eq!(theirs.give(&sealed).expect("it is right"), b"y");
+    assert!(sealed.len() < 60, "one announcement, and one record: {}", sealed.len());
 }
 
 #[test]
@@ -278,7 +323,7 @@ fn a_record_that_was_changed_ends_the_connection_and_the_other_side_is_told() {
         for i in 0.. {
             let mut theirs = ClientConnection::new(Arc::clone(&client), name()).expect("it can be");
             let ours = Handshake::server(&config).expect("it can be");
-            let (Finished { mut session, .. }, _) = shake(ours, &mut theirs, 100_000);
+            let (_, mut session, _) = shake(ours, &mut theirs, 100_000);
             theirs.say(b"hello");
             let mut record = output(&mut theirs);
             let Some(byte) = record.get_mut(i) else { break };

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use integration_tests::{
     backend::{Backend, Blackhole, Gate, Reply},
-    client::{Client, Request},
+    client::{self, Client, Request},
     eventually::{PATIENCE, eventually, holds, within},
-    fleet::{Fleet, app, tcp},
+    fleet::{Fleet, app, listening, tcp},
     ports::Port,
 };
 use tokio::time::timeout;
@@ -82,6 +82,32 @@ async fn a_client_that_sends_no_more_is_answered_all_it_asked_though_that_takes_
         assert_eq!(client.response().await.text(), path);
     }
     client.expect_closed().await;
+}
+
+#[tokio::test]
+async fn clients_that_send_just_when_they_are_to_be_let_go_stop_nobody() {
+    integration_tests::raise_descriptor_limit();
+    let backend = Backend::named("here").await;
+    let spec = listening(&app("", "", &[backend.address()]), "idle_timeout = '1s'");
+    let mut fleet = Fleet::empty().await;
+    let port = Port::reserve();
+    fleet.add_proxy("p1", &["--workers=1".into(), format!("--listen=web={}", port.address())]);
+    fleet.apply(&spec).await;
+    for _ in 0..3 {
+        let mut idle = Vec::new();
+        for _ in 0..1_000 {
+            let mut client = Client::connect(port.address()).await;
+            client.get("/").await;
+            idle.push(client);
+        }
+        // The first one is let go, and so are all others in a moment.
+        let mut first = idle.remove(0);
+        first.expect_closed().await;
+        for client in &mut idle {
+            let _ = client.wire.send("G").await;
+        }
+        assert_eq!(client::get(port.address(), "/").await.text(), "here");
+    }
 }
 
 #[tokio::test]

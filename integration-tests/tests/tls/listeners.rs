@@ -146,6 +146,65 @@ async fn who_does_not_shake_hands_is_let_go() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_no_whole_one() {
+    let backend = Backend::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        Reply::RawAndClose(head.into())
+    })
+    .await;
+    let (ca, fleet) = (Ca::new("a test's"), fleet(1).await);
+    fleet.apply(&site(&fleet, &ca, "", backend.address())).await;
+    let (web, ca) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
+    for version in ["--http1.0", "--http1.1"] {
+        let answer = curl::https(web, "a.test", "/", &ca, &[version]).await;
+        assert_eq!(answer.status, 200, "{version}: {}", answer.log);
+        assert_ne!(answer.code, 0, "{version}: it ended in order: {}", answer.log);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_its_last_word_with_its_request_is_answered_and_let_go() {
+    let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
+    let fleet = fleet(1).await;
+    let spec = site(&fleet, &ca, "", backend.address());
+    let gone = "[[routes]]\nname = 'gone'\nmatch = { path = '/gone' }\nanswer = { status = 410 }\n";
+    fleet.apply(&format!("{spec}\n{gone}")).await;
+    let script = "
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+host, port = sys.argv[1].split(':')
+plain = socket.create_connection((host, int(port)), 20)
+into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(into, out, server_hostname='a.test')
+while True:
+    try:
+        tls.do_handshake()
+        break
+    except ssl.SSLWantReadError:
+        plain.sendall(out.read())
+        into.write(plain.recv(65536))
+tls.write(b'GET /gone HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+try:
+    tls.unwrap()
+except ssl.SSLWantReadError:
+    pass
+plain.sendall(out.read())
+while True:
+    part = plain.recv(65536)
+    if not part:
+        break
+    into.write(part)
+print('ended')
+";
+    let mut python = tokio::process::Command::new(integration_tests::tools::tool("python3"));
+    python.args(["-c", script]).arg(fleet.proxies[0].web().to_string());
+    let output = python.output().await.expect("python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.trim(), "ended", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
 async fn what_is_no_tls_gets_nothing_and_reaches_nobody() {
     let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
     let fleet = fleet(1).await;

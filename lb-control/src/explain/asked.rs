@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderName, HeaderValue, Method};
-use lb_common::spec::Listener;
+use lb_common::spec::{Listener, Scheme};
 use lb_http::{
     h1::{HeadParser, Limits, RequestError},
     message::Request,
@@ -32,6 +32,7 @@ pub struct Asked {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
+    pub scheme: Scheme,
     pub host: String,
     /// If the URL says one.
     pub port: Option<u16>,
@@ -119,16 +120,14 @@ impl Url {
             return Ok(Self { target: text.into(), ..Self::default() });
         }
         let is_connect = method == "CONNECT";
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err("needs TLS, which listeners do not speak");
-            }
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some(_) => return Err("is no http URL"),
             // Its target is nothing but a host and a port.
             None if is_connect => {
                 let (host, port) = split(text)?;
-                let server = Some(Server { host: host.into(), port });
+                let server = Some(Server { scheme: Scheme::Http, host: host.into(), port });
                 return Ok(Self { target: text.into(), server, host: Some(text.into()) });
             }
             None => return Err("says no scheme"),
@@ -140,18 +139,26 @@ impl Url {
             return Err("has user information in it, which clients send as a header");
         }
         let (host, port) = split(authority)?;
-        let target = match port.unwrap_or(80) {
+        let target = match port.unwrap_or(default_port(scheme)) {
             port if is_connect => format!("{host}:{port}"),
             _ if path.starts_with('/') => path.into(),
             _ => format!("/{path}"),
         };
-        let server = Some(Server { host: host.into(), port });
+        let server = Some(Server { scheme, host: host.into(), port });
         // Clients leave the default port out.
-        let host = match port {
-            None | Some(80) => host.into(),
+        let host = match port.filter(|port| *port != default_port(scheme)) {
+            None => host.into(),
             Some(port) => format!("{host}:{port}"),
         };
         Ok(Self { target, server, host: Some(host) })
+    }
+}
+
+/// A URL without a port has this one.
+pub fn default_port(scheme: Scheme) -> u16 {
+    match scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
     }
 }
 
@@ -228,7 +235,7 @@ mod tests {
     #[test]
     fn a_url_becomes_what_a_client_would_send() {
         #[rustfmt::skip]
-        let cases: [Url<'_>; 14] = [
+        let cases: [Url<'_>; 16] = [
             ("",        "http://a.test/p?q=1",    &[],                  "GET /p?q=1",  Some("a.test"),    Some(("a.test", None))),
             ("GET",     "http://a.test",          &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
             ("GET",     "HTTP://a.test?q",        &[],                  "GET /?q",     Some("a.test"),    Some(("a.test", None))),
@@ -236,6 +243,8 @@ mod tests {
             ("GET",     "http://a.test:/",        &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
             ("GET",     "http://[::1]:8080/x#f",  &[],                  "GET /x",      Some("[::1]:8080"), Some(("[::1]", Some(8080)))),
             ("GET",     "http://a.test#@b.test/", &[],                  "GET /",       Some("a.test"),    Some(("a.test", None))),
+            ("GET",     "https://a.test:443/p",   &[],                  "GET /p",      Some("a.test"),    Some(("a.test", Some(443)))),
+            ("GET",     "https://a.test:80/p",    &[],                  "GET /p",      Some("a.test:80"), Some(("a.test", Some(80)))),
             ("get",     "http://a.test/",         &[("Host", " b ")],   "get /",       Some("b"),         Some(("a.test", None))),
             ("PUT",     "/p",                     &[("host", "b:1")],   "PUT /p",      Some("b:1"),       None),
             ("PUT",     "/p#f",                   &[],                  "PUT /p#f",    None,              None),
@@ -253,7 +262,9 @@ mod tests {
             let expected = if headers.is_empty() { host } else { Some(given.collect()) };
             let expected = format!("{}\r\n", expected.unwrap_or_default());
             assert_eq!(lines, Some(&*expected), "{url}: {head:?}");
-            let server = server.map(|(host, port)| Server { host: host.into(), port });
+            let is_https = url.starts_with("https:");
+            let scheme = if is_https { Scheme::Https } else { Scheme::Http };
+            let server = server.map(|(host, port)| Server { scheme, host: host.into(), port });
             assert_eq!(asked.server, server, "{url}");
             assert_eq!(asked.from, IpAddr::from([127, 0, 0, 1]));
         }
@@ -262,13 +273,12 @@ mod tests {
     #[test]
     fn what_no_client_could_send_is_told_by_field_with_what_would_be_valid() {
         #[rustfmt::skip]
-        let cases: [Wrong<'_>; 13] = [
+        let cases: [Wrong<'_>; 12] = [
             ("G T", "/",                 &[],              "method: \"G T\" is not valid; give a method like GET"),
             ("GET", "",                  &[],              "url: \"\" is no URL; give \"http://"),
             ("GET", "/a b",              &[],              "url: \"/a b\" has white space or control characters in it; give \"http://"),
             ("GET", "/ HTTP/1.1\r\nX: y", &[],             "url: \"/ HTTP/1.1\\r\\nX: y\" has white space"),
             ("GET", "a.test",            &[],              "url: \"a.test\" says no scheme; give \"http://"),
-            ("GET", "https://a.test/",   &[],              "url: \"https://a.test/\" needs TLS"),
             ("GET", "ftp://a.test/",     &[],              "url: \"ftp://a.test/\" is no http URL"),
             ("GET", "http://u@a.test/",  &[],              "url: \"http://u@a.test/\" has user information"),
             ("GET", "http:///a",         &[],              "url: \"http:///a\" names no host"),

@@ -4,14 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::{
     id::ListenerName,
-    spec::{Listener, Protocol},
+    spec::{Listener, Protocol, Scheme},
 };
 use lb_proto::error::Problems;
 
-use super::asked::{Asked, Server};
-
-/// A URL without a port has this one.
-const DEFAULT_PORT: u16 = 80;
+use super::asked::{Asked, Server, default_port};
 
 /// The listener, and why it is that one.
 ///
@@ -43,9 +40,15 @@ pub fn find(
             None => problem(format!("no listener is called {name:?}; {}", others())),
         };
     }
-    let port = asked.server.as_ref().map(|server| server.port.unwrap_or(DEFAULT_PORT));
+    let port_of = |server: &Server| server.port.unwrap_or(default_port(server.scheme));
+    let port = asked.server.as_ref().map(port_of);
     if let (Some(server), Some(port)) = (&asked.server, port) {
         match (&at(&http, server, port)[..], &at(&tcp, server, port)[..]) {
+            ([only], _) if only.scheme() != server.scheme => {
+                let (name, speaks) = (&only.name, if only.tls.is_some() { "" } else { "no " });
+                let why = format!("port {port} is that of {name}, which speaks {speaks}TLS");
+                return problem(format!("{why}; {}", others()));
+            }
             ([only], _) => return found(only, format!("its port is the URL's, {port}")),
             (several @ [_, _, ..], _) => {
                 let several = list(several);
@@ -64,6 +67,13 @@ pub fn find(
             }
             ([], []) => {}
         }
+    }
+    let scheme = asked.server.as_ref().map(|server| server.scheme);
+    let fitting: Vec<_> =
+        http.iter().copied().filter(|l| scheme.is_none_or(|scheme| l.scheme() == scheme)).collect();
+    if let ([only], [_, _, ..], Some(scheme)) = (&fitting[..], &http[..], scheme) {
+        let with = if scheme == Scheme::Https { "with" } else { "without" };
+        return found(only, format!("it is the only http listener {with} TLS"));
     }
     if let [only] = http[..] {
         return found(only, "it is the only http listener".into());

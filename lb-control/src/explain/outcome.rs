@@ -49,13 +49,15 @@ pub fn of(route: &Route, question: &Question, compiled: &Compiled, statuses: &St
             let backend_sets = sets.iter().map(verdict).collect();
             Outcome::Forward(v1::ForwardOutcome { backend_sets })
         }
-        Action::Redirect(to) => match redirect::location(to, &question.request) {
-            Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
-                status: to.status.as_u16().into(),
-                location: String::from_utf8_lossy(&location).into(),
-            }),
-            Err(why) => refusal(&why),
-        },
+        Action::Redirect(to) => {
+            match redirect::location(to, &question.request, question.listener.scheme()) {
+                Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
+                    status: to.status.as_u16().into(),
+                    location: String::from_utf8_lossy(&location).into(),
+                }),
+                Err(why) => refusal(&why),
+            }
+        }
         Action::Answer(Answer { status, body, .. }) => Outcome::Answer(v1::AnswerOutcome {
             status: status.as_u16().into(),
             body: body.clone(),

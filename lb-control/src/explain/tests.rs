@@ -300,6 +300,11 @@ fn the_listener_is_the_one_asked_for_or_where_the_url_leads() {
         let response = explain_with(&snapshot(1, toml, &[]), Vec::new(), request)?;
         Ok::<_, String>(format!("{}, {}", response.listener, response.listener_why))
     };
+    let secure = "listeners = [
+        { name = 'web', address = '0.0.0.0:8080' },
+        { name = 'secure', address = '0.0.0.0:8443', tls = { certificates = ['a'] } }]
+        certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }]";
+    let both = "http listeners are secure (0.0.0.0:8443), web (0.0.0.0:8080)";
     let all = "name one of admin (127.0.0.1:9000), twin (127.0.0.2:9000), web (0.0.0.0:8080)";
     let list = all.trim_start_matches("name one of ");
     #[rustfmt::skip]
@@ -318,6 +323,12 @@ fn the_listener_is_the_one_asked_for_or_where_the_url_leads() {
         (three, "http://a:9000/",         "",      Err("listener: is needed, because several have port 9000; name one of admin (127.0.0.1:9000), twin (127.0.0.2:9000)".into())),
         (three, "/",                      "nix",   Err(format!("listener: no listener is called \"nix\"; http listeners are {list}"))),
         (three, "/",                      "db",    Err(format!("listener: \"db\" is a tcp listener and has no routes; http listeners are {list}"))),
+        (secure, "https://a:8443/",       "",      Ok("secure, its port is the URL's, 8443".to_owned())),
+        (secure, "https://a/",            "",      Ok("secure, it is the only http listener with TLS".to_owned())),
+        (secure, "http://a/",             "",      Ok("web, it is the only http listener without TLS".to_owned())),
+        (secure, "https://a:8080/",       "",      Err(format!("listener: port 8080 is that of web, which speaks no TLS; {both}"))),
+        (secure, "http://a:8443/",        "",      Err(format!("listener: port 8443 is that of secure, which speaks TLS; {both}"))),
+        (WEB,   "https://a/",             "",      Ok("web, it is the only http listener".to_owned())),
         ("",    "/",                      "",      Err("listener: there is no http listener; apply one first".into())),
     ];
     for (toml, url, listener, expected) in cases {

@@ -106,6 +106,18 @@ impl At<'_> {
             self.problem(field, "is empty; give PEM, or the path of a file with it");
             return None;
         }
+        // Neither is repeated: it may be a secret.
+        if pem::has_key(text) {
+            self.problem(
+                field,
+                "has a key in it, and everybody may see it; give certificates alone",
+            );
+            return None;
+        }
+        if !pem::is_text(text) && text.contains('\n') {
+            self.problem(field, "is neither PEM nor a path: it has line breaks");
+            return None;
+        }
         Some(pem::pem(text))
     }
 

@@ -18,6 +18,11 @@ pub fn certificate(
             at.problem("key", "is empty; give the key as PEM, or the path of a file with it");
             None
         }
+        // It is not repeated: it may be a secret.
+        key if !pem::is_text(key) && key.contains('\n') => {
+            at.problem("key", "is neither PEM nor a path: it has line breaks");
+            None
+        }
         key => Some(pem::key(key)),
     };
     Some(Certificate { name: name?, chain: chain?, key: key? })

@@ -145,3 +145,29 @@ fn silence_within_a_response_may_be_without_a_limit() {
     let limit = |name: &str| state.routes[name].stream_idle_timeout.map(|limit| limit.as_secs());
     assert_eq!((limit("0"), limit("1"), limit("2")), (Some(60), None, Some(2)));
 }
+
+/// What is refused may be a secret, so it is not repeated.
+#[test]
+fn a_key_in_the_wrong_place_is_refused_without_a_word_of_it() {
+    let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+    let cert = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n";
+    let told = |cert: &str, key: &str| {
+        let (name, cert, key) = ("a".into(), cert.into(), key.into());
+        let certificates = vec![v1::Certificate { name, cert, key }];
+        let spec = v1::Spec { certificates, ..<_>::default() };
+        desired_state(&spec).map(|_| format!("{spec:?}")).unwrap_or_else(|told| told.to_string())
+    };
+    let combined = format!("{cert}{key}");
+    let with_words = format!("Bag Attributes\n    localKeyID: 01\n{key}");
+    for (cert, key, expected) in [
+        (&*combined, key, "certificates[a].cert: has a key in it"),
+        ("c2VjcmV0\nc2VjcmV0", key, "certificates[a].cert: is neither PEM nor a path"),
+        (cert, "c2VjcmV0\nc2VjcmV0", "certificates[a].key: is neither PEM nor a path"),
+        (cert, &*with_words, "Spec {"),
+        (cert, key, "Spec {"),
+    ] {
+        let told = told(cert, key);
+        assert!(told.starts_with(expected), "{told}");
+        assert!(!told.contains("c2VjcmV0"), "{told}");
+    }
+}

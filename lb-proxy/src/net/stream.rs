@@ -135,9 +135,9 @@ impl Stream {
         self.socket_mut().keep_alive();
     }
 
-    /// Whether bytes have come that nobody has read.
+    /// As [`Socket::has_bytes`].
     pub fn has_bytes(&self) -> bool {
-        self.is_amid() || self.socket().has_bytes()
+        self.socket().has_bytes()
     }
 
     /// Whether it is open and nothing has come.

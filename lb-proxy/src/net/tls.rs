@@ -13,7 +13,7 @@ use std::{
 };
 
 use lb_tls::{
-    record::{self, MOST_PLAIN},
+    record::{self, MOST_PLAIN, MOST_RECORD, OVERHEAD},
     session::{Opened, Session},
 };
 
@@ -69,26 +69,18 @@ impl Buffers {
 }
 
 impl Tls {
-    /// `input` has come behind the handshake, and is sealed; `ready` came with it, and is not.
-    pub fn new(
-        socket: Socket,
-        session: Session,
-        scratch: Rc<Scratch>,
-        input: Vec<u8>,
-        ready: Vec<u8>,
-        has_ended: bool,
-    ) -> Self {
-        let end = ready.len();
+    /// `input` has come behind the handshake.
+    pub fn new(socket: Socket, session: Session, scratch: Rc<Scratch>, input: &[u8]) -> Self {
         Self {
             socket,
             session,
             scratch,
-            input,
-            ready: Block::new(ready, 0..end),
+            input: input.to_vec(),
+            ready: Block::default(),
             output: Vec::new(),
             written: 0,
             sealed: 0,
-            has_ended,
+            has_ended: false,
             is_ending: false,
         }
     }
@@ -101,7 +93,8 @@ impl Tls {
     /// Whether something has come that a read would find without asking the socket.
     pub fn has_ready(&self) -> bool {
         let length = record::length(&self.input);
-        !self.ready.is_empty()
+        self.has_ended
+            || !self.ready.is_empty()
             || !matches!(length, Ok(length) if length.is_none_or(|length| self.input.len() < length))
     }
 
@@ -131,7 +124,10 @@ impl Tls {
                 record::length(&self.input).map_err(broken)?.is_some_and(|length| length <= kept);
             let mut filled = kept;
             if !is_whole {
-                let room = &mut buffers.input[kept..];
+                // Not much more than its reader wants: what it does not take waits with the connection.
+                let most = kept + (into.len() + OVERHEAD).max(MOST_RECORD);
+                let most = most.min(buffers.input.len());
+                let room = &mut buffers.input[kept..most];
                 match ready!(self.socket.poll_read(cx, room))? {
                     0 => return Poll::Ready(self.ended_without_a_word()),
                     read => filled += read,
@@ -154,12 +150,14 @@ impl Tls {
         while let Some(length) = record::length(rest).map_err(broken)?
             && let Some((record, after)) = rest.split_at_checked(length)
             && !self.has_ended
+            // What follows comes after it.
+            && self.ready.is_empty()
         {
             let before = self.output.len();
             let room = &mut into[opened..];
             let result = if length <= room.len() {
                 self.session.open(record, room, &mut self.output)
-            } else if opened == 0 && self.ready.is_empty() {
+            } else if opened == 0 {
                 // Its reader has less room than a record needs.
                 let mut memory = vec![0; length];
                 let result = self.session.open(record, &mut memory, &mut self.output);
@@ -266,8 +264,11 @@ impl Tls {
             while !rest.is_empty() {
                 let gathers = !gathered.is_empty() || (rest.len() < MOST_PLAIN && !is_last);
                 if !gathers {
+                    // What is left of whole records goes together with what follows.
+                    let whole =
+                        if is_last { rest.len() } else { rest.len() - rest.len() % MOST_PLAIN };
                     let (used, more) =
-                        self.session.seal(rest, &mut output[filled..]).map_err(broken)?;
+                        self.session.seal(&rest[..whole], &mut output[filled..]).map_err(broken)?;
                     if used == 0 {
                         return Ok((taken, filled));
                     }
@@ -330,4 +331,183 @@ impl Tls {
 /// A fault of the other side's, or of what is between.
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        sync::Arc,
+        thread::{self, JoinHandle},
+    };
+
+    use lb_tls::{
+        certificate::Certificate,
+        handshake::{Handshake, Progress},
+        provider,
+        server::{ServerOptions, server},
+        tickets::Tickets,
+    };
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+        pki_types::{ServerName, pem::PemObject},
+    };
+
+    use super::*;
+    use crate::net::count::Count;
+
+    type Client = StreamOwned<ClientConnection, TcpStream>;
+
+    /// One of our connections, and what came of what its client did with its own.
+    async fn connected<T: Send + 'static>(
+        talk: impl FnOnce(Client) -> T + Send + 'static,
+    ) -> (Tls, JoinHandle<T>) {
+        let made = rcgen::generate_simple_self_signed(["a.test".into()]).expect("it is made");
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let certificate = Certificate::read(cert.as_bytes(), key.as_bytes()).expect("a pair");
+        let options = ServerOptions {
+            certificates: &[Arc::new(certificate)],
+            only_tls13: false,
+            client_auth: None,
+            tickets: Arc::new(Tickets::new([&[1; 32]], b"")),
+            alpn: &[],
+        };
+        let config = server(&options).expect("it can be used");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let client = thread::spawn(move || {
+            let mut roots = RootCertStore::empty();
+            let cert = PemObject::from_pem_slice(cert.as_bytes()).expect("PEM");
+            roots.add(cert).expect("a certificate");
+            let config = ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .expect("there are some")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = ServerName::try_from("a.test").expect("a name");
+            let tls = ClientConnection::new(Arc::new(config), name).expect("it can be");
+            talk(StreamOwned::new(tls, TcpStream::connect(address).expect("it listens")))
+        });
+        let (socket, _) = listener.accept().expect("one connects");
+        socket.set_nonblocking(true).expect("it is open");
+        let mut socket = Socket::accepted(socket, Count::default().one()).expect("it is watched");
+        let mut handshake = Handshake::server(&config).expect("it can be");
+        let (mut input, mut memory) = (Vec::new(), [0; 4096]);
+        loop {
+            let mut output = Vec::new();
+            let progress = handshake.advance(&mut input, &mut output).expect("they agree");
+            poll_fn(|cx| socket.poll_write(cx, &output)).await.expect("it is open");
+            if progress == Progress::Done {
+                break;
+            }
+            let read = poll_fn(|cx| socket.poll_read(cx, &mut memory)).await.expect("it is open");
+            input.extend_from_slice(&memory[..read]);
+        }
+        let (_, session) = handshake.finish().expect("it is done");
+        (Tls::new(socket, session, Rc::default(), &input), client)
+    }
+
+    /// Bytes of which each knows its place.
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i % 251) as u8).collect()
+    }
+
+    async fn read(tls: &mut Tls, room: usize) -> Vec<u8> {
+        let mut into = vec![0; room];
+        let read = poll_fn(|cx| tls.poll_read(cx, &mut into)).await.expect("it is open");
+        into.truncate(read);
+        into
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_at_once_comes_whole_and_once() {
+        const LENGTH: usize = 20_000_000;
+        let (mut tls, client) = connected(|mut client| {
+            client.write_all(b"go").expect("it is open");
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).expect("it ends in order");
+            all
+        })
+        .await;
+        assert_eq!(read(&mut tls, 100).await, b"go");
+        let (sent, mut at) = (bytes(LENGTH), 0);
+        let mut had_to_wait = false;
+        poll_fn(|cx| {
+            while at < LENGTH {
+                let end = (at + 70_000).min(LENGTH);
+                let Poll::Ready(taken) = tls.poll_write(cx, &sent[at..end]) else {
+                    had_to_wait = true;
+                    return Poll::Pending;
+                };
+                at += taken.expect("it is open");
+            }
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| tls.poll_end(cx)).await.expect("it is open");
+        assert!(had_to_wait && tls.capacity() == 0);
+        assert!(client.join().expect("it is well") == sent);
+    }
+
+    #[tokio::test]
+    async fn a_reader_with_little_room_gets_all_piece_by_piece() {
+        let (mut tls, client) = connected(|mut client| {
+            client.write_all(&bytes(100_000)).expect("it is open");
+            client.conn.send_close_notify();
+            client.flush().expect("it is open");
+            client
+        })
+        .await;
+        let mut all = Vec::new();
+        loop {
+            let piece = read(&mut tls, 4_000).await;
+            if piece.is_empty() {
+                break;
+            }
+            all.extend(piece);
+        }
+        assert!(all == bytes(100_000));
+        assert_eq!(tls.capacity(), 0);
+        drop(client.join());
+    }
+
+    #[tokio::test]
+    async fn small_pieces_share_a_record_and_long_ones_are_not_copied_into_more() {
+        let (mut tls, client) = connected(|mut client| {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).expect("it ends in order");
+            all
+        })
+        .await;
+        let long = bytes(50_000);
+        let slices = [IoSlice::new(b"head"), IoSlice::new(&long), IoSlice::new(b"tail")];
+        let mut buffers = Buffers::default();
+        buffers.prepare();
+        let (taken, filled) = tls.seal(&slices, &mut buffers).expect("it goes on");
+        // Header, inner type and tag of four records.
+        assert_eq!((taken, filled - taken), (50_008, 4 * 22));
+        let sealed = &buffers.output[..filled];
+        let mut at = 0;
+        while at < filled {
+            at += poll_fn(|cx| tls.socket.poll_write(cx, &sealed[at..])).await.expect("it is open");
+        }
+        poll_fn(|cx| tls.poll_end(cx)).await.expect("it is open");
+        assert!(client.join().expect("it is well") == [b"head", &long[..], b"tail"].concat());
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_word_is_no_end() {
+        let (mut tls, client) = connected(|mut client| {
+            client.write_all(b"hello").expect("it is open");
+            client.sock.shutdown(std::net::Shutdown::Both).expect("it is open");
+        })
+        .await;
+        assert_eq!(read(&mut tls, 100).await, b"hello");
+        let mut into = [0; 100];
+        let error = poll_fn(|cx| tls.poll_read(cx, &mut into)).await.expect_err("it was cut");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        client.join().expect("it is well");
+    }
 }

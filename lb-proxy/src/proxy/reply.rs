@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use lb_common::spec::{Answer, Redirect};
+use lb_common::spec::{Answer, Redirect, Scheme};
 use lb_http::message::Request;
 use lb_routing::{redirect, refusal::Refusal};
 
@@ -35,8 +35,8 @@ pub fn refuse(error: &ProxyError) -> Reply {
 ///
 /// # Errors
 /// If there is no such place for this request.
-pub fn redirect(to: &Redirect, request: &Request) -> Result<Reply, Refusal> {
-    let location = redirect::location(to, request)?;
+pub fn redirect(to: &Redirect, request: &Request, own: Scheme) -> Result<Reply, Refusal> {
+    let location = redirect::location(to, request, own)?;
     let fields = vec![(Bytes::from_static(b"Location"), location.into())];
     Ok(Reply { status: to.status, fields, body: Bytes::new() })
 }

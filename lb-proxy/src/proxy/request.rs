@@ -192,7 +192,7 @@ async fn follow(
             let forward = Forward { local, route, listener, keeps_alive };
             return forward.run(Rc::clone(view), set, down, record).await;
         }
-        Target::Redirect(to) => reply::redirect(to, record.request)?,
+        Target::Redirect(to) => reply::redirect(to, record.request, listener.spec.scheme())?,
         Target::Answer(answer) => reply::answer(&answer.spec, &answer.body),
     };
     let metrics = Some(route.metrics.of(local.index));

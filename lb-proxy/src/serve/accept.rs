@@ -187,10 +187,13 @@ fn serve_tls(
         // In boxes, so that a connection that idles is small.
         let shaken = Box::pin(tls::shake(&cx.local, &listener, client.id, stream)).await;
         let Some((stream, _)) = shaken else { return };
+        let is_http = matches!(listener.service, Service::Http(_));
+        // What it is by then, the table says.
+        drop(listener);
         let down = Downstream::new(&cx.local, client, stream);
-        match listener.service {
-            Service::Http(_) => h1::serve(cx, down).await,
-            Service::Tcp(_) => tcp::serve(cx, down).await,
+        match is_http {
+            true => h1::serve(cx, down).await,
+            false => tcp::serve(cx, down).await,
         }
     }
 }

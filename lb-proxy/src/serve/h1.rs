@@ -51,7 +51,7 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
 
 /// With TLS, an end is said to be one.
 async fn close(mut down: Downstream) {
-    if !down.stream.is_bare() {
+    if !(down.stream.is_bare() || down.is_body_open) {
         // Who is gone need not be told.
         let _ = poll_fn(|cx| Poll::Ready(down.stream.poll_end(cx))).await;
     }
@@ -71,8 +71,10 @@ async fn wait(local: &Local, down: &mut Downstream) -> bool {
         }
         match local.connections.poll_end(down.client.id, cx) {
             End::NotYet => Poll::Pending,
-            // Closing it now would reset what its client has just sent.
-            End::Gracefully => Poll::Ready(down.stream.has_bytes()),
+            // Closing it now would reset what its client has just sent. The runtime does not know of that
+            // yet, and reading would find nothing: it says so soon, because it was asked above.
+            End::Gracefully if down.stream.has_bytes() => Poll::Pending,
+            End::Gracefully => Poll::Ready(false),
             End::AtOnce => Poll::Ready(false),
         }
     })

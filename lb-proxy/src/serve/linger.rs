@@ -18,6 +18,9 @@ const MOST: Duration = Duration::from_secs(30);
 
 /// Says that nothing more comes, and reads until the client ends, too.
 pub async fn linger(local: &Local, mut down: Downstream) {
+    if down.is_body_open {
+        return;
+    }
     let ended = poll_fn(|cx| Poll::Ready(down.stream.poll_end(cx))).await;
     if matches!(ended, Poll::Ready(Err(_))) || down.ended.is_some() {
         return;

@@ -8,9 +8,11 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
+use lb_common::clock;
 use lb_routing::millis;
 use lb_tls::{
-    handshake::{Agreed, Finished, Handshake, Progress},
+    certificate::Facts,
+    handshake::{Agreed, Handshake, Progress},
     session::SessionError,
 };
 use rustls::ServerConfig;
@@ -31,6 +33,10 @@ enum ShakeError {
     Ended,
     #[error("too much waits in buffers")]
     NoRoom,
+    #[error("it sent too much before it was done")]
+    TooMuch,
+    #[error("the client's certificate has expired since")]
+    Expired,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -41,6 +47,10 @@ enum ShakeError {
 
 /// Of what is read at once.
 const AT_ONCE: usize = 16 * 1024;
+/// Of what has come and is no whole flight; a hello of 16 KiB in records of one byte each has less.
+const MOST: usize = 128 * 1024;
+/// The same when buffers are full.
+const LITTLE: usize = 4 * 1024;
 /// Of what rustls itself holds meanwhile; an estimate.
 const STATE: usize = 8 * 1024;
 
@@ -54,13 +64,14 @@ pub async fn shake(
     let (tls, spec) = (listener.tls.as_ref()?, listener.spec.tls.as_ref()?);
     let metrics = local.metrics();
     let most = (spec.max_handshakes.get() as usize).div_ceil(local.shared.workers);
-    if most <= local.connections.handshakes() {
+    let waits = Waits::Handshake { listener: listener.presence.slot };
+    if most <= local.connections.count_of(waits) {
         // Who just came may be well behaved. Who has taken longest most likely is not.
         metrics.limits.max_handshakes.increment();
-        local.connections.end_oldest(Scope::Handshakes);
+        local.connections.end_oldest(Scope::That(waits));
     }
     let timeout = millis::of(spec.handshake_timeout);
-    local.connections.wait(id, Waits::Handshake, local.coarse(), timeout);
+    local.connections.wait(id, waits, local.coarse(), timeout);
     let shaken = run(local, &tls.config, id, stream).await;
     local.connections.busy(id);
     match shaken {
@@ -96,10 +107,17 @@ async fn run(
     };
     poll_fn(|cx| shaking.poll(local, id, cx)).await?;
     let Shaking { stream, handshake, input, .. } = shaking;
-    let Finished { agreed, session, early, has_ended } = handshake.finish()?;
+    let (agreed, session) = handshake.finish()?;
+    // A ticket is no way to go on with a certificate that is not good any more.
+    let shown = agreed.certificates.first().map(Facts::of);
+    if agreed.is_resumed
+        && shown.is_some_and(|facts| facts.is_ok_and(|f| f.not_after < clock::wall()))
+    {
+        return Err(ShakeError::Expired);
+    }
     let Stream::Tcp(socket) = stream else { return Err(ShakeError::Gone) };
     let scratch = Rc::clone(&local.scratch);
-    let tls = Tls::new(socket, session, scratch, input, early, has_ended);
+    let tls = Tls::new(socket, session, scratch, &input);
     Ok((Stream::Tls(Box::new(tls)), agreed))
 }
 
@@ -151,7 +169,12 @@ impl Shaking {
                 Err(error) => self.failed = Some(error),
             }
             self.held.set(self.input.capacity() + self.output.capacity() + STATE);
-            if local.is_full() {
+            let waits = if progress == Progress::Done { 0 } else { self.input.len() };
+            if MOST < waits {
+                return Poll::Ready(Err(ShakeError::TooMuch));
+            }
+            // What comes in one piece is no burden.
+            if LITTLE < waits && local.is_full() {
                 return Poll::Ready(Err(ShakeError::NoRoom));
             }
         }

@@ -45,34 +45,51 @@ pub struct Unusable {
     pub reason: String,
 }
 
-/// What did not change is that of the version before.
+/// What did not change is that of the version before, and so is what cannot be used: the controller
+/// hands out none that cannot, and if it does all the same, the rest of a snapshot is not to wait for it.
 ///
 /// # Errors
-/// If one of them is not there, or cannot be used.
+/// If one of them is new, and is not there or cannot be used.
 pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificates, Unusable> {
-    let materials = &snapshot.materials;
     let compiled = snapshot.desired.certificates.iter().map(|(name, spec)| {
-        let unusable =
-            |reason: String| Unusable { resource: format!("certificates[{name}]"), reason };
-        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose();
-        let chain = chain.map_err(unusable)?.cloned();
-        let key = get(materials, &spec.key.material()).map_err(unusable)?.clone();
-        if let Some(old) = former.get(name)
-            && (Arc::ptr_eq(&old.spec, spec) || old.spec == *spec)
+        let old = former.get(name);
+        let compiled =
+            Compiled::new(spec, &snapshot.materials, old).or_else(|reason| match old {
+                Some(old) => {
+                    tracing::error!(certificate = %name, reason, "a certificate is not replaced");
+                    Ok(Arc::clone(old))
+                }
+                None => Err(Unusable { resource: format!("certificates[{name}]"), reason }),
+            })?;
+        Ok((name.clone(), compiled))
+    });
+    compiled.collect()
+}
+
+impl Compiled {
+    fn new(
+        spec: &Arc<spec::Certificate>,
+        materials: &Materials,
+        old: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, String> {
+        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose()?.cloned();
+        let key = get(materials, &spec.key.material())?.clone();
+        if let Some(old) = old
+            && old.spec == *spec
             && old.chain == chain
             && old.key == key
         {
-            return Ok((name.clone(), Arc::clone(old)));
+            return Ok(Arc::clone(old));
         }
         let text = match (&spec.chain, &chain) {
             (Pem::Text(text), _) => text.as_bytes(),
             (Pem::File(_), chain) => chain.as_ref().map_or(&[][..], Secret::reveal),
         };
-        let certificate = Certificate::read(text, key.reveal());
-        let certificate = Arc::new(certificate.map_err(|error| unusable(error.to_string()))?);
-        Ok((name.clone(), Arc::new(Compiled { certificate, spec: Arc::clone(spec), chain, key })))
-    });
-    compiled.collect()
+        let certificate =
+            Certificate::read(text, key.reveal()).map_err(|error| error.to_string())?;
+        let certificate = Arc::new(certificate);
+        Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), chain, key }))
+    }
 }
 
 impl ListenerTls {
@@ -116,14 +133,16 @@ impl ListenerTls {
             .zip(roots.as_ref())
             .map(|(auth, roots)| ClientAuth { ca: roots, is_required: auth.is_required });
         let keys = tickets.as_ref().and_then(|keys| Keys::read(keys.reveal())).unwrap_or_default();
-        let demands = format!("{:?} {:?}", tls.min_version, client_auth);
+        // A ticket is good for the listener that gave it: who has come to another one checks its
+        // certificate.
+        let demands = format!("{:?} {tls:?} {client_auth:?}", spec.name);
         let options = ServerOptions {
             certificates: &compiled.iter().map(|c| Arc::clone(&c.certificate)).collect::<Vec<_>>(),
             only_tls13: tls.min_version == TlsVersion::Tls13,
             client_auth,
             tickets: Arc::new(Tickets::new(&keys.keys, demands.as_bytes())),
             alpn: match spec.protocol {
-                spec::Protocol::Http => &[b"http/1.1"],
+                spec::Protocol::Http => &[b"http/1.1", b"http/1.0"],
                 spec::Protocol::Tcp { .. } => &[],
             },
         };
