@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - [`desired`] and [`diff`]: what a request makes of the state, and how that differs.
-//! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`] and [`tickets`]
-//!   find it.
+//! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`], [`renewal`] and
+//!   [`tickets`] find it.
 //! - [`store`]: what outlives the process.
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
@@ -42,6 +42,7 @@ pub mod owner;
 pub mod process;
 pub mod proxies;
 pub mod publisher;
+pub mod renewal;
 pub mod server;
 pub mod session;
 pub mod store;
@@ -159,7 +160,7 @@ pub async fn run_and_tell(
         }
         tasks.spawn(file.follow(hangup));
     }
-    tasks.spawn(files::follow(started.clone()));
+    tasks.spawn(renewal::follow(started.clone()));
     tasks.spawn(tickets::rotate(started.clone()));
     let _ = handle.set(started.clone());
     ready();

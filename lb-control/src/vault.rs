@@ -42,8 +42,20 @@ pub struct Vault {
     known: Materials,
     /// Found since, and of no use yet: one half of a pair, or something broken.
     waiting: Found,
-    certificates: BTreeMap<CertificateName, Status>,
+    certificates: BTreeMap<CertificateName, Judged>,
 }
+
+/// What was said of a certificate, and what it was said of: reading keys takes its time, and the owner of
+/// the state is not to read all of them whenever one changes.
+#[derive(Debug)]
+struct Judged {
+    spec: Arc<spec::Certificate>,
+    saw: Vec<Saw>,
+    status: Status,
+}
+
+/// Of one piece of material: what is in force, what waits, and why it cannot be read.
+type Saw = (Option<Secret>, Option<Secret>, Option<String>);
 
 /// How a certificate is doing.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +84,8 @@ impl Vault {
         vault
     }
 
-    pub fn certificates(&self) -> &BTreeMap<CertificateName, Status> {
-        &self.certificates
+    pub fn certificates(&self) -> impl Iterator<Item = (&CertificateName, &Status)> {
+        self.certificates.iter().map(|(name, judged)| (name, &judged.status))
     }
 
     /// What of it this state needs, as far as it is there.
@@ -104,9 +116,8 @@ impl Vault {
         wall: Duration,
     ) -> Result<Materials, Problems> {
         let old_ids = current.materials();
-        let all =
+        let mut all =
             found.over(&self.known, |id| !(old_ids.contains(id) && self.known.contains_key(id)));
-        let mut all = all;
         let everything = found.over(&self.known, |_| true);
         let (new, old): (Vec<_>, Vec<_>) = next
             .certificates
@@ -245,7 +256,20 @@ impl Vault {
     fn judge(&mut self, desired: &DesiredState) {
         let nothing = Found::default();
         let all = self.waiting.over(&self.known, |_| true);
-        let statuses = desired.certificates.iter().map(|(name, spec)| {
+        let mut former = std::mem::take(&mut self.certificates);
+        let judged = desired.certificates.iter().map(|(name, spec)| {
+            let saw = ids(spec).into_iter().map(|id| {
+                let waiting = &self.waiting;
+                let why = waiting.unreadable.get(&id).cloned();
+                (self.known.get(&id).cloned(), waiting.materials.get(&id).cloned(), why)
+            });
+            let saw: Vec<_> = saw.collect();
+            if let Some(judged) = former.remove(name)
+                && judged.spec == *spec
+                && judged.saw == saw
+            {
+                return (name.clone(), judged);
+            }
             let in_force = read(spec, &self.known, &nothing);
             let problem = match read(spec, &all, &self.waiting) {
                 Err(Unusable { source, why, .. }) => Some(format!("{source}{why}")),
@@ -255,9 +279,10 @@ impl Vault {
                 }),
             };
             let facts = in_force.ok().map(|certificate| certificate.facts);
-            (name.clone(), Status { facts, problem })
+            let status = Status { facts, problem };
+            (name.clone(), Judged { spec: Arc::clone(spec), saw, status })
         });
-        self.certificates = statuses.collect();
+        self.certificates = judged.collect();
     }
 }
 
@@ -371,7 +396,7 @@ mod tests {
     }
 
     fn status(vault: &Vault) -> (Vec<String>, Option<String>) {
-        let status = &vault.certificates()["a"];
+        let status = &vault.certificates["a"].status;
         let names = status.facts.as_ref().map_or_else(Vec::new, |facts| facts.names.clone());
         (names, status.problem.clone())
     }

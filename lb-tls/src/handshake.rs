@@ -37,7 +37,6 @@ pub enum Progress {
 pub struct Agreed {
     pub version: rustls::ProtocolVersion,
     pub suite: rustls::CipherSuite,
-    pub alpn: Option<Vec<u8>>,
     pub is_resumed: bool,
     /// The other side's, its own first.
     pub certificates: Vec<CertificateDer<'static>>,
@@ -178,7 +177,6 @@ impl Agreed {
         Self {
             version: common.protocol_version().unwrap_or(rustls::ProtocolVersion::TLSv1_2),
             suite: suite.map_or(rustls::CipherSuite::TLS_NULL_WITH_NULL_NULL, |s| s.suite()),
-            alpn: common.alpn_protocol().map(<[u8]>::to_vec),
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
             certificates: certificates.to_vec(),
         }

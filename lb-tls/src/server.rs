@@ -6,7 +6,7 @@ use rustls::{
     DEFAULT_VERSIONS, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::CertificateDer,
     server::{
-        ClientCertVerifierBuilder, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier,
+        NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     version::TLS13,
 };
@@ -54,12 +54,7 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
         .map_err(|error| other(&error))?;
     let builder = match &options.client_auth {
         None => builder.with_no_client_auth(),
-        Some(auth) => {
-            let verifier = verifier(auth.ca)?;
-            let verifier =
-                if auth.is_required { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| other(&error))?)
-        }
+        Some(auth) => builder.with_client_cert_verifier(verifier(auth)?),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Names::new(options.certificates)));
     config.alpn_protocols = options.alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -77,14 +72,14 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
 /// # Errors
 /// If they cannot.
 pub fn check_ca(ca: &[CertificateDer<'static>]) -> Result<(), OptionsError> {
-    verifier(ca).map(drop)
+    verifier(&ClientAuth { ca, is_required: true }).map(drop)
 }
 
-fn verifier(ca: &[CertificateDer<'static>]) -> Result<ClientCertVerifierBuilder, OptionsError> {
-    let roots = Arc::new(roots(ca)?);
-    let made = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider());
-    made().build().map_err(|error| OptionsError::Other(error.to_string()))?;
-    Ok(made())
+fn verifier(auth: &ClientAuth<'_>) -> Result<Arc<dyn ClientCertVerifier>, OptionsError> {
+    let roots = Arc::new(roots(auth.ca)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    let verifier = if auth.is_required { verifier } else { verifier.allow_unauthenticated() };
+    verifier.build().map_err(|error| OptionsError::Other(error.to_string()))
 }
 
 /// # Errors

@@ -66,7 +66,7 @@ impl Controller {
             });
             listeners.map(|listener| listener.name.to_string()).collect()
         };
-        let statuses = self.vault.certificates().iter().map(|(name, status)| {
+        let statuses = self.vault.certificates().map(|(name, status)| {
             let told = v1::CertificateStatus {
                 name: name.to_string(),
                 problem: status.problem.clone().unwrap_or_default(),
@@ -178,7 +178,6 @@ impl Controller {
             certificates: self
                 .vault
                 .certificates()
-                .iter()
                 .map(|(name, status)| metrics::Certificate {
                     name: name.as_str(),
                     expires: status.facts.as_ref().map(|facts| facts.not_after),
