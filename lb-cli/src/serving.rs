@@ -63,7 +63,11 @@ pub async fn listening(admin: SocketAddr) -> anyhow::Result<Vec<String>> {
     let listener = |listener: &Value| {
         let name = listener["name"].as_str().context("a listener has a name")?;
         let address = listener["listening_on"].as_str().context("a listener has an address")?;
-        let scheme = if listener["protocol"] == "tcp" { "tcp" } else { "http" };
+        let scheme = match (&listener["protocol"], listener.get("tls")) {
+            (protocol, _) if protocol == "tcp" => "tcp",
+            (_, Some(_)) => "https",
+            (_, None) => "http",
+        };
         Ok(format!("{scheme}://{address} (listener {name})"))
     };
     listeners.iter().map(listener).collect()

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use integration_tests::certs::Ca;
+
 const GOOD: &str = r#"
 [[listeners]]
 name = "web"
@@ -98,4 +100,31 @@ fn without_a_command_there_is_help() {
         assert!(help.contains(part), "{part:?} in {help}");
     }
     assert_eq!(lb(&["serve"]).status.code(), Some(2), "wrong usage is told apart");
+}
+
+#[test]
+fn certificates_are_looked_into_where_the_file_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = Ca::new("a test's");
+    let (one, other) = (ca.sign(&["a.test"]), ca.sign(&["a.test"]));
+    other.write(dir.path(), "other");
+    let both = dir.path().join("both.pem");
+    fs::write(&both, [one.cert, one.key].concat()).expect("it is our directory");
+    let file = dir.path().join("lb.toml");
+    let check = |key: &str| {
+        let certificate = format!("name = 'a', cert = 'both.pem', key = '{key}'");
+        fs::write(&file, format!("certificates = [{{ {certificate} }}]\n")).expect("it is ours");
+        let checked = lb(&["check", file.to_str().expect("its path is text")]);
+        (checked.status.code(), said(&checked))
+    };
+    assert_eq!(check("both.pem").0, Some(0));
+    for (key, why) in [
+        ("other.key", "is not the key of the certificate CN=a.test"),
+        ("none.key", "cannot be read: No such file"),
+    ] {
+        let (code, told) = check(key);
+        let path = dir.path().join(key);
+        let expected = format!("certificates[a].key: {}: {why}", path.display());
+        assert!(code == Some(1) && told.contains(&expected), "{told}");
+    }
 }

@@ -9,7 +9,9 @@ use std::{
 
 use integration_tests::{
     backend::{Backend, Gate, Reply, is_listening},
+    certs::Ca,
     client::{Client, Request, get},
+    curl,
     eventually::{eventually, holds},
     grpcurl::Grpcurl,
     ports::Port,
@@ -259,4 +261,29 @@ async fn what_the_api_changed_outlives_a_restart_with_the_same_file() {
     run.process.restart();
     run.says(&format!("lb: serving http://{} (listener web)\n", other.address())).await;
     assert_eq!(get(other.address(), "/").await.text(), "it");
+}
+
+#[tokio::test]
+async fn a_listener_with_tls_is_served_from_files_beside_the_configuration() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ca, port) = (Ca::new("a test's"), Port::reserve());
+    let pair = ca.sign(&["a.test"]);
+    let both = [pair.cert, pair.key].concat();
+    fs::write(dir.path().join("both.pem"), both).expect("it is our directory");
+    let (file, address) = (dir.path().join("lb.toml"), port.address());
+    let text = format!(
+        "certificates = [{{ name = 'a', cert = 'both.pem', key = 'both.pem' }}]\n\
+         routes = [{{ name = 'hi', answer = {{ status = 200, body = 'hi' }} }}]\n\
+         [[listeners]]\nname = 'web'\naddress = '{address}'\ntls = {{ certificates = ['a'] }}\n"
+    );
+    fs::write(&file, text).expect("it is our directory");
+    let program = Path::new(env!("CARGO_BIN_EXE_lb"));
+    let mut all = vec!["run", file.to_str().expect("its path is text")];
+    all.extend(FREE_PORTS);
+    let process = Process::start(dir.path(), "lb-run", program, &all);
+    let mut run = Run { process, port, file, dir };
+    run.says(&format!("lb: serving https://{address} (listener web)\n")).await;
+    let pem = ca.write(run.dir.path());
+    let answer = curl::https(address, "a.test", "/", &pem, &[]).await;
+    assert_eq!((answer.status, &*answer.body), (200, "hi"), "{}", answer.log);
 }
