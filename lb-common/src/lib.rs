@@ -9,6 +9,7 @@
 //! - [`drain`] — the signal that ends a process in order.
 //! - [`exposition`] — metrics as Prometheus reads them.
 //! - [`secret`] and [`material`] — keys, and what is in the files that a state names.
+//! - [`network`] — who is trusted, and from where a request may come.
 //! - [`inherited`] and [`notify`] — what a service manager hands over, and is told.
 //! - [`telemetry`] — logs and traces.
 
@@ -20,6 +21,7 @@ pub mod health;
 pub mod id;
 pub mod inherited;
 pub mod material;
+pub mod network;
 pub mod notify;
 pub mod retry;
 pub mod secret;

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use crate::{
     id::{BackendName, BackendSetName, CertificateName, ListenerName, RouteName},
     material::MaterialId,
+    network::Networks,
 };
 
 /// Listeners, routes, backend sets and certificates, each by name. Parts are shared between versions
@@ -52,6 +53,8 @@ pub struct Listener {
     pub max_target_bytes: u32,
     pub path_normalization: PathNormalization,
     pub tls: Option<ListenerTls>,
+    /// Whom it believes who its clients are.
+    pub trusted_proxies: Networks,
 }
 
 /// What a listener demands of its clients before they may speak, and what it shows them.

@@ -78,8 +78,14 @@ fn any_limits(rng: &mut Rng) -> v1::Listener {
         max_header_fields: within(rng, 1, 1000),
         max_target_bytes: within(rng, 64, 65_536),
         path_normalization: one_of(rng, &["", "off", "match", "forward"]),
+        trusted_proxies: networks(rng),
         ..v1::Listener::default()
     }
+}
+
+fn networks(rng: &mut Rng) -> Vec<String> {
+    let all = ["10.0.0.0/8", "127.0.0.1", "2001:db8::/32"].map(String::from);
+    if rng.bool() { some_of(rng, &all, all.len()) } else { vec![] }
 }
 
 fn any_route(rng: &mut Rng, i: usize, http: &[String], sets: &[String]) -> v1::Route {

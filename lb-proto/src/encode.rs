@@ -88,6 +88,7 @@ impl Defaults {
             path_normalization: self
                 .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
             tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
+            trusted_proxies: listener.trusted_proxies.to_texts(),
         }
     }
 

@@ -45,6 +45,7 @@ fn listener(listener: &v1::Listener) -> String {
         max_target_bytes,
         path_normalization,
         tls,
+        trusted_proxies,
     } = listener;
     let mut element = Element::new("listeners");
     element.value("name", name);
@@ -63,6 +64,7 @@ fn listener(listener: &v1::Listener) -> String {
     element.value("max_target_bytes", max_target_bytes);
     element.value("path_normalization", path_normalization);
     element.message("tls", tls.as_ref());
+    element.value("trusted_proxies", trusted_proxies);
     element.finish()
 }
 

@@ -10,7 +10,11 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
-use lb_common::{id::InvalidName, spec::Pem};
+use lb_common::{
+    id::InvalidName,
+    network::{self, InvalidNetwork, Networks},
+    spec::Pem,
+};
 
 use super::MAX_WEIGHT;
 use crate::{duration, error::Problems, pem};
@@ -98,6 +102,19 @@ impl At<'_> {
             return Some(None);
         }
         self.duration(field, wire, default).map(Some)
+    }
+
+    pub fn networks(&mut self, field: &str, texts: &[String]) -> Option<Networks> {
+        let parsed: Vec<_> = (0..)
+            .zip(texts)
+            .map(|(i, text)| {
+                let problem = |error: InvalidNetwork| {
+                    self.problem(&format!("{field}[{i}]"), &error.to_string());
+                };
+                network::parse(text).map_err(problem).ok()
+            })
+            .collect();
+        parsed.into_iter().collect::<Option<Vec<_>>>().map(Networks::new)
     }
 
     /// A text, or a path of a file.

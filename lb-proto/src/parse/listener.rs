@@ -65,6 +65,7 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         Some(wire) => tls(wire, &format!("{path}.tls"), at.problems).map(Some),
         None => Some(None),
     };
+    let trusted_proxies = at.networks("trusted_proxies", &wire.trusted_proxies);
     Some(Listener {
         name: name?,
         address: address?,
@@ -81,6 +82,7 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         max_target_bytes: max_target_bytes?,
         path_normalization: path_normalization?,
         tls: tls?,
+        trusted_proxies: trusted_proxies?,
     })
 }
 
