@@ -89,6 +89,11 @@ impl Defaults {
                 .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
             tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
             trusted_proxies: listener.trusted_proxies.to_texts(),
+            forwarded: self.word(listener.forwarded.as_str(), defaults::FORWARDED.as_str()),
+            forwarded_header: self
+                .word(listener.forwarded_header.as_str(), defaults::FORWARDED_HEADER.as_str()),
+            hsts: listener.hsts.as_ref().map(text).unwrap_or_default(),
+            redirect_to_https: listener.redirect_to_https,
         }
     }
 
@@ -99,6 +104,7 @@ impl Defaults {
             client_auth: tls.client_auth.as_ref().map(|auth| v1::ClientAuth {
                 mode: if auth.is_required { "required" } else { "optional" }.into(),
                 ca: pem::of_pem(&auth.ca),
+                headers: self.word(auth.headers.as_str(), defaults::CLIENT_CERT_HEADERS.as_str()),
             }),
             handshake_timeout: self.time(tls.handshake_timeout, defaults::HANDSHAKE_TIMEOUT),
             max_handshakes: self.value(tls.max_handshakes.get(), defaults::MAX_HANDSHAKES),
@@ -319,6 +325,8 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         path_prefix,
         method: matches.method.as_ref().map(ToString::to_string).unwrap_or_default(),
         headers: headers.collect(),
+        from: matches.from.to_texts(),
+        not_from: matches.not_from.to_texts(),
     }
 }
 

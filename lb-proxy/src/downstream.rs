@@ -11,8 +11,12 @@ use std::{
     time::Instant,
 };
 
-use lb_common::clock;
-use lb_http::h1::BodyDecoder;
+use lb_common::{
+    clock,
+    spec::{self, Scheme},
+};
+use lb_http::{h1::BodyDecoder, message::Request};
+use lb_routing::origin::Origin;
 
 use crate::{
     connections::Id,
@@ -25,10 +29,15 @@ use crate::{
 /// Who a connection is from.
 #[derive(Debug)]
 pub struct Client {
+    /// Who is connected.
     pub peer: SocketAddr,
-    /// The peer's address as a field has it.
+    /// The client, which is the peer unless somebody trusted says otherwise.
+    pub address: SocketAddr,
+    /// The client's address as a field has it.
     pub forwarded_for: String,
-    pub is_tls: bool,
+    pub scheme: Scheme,
+    /// What backends get of its certificate, as lines of a head.
+    pub client_cert: Box<[u8]>,
     /// Of the listener that accepted it.
     pub presence: Arc<Presence>,
     pub id: Id,
@@ -70,17 +79,25 @@ impl Client {
         peer: SocketAddr,
         presence: Arc<Presence>,
         id: Id,
-        is_tls: bool,
+        scheme: Scheme,
     ) -> Self {
         Self {
             peer,
+            address: peer,
             forwarded_for: text(peer.ip().to_canonical()),
-            is_tls,
+            scheme,
+            client_cert: Box::default(),
             presence,
             id,
             log_part: OnceCell::new(),
             timer: local.timers.timer(),
         }
+    }
+
+    /// Who a request on its connection is from.
+    pub fn origin_of<'a>(&self, request: &'a Request, listener: &spec::Listener) -> Origin<'a> {
+        let (trusted, header) = (&listener.trusted_proxies, listener.forwarded_header);
+        Origin::of(request, self.address.ip().to_canonical(), self.scheme, trusted, header)
     }
 }
 
@@ -210,7 +227,7 @@ impl Drop for Downstream {
 }
 
 /// As a field has it. Each connection needs it, and the standard library takes its time.
-fn text(address: IpAddr) -> String {
+pub fn text(address: IpAddr) -> String {
     let IpAddr::V4(address) = address else { return address.to_string() };
     let mut text = String::with_capacity("255.255.255.255".len());
     for octet in address.octets() {

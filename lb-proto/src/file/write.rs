@@ -46,6 +46,10 @@ fn listener(listener: &v1::Listener) -> String {
         path_normalization,
         tls,
         trusted_proxies,
+        forwarded,
+        forwarded_header,
+        hsts,
+        redirect_to_https,
     } = listener;
     let mut element = Element::new("listeners");
     element.value("name", name);
@@ -65,6 +69,10 @@ fn listener(listener: &v1::Listener) -> String {
     element.value("path_normalization", path_normalization);
     element.message("tls", tls.as_ref());
     element.value("trusted_proxies", trusted_proxies);
+    element.value("forwarded", forwarded);
+    element.value("forwarded_header", forwarded_header);
+    element.value("hsts", hsts);
+    element.value("redirect_to_https", redirect_to_https);
     element.finish()
 }
 

@@ -16,7 +16,7 @@ use lb_http::message::Request;
 use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, task::spawn_local, time};
 
-use super::{h1, linger::linger, tcp, tls};
+use super::{client_cert, h1, linger::linger, tcp, tls};
 use crate::{
     connections::{End, Id, Scope},
     downstream::{Client, Downstream},
@@ -153,7 +153,8 @@ impl Acceptor {
         };
         let cx = Rc::clone(&self.cx);
         let is_tls = listener.tls.is_some();
-        let client = Rc::new(Client::new(local, peer, Arc::clone(presence), id, is_tls));
+        let scheme = listener.spec.scheme();
+        let client = Client::new(local, peer, Arc::clone(presence), id, scheme);
         if is_tls {
             // Who is one too many is not told so: that would take a handshake.
             if !is_refused {
@@ -162,7 +163,7 @@ impl Acceptor {
             }
             return;
         }
-        let down = Downstream::new(local, client, stream);
+        let down = Downstream::new(local, Rc::new(client), stream);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
             (false, false) => drop(spawn_local(Serving { place, serve: tcp::serve(cx, down) })),
@@ -180,17 +181,18 @@ impl Acceptor {
 fn serve_tls(
     cx: Rc<Context>,
     listener: Arc<Listener>,
-    client: Rc<Client>,
+    mut client: Client,
     stream: Stream,
 ) -> impl Future<Output = ()> {
     async move {
         // In boxes, so that a connection that idles is small.
         let shaken = Box::pin(tls::shake(&cx.local, &listener, client.id, stream)).await;
-        let Some((stream, _)) = shaken else { return };
+        let Some((stream, agreed)) = shaken else { return };
+        client.client_cert = client_cert::lines(&listener, &agreed.certificates);
         let is_http = matches!(listener.service, Service::Http(_));
         // What it is by then, the table says.
         drop(listener);
-        let down = Downstream::new(&cx.local, client, stream);
+        let down = Downstream::new(&cx.local, Rc::new(client), stream);
         match is_http {
             true => h1::serve(cx, down).await,
             false => tcp::serve(cx, down).await,

@@ -10,11 +10,12 @@ use std::{
     },
 };
 
+use http::HeaderValue;
 use lb_common::{
     id::{BackendSetName, ListenerName},
-    spec,
+    spec::{self, Scheme},
 };
-use lb_routing::route::Routes;
+use lb_routing::{origin::Origin, route::Routes};
 
 use super::{route::Route, tls::ListenerTls};
 
@@ -60,6 +61,14 @@ pub struct Counted {
 pub enum TooMany {
     OfListener,
     OfClient,
+}
+
+impl Listener {
+    /// The policy for who came from there.
+    pub fn hsts(&self, origin: &Origin<'_>) -> Option<&[u8]> {
+        let hsts = self.spec.hsts.as_ref().filter(|_| origin.scheme == Scheme::Https);
+        hsts.map(HeaderValue::as_bytes)
+    }
 }
 
 impl Presence {
