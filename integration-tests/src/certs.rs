@@ -8,8 +8,9 @@ use std::{
 
 use lb_common::clock;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
+    SignatureAlgorithm,
 };
 
 #[derive(Debug)]
@@ -79,6 +80,20 @@ impl Ca {
         let mut params = params(names, (2020, 2090));
         let end = std::time::UNIX_EPOCH + clock::wall() + time;
         params.not_after = end.into();
+        self.sign_with(names, Kind::Ecdsa, params)
+    }
+
+    /// One as public CAs sign them: for 90 days, and with a place where revocations would be.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn sign_as_public(&self, names: &[&str]) -> Pair {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let mut params = params(names, (2020, 2090));
+        let now = std::time::UNIX_EPOCH + clock::wall();
+        (params.not_before, params.not_after) = ((now - DAY).into(), (now + 89 * DAY).into());
+        let uris = vec!["http://127.0.0.1/none.crl".into()];
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
         self.sign_with(names, Kind::Ecdsa, params)
     }
 

@@ -19,7 +19,8 @@ use crate::{
     tools::tool,
 };
 
-/// Killed when dropped. What it logs goes to a file, whose end is printed if the test fails.
+/// Killed when dropped. What it logs goes to a file, whose end is printed if the test fails; and the test
+/// fails if it has panicked.
 ///
 /// The kernel kills it too when the thread that started it ends, which covers tests that are
 /// killed themselves. So start processes from a test's own thread and from no other.
@@ -187,8 +188,11 @@ impl Drop for Process {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if std::thread::panicking() {
-            let log = self.log();
+        let log = self.log();
+        if !std::thread::panicking() {
+            // One costs a connection at most, and so a test may pass all the same.
+            assert!(!log.contains("panicked at"), "{} panicked:\n{log}", self.name);
+        } else {
             let lines: Vec<_> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(TAIL)..];
             eprintln!("=== log of {} ===\n{}\n", self.name, tail.join("\n"));

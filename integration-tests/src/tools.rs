@@ -36,6 +36,8 @@ fn advice(name: &str) -> String {
         "rotel-agent" => "pip install rotel, and link to its rotel/rotel-agent".into(),
         "setpriv" | "prlimit" => "apt-get install util-linux".into(),
         "promtool" => "apt-get install prometheus".into(),
+        "certutil" => "apt-get install libnss3-tools".into(),
+        "testssl" => "apt-get install testssl.sh".into(),
         "callgrind_control" => "apt-get install valgrind".into(),
         "systemd-analyze" | "systemd-socket-activate" => "apt-get install systemd".into(),
         package => format!("apt-get install {package}"),

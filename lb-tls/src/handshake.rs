@@ -16,7 +16,12 @@ use crate::{
 };
 
 /// One end of it.
-pub struct Handshake(End);
+pub struct Handshake {
+    end: End,
+    /// How much of what has come rustls has seen and not used. It remembers where in that a message begins,
+    /// so it is shown all of it again.
+    shown: usize,
+}
 
 /// In boxes, because they are large, and there is one only until it is done.
 enum End {
@@ -53,7 +58,7 @@ impl Handshake {
     /// If the configuration cannot be used.
     pub fn server(config: &Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let conn = UnbufferedServerConnection::new(Arc::clone(config))?;
-        Ok(Self(End::Server(Box::new(conn))))
+        Ok(Self { end: End::Server(Box::new(conn)), shown: 0 })
     }
 
     /// # Errors
@@ -63,10 +68,11 @@ impl Handshake {
         name: ServerName<'static>,
     ) -> Result<Self, rustls::Error> {
         let conn = UnbufferedClientConnection::new(Arc::clone(config), name)?;
-        Ok(Self(End::Client(Box::new(conn))))
+        Ok(Self { end: End::Client(Box::new(conn)), shown: 0 })
     }
 
-    /// Goes on with what has come; what of it was used is taken out of `input`. What is to be sent is put
+    /// Goes on with what has come; what of it was used is taken out of `input`, and what was not stays there
+    /// for the next call. What is to be sent is put
     /// behind `output`, and it is all that there is to be sent until more comes.
     ///
     /// rustls is shown one record more at a time, so that what follows the handshake is left for the
@@ -79,25 +85,47 @@ impl Handshake {
         input: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<Progress, rustls::Error> {
-        let (mut shown, mut failed) = (0, None);
         loop {
-            let window = &mut input[..shown];
-            let (used, step) = match &mut self.0 {
-                End::Server(conn) => step(conn.process_tls_records(window), output),
-                End::Client(conn) => step(conn.process_tls_records(window), output),
-            };
+            let window = &mut input[..self.shown];
+            let (used, step) = self.step(window, output);
             input.drain(..used);
-            shown -= used;
-            match (step, failed.take()) {
-                (Ok(Step::Again), error) => failed = error,
-                (Ok(Step::Stop(Progress::Waiting)), None) => match next_record(&input[shown..]) {
-                    Some(length) => shown += length,
+            self.shown -= used;
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Stop(Progress::Waiting)) => match next_record(&input[self.shown..]) {
+                    Some(length) => self.shown += length,
                     None => return Ok(Progress::Waiting),
                 },
-                (Ok(Step::Stop(Progress::Done)), None) => return Ok(Progress::Done),
-                // What is to be said of it comes with the next call.
-                (Err(error), None) => failed = Some(error),
-                (Ok(Step::Stop(_)) | Err(_), Some(error)) => return Err(error),
+                Ok(Step::Stop(Progress::Done)) => return Ok(Progress::Done),
+                Err(error) => {
+                    self.say_why(output);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        window: &mut [u8],
+        output: &mut Vec<u8>,
+    ) -> (usize, Result<Step, rustls::Error>) {
+        match &mut self.end {
+            End::Server(conn) => step(conn.process_tls_records(window), output),
+            End::Client(conn) => step(conn.process_tls_records(window), output),
+        }
+    }
+
+    /// After an error, rustls is asked for what it has to say of it, and for nothing else: it remembers
+    /// places of bytes that are gone, and panics if it looks for them.
+    fn say_why(&mut self, output: &mut Vec<u8>) {
+        while match &self.end {
+            End::Server(conn) => conn.wants_write(),
+            End::Client(conn) => conn.wants_write(),
+        } {
+            let (_, step) = self.step(&mut [], output);
+            if !matches!(step, Ok(Step::Again)) {
+                return;
             }
         }
     }
@@ -107,7 +135,7 @@ impl Handshake {
     /// # Errors
     /// If it is not done.
     pub fn finish(self) -> Result<(Agreed, Session), SessionError> {
-        match self.0 {
+        match self.end {
             End::Server(conn) => {
                 let agreed = Agreed::of(&conn);
                 let (secrets, kernel) = conn.dangerous_into_kernel_connection()?;

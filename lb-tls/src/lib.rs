@@ -21,11 +21,27 @@ pub mod tickets;
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{
+    CipherSuite, SupportedCipherSuite,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 
-/// The cryptography, of which there is one for all.
+/// The cryptography, of which there is one for all. Of suites that are strong enough, the cheapest is
+/// preferred.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        let is_cheapest = |suite: &SupportedCipherSuite| {
+            matches!(
+                suite.suite(),
+                CipherSuite::TLS13_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+            )
+        };
+        // Stable: what is alike stays in the order that rustls has.
+        provider.cipher_suites.sort_by_key(|suite| !is_cheapest(suite));
+        Arc::new(provider)
+    });
     Arc::clone(&PROVIDER)
 }

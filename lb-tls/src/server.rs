@@ -58,6 +58,8 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
     };
     let mut config = builder.with_cert_resolver(Arc::new(Names::new(options.certificates)));
     config.alpn_protocols = options.alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    // One order for all, as auditors ask for.
+    config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::clone(&options.tickets);
     // Browsers open a few connections at once, and each ticket is for one.

@@ -340,3 +340,86 @@ fn a_record_that_was_changed_ends_the_connection_and_the_other_side_is_told() {
         }
     }
 }
+
+/// In records of this many bytes each, as a client may divide its hello.
+fn fragmented(hello: &[u8], most: usize) -> Vec<Vec<u8>> {
+    let (header, message) = hello.split_at(5);
+    let record = |part: &[u8]| {
+        let length = u16::try_from(part.len()).expect("it is short").to_be_bytes();
+        [&header[..3], &length, part].concat()
+    };
+    message.chunks(most).map(record).collect()
+}
+
+#[test]
+fn a_hello_in_many_records_is_understood_however_they_come() {
+    let (certificate, pem) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    for (most, at_once) in [(1, 1), (7, 1), (100, 1), (100, 3), (1, 1000)] {
+        let client = ClientConnection::new(Arc::new(client_config(&pem, SUITES[0])), name());
+        let (mut theirs, mut ours) = (client.expect("it can be"), server_end(&config));
+        let (mut input, mut to_them) = (Vec::new(), Vec::new());
+        for records in fragmented(&output(&mut theirs), most).chunks(at_once) {
+            assert_eq!(to_them, [], "not before all of it is there");
+            input.extend(records.concat());
+            ours.advance(&mut input, &mut to_them).expect("it is a hello");
+        }
+        theirs.give(&to_them).expect("they agree");
+        input.extend(output(&mut theirs));
+        to_them.clear();
+        assert_eq!(ours.advance(&mut input, &mut to_them), Ok(Progress::Done), "{most}");
+    }
+}
+
+/// A client's flights, in which something is changed: whatever comes of it, it ends without a panic, and who
+/// is refused is told so.
+#[test]
+fn a_handshake_in_which_something_is_changed_is_refused_with_a_word() {
+    let (certificate, pem) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    let (mut refused, mut told) = (0, 0);
+    for seed in 0..600 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let suite = SUITES[rng.usize(..SUITES.len())];
+        let client = ClientConnection::new(Arc::new(client_config(&pem, suite)), name());
+        let (mut theirs, mut ours) = (client.expect("it can be"), server_end(&config));
+        let changed_flight = rng.usize(..2);
+        let mut input = Vec::new();
+        for flight in 0..2 {
+            let mut said = output(&mut theirs);
+            if flight == changed_flight {
+                change(&mut said, &mut rng);
+            }
+            input.extend(said);
+            let mut to_them = Vec::new();
+            match ours.advance(&mut input, &mut to_them) {
+                Ok(_) => {
+                    if theirs.give(&to_them).is_err() {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    refused += 1;
+                    // rustls has no word for all of it.
+                    told += usize::from(matches!(to_them.first(), Some(21..=23)));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(refused > 200 && told > refused / 2, "{refused} of 600, and {told}");
+}
+
+fn server_end(config: &Arc<ServerConfig>) -> Handshake {
+    Handshake::server(config).expect("it can be")
+}
+
+/// One byte, or all from somewhere on.
+fn change(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
+    let Some(at) = (!bytes.is_empty()).then(|| rng.usize(..bytes.len())) else { return };
+    match rng.u8(..3) {
+        0 => bytes[at] ^= 1 << rng.u8(..8),
+        1 => bytes[at..].fill_with(|| rng.u8(..)),
+        _ => bytes.splice(..at, (0..at).map(|_| rng.u8(..))).for_each(drop),
+    }
+}

@@ -1,5 +1,6 @@
 //! TLS with clients: certificates, names, versions, resumption; and that nobody sees a key.
 
+mod audit;
 mod clients;
 mod listeners;
 mod renewal;
