@@ -4,6 +4,7 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use crate::{
     backend::is_listening,
+    certs::Pair,
     eventually::{eventually, holds},
     ports::Port,
     process::Process,
@@ -26,11 +27,31 @@ impl Nginx {
     /// # Panics
     /// If it does not start.
     pub async fn start(dir: &Path, name: &str) -> Self {
+        Self::start_with(dir, name, "", "").await
+    }
+
+    /// As [`Nginx::start`], with TLS.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_tls(dir: &Path, name: &str, pair: &Pair) -> Self {
+        let (cert, key) = pair.write(dir, &format!("{name}-server"));
+        let (cert, key) = (cert.display(), key.display());
+        let lines = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
+        Self::start_with(dir, name, "ssl http2", &lines).await
+    }
+
+    /// As [`Nginx::start`]; `listen` follows its address, and `server` is more lines of its server.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_with(dir: &Path, name: &str, listen: &str, server: &str) -> Self {
         let port = Port::reserve();
         let prefix = dir.join(name);
         fs::create_dir(&prefix).unwrap_or_else(|error| panic!("{}: {error}", prefix.display()));
         let file = prefix.join("nginx.conf");
-        fs::write(&file, config(name, port.address())).expect("its directory is there");
+        fs::write(&file, config(name, &format!("{} {listen}", port.address()), server))
+            .expect("its directory is there");
         let args = ["-p".as_ref(), prefix.as_path(), "-c".as_ref(), file.as_path()];
         let process = Process::start(dir, name, &tool("nginx"), &args);
         let nginx = Self { name: name.into(), port, process };
@@ -66,7 +87,7 @@ impl Nginx {
 }
 
 /// One process without a master, so that killing it kills all of it.
-fn config(name: &str, address: SocketAddr) -> String {
+fn config(name: &str, listen: &str, server: &str) -> String {
     format!(
         "daemon off;
          master_process off;
@@ -81,7 +102,8 @@ fn config(name: &str, address: SocketAddr) -> String {
            uwsgi_temp_path uwsgi;
            scgi_temp_path scgi;
            server {{
-             listen {address};
+             listen {listen};
+             {server}
              location = /health {{ return 200 'ok\\n'; }}
              location / {{ add_header X-Backend {name}; return 200 '{name}\\n'; }}
            }}

@@ -37,7 +37,7 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Between requests; for tcp, in both directions.
     pub idle_timeout: Duration,
-    /// For a request's head.
+    /// For a request's head; without TLS, also for what comes before.
     pub header_timeout: Duration,
     /// Silence within a request's body.
     pub body_timeout: Duration,
@@ -55,6 +55,14 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Whom it believes who its clients are.
     pub trusted_proxies: Networks,
+    /// Whether these say so by the PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Optional,
+    Required,
 }
 
 /// What a listener demands of its clients before they may speak, and what it shows them.
@@ -113,7 +121,10 @@ pub enum Key {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
     Http,
-    Tcp { backend_set: BackendSetName },
+    Tcp {
+        /// For what no route takes.
+        backend_set: Option<BackendSetName>,
+    },
 }
 
 /// Who sees a request's path in its normal form, without escapes that are none, `.` and `..`, and
@@ -132,7 +143,7 @@ pub enum PathNormalization {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     pub name: RouteName,
-    /// Empty: every http listener.
+    /// All http, or all tcp. Empty: every http listener.
     pub listeners: BTreeSet<ListenerName>,
     pub matches: RouteMatch,
     pub action: Action,
@@ -158,6 +169,10 @@ pub struct RouteMatch {
     pub method: Option<Method>,
     /// Ordered by name, each once. `None` takes any value.
     pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// The server that a TLS client asks for. This and the next are for tcp, those above for http.
+    pub sni: HostMatch,
+    /// A protocol that it offers.
+    pub alpn: Option<String>,
 }
 
 /// Hosts are lower case and without a port.
@@ -415,6 +430,15 @@ impl TlsVersion {
     }
 }
 
+impl ProxyProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
 impl PathNormalization {
     pub fn as_str(self) -> &'static str {
         match self {
@@ -481,10 +505,18 @@ impl BackendSet {
     }
 }
 
+impl RouteMatch {
+    /// Whether it matters what a TLS client says first.
+    pub fn asks_for_hello(&self) -> bool {
+        self.sni != HostMatch::Any || self.alpn.is_some()
+    }
+}
+
 impl Route {
-    /// Whether requests of that http listener may go here.
-    pub fn serves(&self, listener: &ListenerName) -> bool {
-        self.listeners.is_empty() || self.listeners.contains(listener)
+    /// Whether what comes to that listener may go here.
+    pub fn serves(&self, listener: &Listener) -> bool {
+        let is_for_all = self.listeners.is_empty() && listener.protocol == Protocol::Http;
+        is_for_all || self.listeners.contains(&listener.name)
     }
 
     /// The backend sets that it forwards to; none if it answers by itself.

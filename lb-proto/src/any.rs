@@ -30,9 +30,23 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
         backend_set: some_of(rng, &sets, 1).remove(0),
         ..any_limits(rng)
     });
+    let mut routes: Vec<_> =
+        (0..rng.usize(0..4)).map(|i| any_route(rng, i, &http, &sets)).collect();
+    if rng.bool() {
+        // Without a set of its own, it needs the route.
+        let backend_set = if rng.bool() { some_of(rng, &sets, 1).remove(0) } else { String::new() };
+        listeners.push(v1::Listener {
+            name: "edge".into(),
+            address: "[::1]:2".into(),
+            protocol: "tcp".into(),
+            backend_set,
+            ..any_limits(rng)
+        });
+        routes.push(any_tcp_route(rng, &sets));
+    }
     v1::Spec {
         listeners,
-        routes: (0..rng.usize(0..4)).map(|i| any_route(rng, i, &http, &sets)).collect(),
+        routes,
         backend_sets: sets.iter().map(|name| any_set(rng, name)).collect(),
         certificates,
     }
@@ -66,6 +80,9 @@ fn any_certificate(rng: &mut Rng, i: usize) -> v1::Certificate {
 }
 
 fn any_limits(rng: &mut Rng) -> v1::Listener {
+    let trusted_proxies = networks(rng);
+    let asks = !trusted_proxies.is_empty();
+    let proxy_protocol = one_of(rng, if asks { &["", "optional", "required"] } else { &[""] });
     v1::Listener {
         idle_timeout: time(rng),
         header_timeout: time(rng),
@@ -78,7 +95,8 @@ fn any_limits(rng: &mut Rng) -> v1::Listener {
         max_header_fields: within(rng, 1, 1000),
         max_target_bytes: within(rng, 64, 65_536),
         path_normalization: one_of(rng, &["", "off", "match", "forward"]),
-        trusted_proxies: networks(rng),
+        trusted_proxies,
+        proxy_protocol,
         ..v1::Listener::default()
     }
 }
@@ -146,6 +164,20 @@ fn any_route(rng: &mut Rng, i: usize, http: &[String], sets: &[String]) -> v1::R
         max_body_bytes: number(rng, 16 * 1024 * 1024).map(u64::from),
     });
     route
+}
+
+fn any_tcp_route(rng: &mut Rng, sets: &[String]) -> v1::Route {
+    v1::Route {
+        name: "by-sni".into(),
+        listeners: vec!["edge".into()],
+        r#match: rng.bool().then(|| v1::RouteMatch {
+            sni: one_of(rng, &["", "example.com", "*.Example.com"]),
+            alpn: one_of(rng, &["", "h2", "it's"]),
+            ..v1::RouteMatch::default()
+        }),
+        backend_set: some_of(rng, sets, 1).remove(0),
+        ..v1::Route::default()
+    }
 }
 
 fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {

@@ -66,7 +66,9 @@ impl Defaults {
     pub fn listener(self, listener: &Listener) -> v1::Listener {
         let (protocol, backend_set) = match &listener.protocol {
             Protocol::Http => ("http", String::new()),
-            Protocol::Tcp { backend_set } => ("tcp", backend_set.to_string()),
+            Protocol::Tcp { backend_set } => {
+                ("tcp", backend_set.as_ref().map(ToString::to_string).unwrap_or_default())
+            }
         };
         let limit = |limit: Option<NonZeroU32>| self.value(limit.map_or(0, NonZeroU32::get), 0);
         v1::Listener {
@@ -89,6 +91,7 @@ impl Defaults {
                 .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
             tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
             trusted_proxies: listener.trusted_proxies.to_texts(),
+            proxy_protocol: listener.proxy_protocol.map_or("", |how| how.as_str()).into(),
         }
     }
 
@@ -310,15 +313,21 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         (name.to_string(), value)
     });
     v1::RouteMatch {
-        host: match &matches.host {
-            HostMatch::Any => String::new(),
-            HostMatch::Wildcard(suffix) => format!("*{suffix}"),
-            HostMatch::Exact(host) => host.clone(),
-        },
+        host: host(&matches.host),
         path,
         path_prefix,
         method: matches.method.as_ref().map(ToString::to_string).unwrap_or_default(),
         headers: headers.collect(),
+        sni: host(&matches.sni),
+        alpn: matches.alpn.clone().unwrap_or_default(),
+    }
+}
+
+fn host(matches: &HostMatch) -> String {
+    match matches {
+        HostMatch::Any => String::new(),
+        HostMatch::Wildcard(suffix) => format!("*{suffix}"),
+        HostMatch::Exact(host) => host.clone(),
     }
 }
 

@@ -13,20 +13,26 @@ use std::{
 
 use lb_common::clock;
 use lb_http::h1::BodyDecoder;
+use lb_prelude::proxy_protocol::Header;
 
 use crate::{
     connections::Id,
     local::{Held, Local},
     metrics::RouteMetrics,
     net::{block::Block, outbox::Outbox, stream::Stream, timer::LazyTimer},
-    table::Presence,
+    table::{CountedClient, Presence},
 };
 
 /// Who a connection is from.
 #[derive(Debug)]
 pub struct Client {
+    /// Who connected.
     pub peer: SocketAddr,
-    /// The peer's address as a field has it.
+    /// Whose connection it is: the peer's, unless that is a balancer which says otherwise.
+    pub address: SocketAddr,
+    /// What such a balancer said.
+    pub proxied: Option<Box<Proxied>>,
+    /// The client's address as a field has it.
     pub forwarded_for: String,
     pub is_tls: bool,
     /// Of the listener that accepted it.
@@ -36,6 +42,14 @@ pub struct Client {
     pub log_part: OnceCell<Box<[u8]>>,
     /// For whatever its requests wait for; it has one at a time.
     pub timer: LazyTimer,
+}
+
+/// A connection that a balancer in front passes on, by the PROXY protocol.
+#[derive(Debug)]
+pub struct Proxied {
+    pub header: Header,
+    #[expect(dead_code, reason = "dropping it counts the connection's end")]
+    counted: Option<CountedClient>,
 }
 
 #[derive(Debug)]
@@ -68,19 +82,30 @@ impl Client {
     pub fn new(
         local: &Local,
         peer: SocketAddr,
+        proxied: Option<Box<Proxied>>,
         presence: Arc<Presence>,
         id: Id,
         is_tls: bool,
     ) -> Self {
+        let said = proxied.as_ref().and_then(|proxied| proxied.header.addresses);
+        let address = said.map_or(peer, |addresses| addresses.source);
         Self {
             peer,
-            forwarded_for: text(peer.ip().to_canonical()),
+            address,
+            proxied,
+            forwarded_for: text(address.ip().to_canonical()),
             is_tls,
             presence,
             id,
             log_part: OnceCell::new(),
             timer: local.timers.timer(),
         }
+    }
+}
+
+impl Proxied {
+    pub fn new(header: Header, counted: Option<CountedClient>) -> Self {
+        Self { header, counted }
     }
 }
 

@@ -66,6 +66,17 @@ pub struct RouteMetrics {
     pub budget_exhausted: Counter,
 }
 
+/// Of the connections of one tcp listener that went to one backend set.
+#[derive(Debug, Default)]
+pub struct TcpMetrics {
+    pub opened: Counter,
+    pub closed: Counter,
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+    /// From a connection's begin to its end.
+    pub duration: Histogram,
+}
+
 /// Of one backend set, whatever backends it has had.
 #[derive(Debug, Default)]
 pub struct SetMetrics {
@@ -107,9 +118,33 @@ pub struct WorkerMetrics {
     pub handshakes_resumed: Counter,
     /// That did not come to their end.
     pub handshakes_failed: Counter,
+    pub proxy_headers: ProxyHeaders,
+    pub client_hellos: ClientHellos,
+    /// TCP connections that no route took.
+    pub tcp_unrouted: Counter,
     /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
     refusals: [Counter; REASONS.len() + 1],
     pub limits: Limits,
+}
+
+/// By which balancers in front say whose connection they pass on.
+#[derive(Debug, Default)]
+pub struct ProxyHeaders {
+    pub read: Counter,
+    pub malformed: Counter,
+    /// One was required.
+    pub absent: Counter,
+    /// One was required, and the peer is not trusted to send any.
+    pub untrusted: Counter,
+}
+
+/// That tcp listeners look at, and do not answer.
+#[derive(Debug, Default)]
+pub struct ClientHellos {
+    pub read: Counter,
+    /// The client speaks something else.
+    pub no_tls: Counter,
+    pub malformed: Counter,
 }
 
 /// What became of the access log's lines so far. Counted a chunk at a time, so threads may share it.
@@ -128,7 +163,9 @@ pub struct Limits {
     pub handshake_timeout: Counter,
     /// There were too many handshakes under way.
     pub max_handshakes: Counter,
-    /// A client took too long for a request's head.
+    /// There were too many connections that had not got to HTTP or TCP yet.
+    pub max_preludes: Counter,
+    /// A client took too long for a request's head, or for what comes before.
     pub header_timeout: Counter,
     /// A client sent nothing of a body for too long.
     pub body_timeout: Counter,

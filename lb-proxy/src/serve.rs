@@ -1,7 +1,9 @@
 //! Clients' connections: accepting them, and serving each to its end in a task of its own.
 
 pub mod accept;
-pub mod h1;
+mod h1;
+mod input;
 mod linger;
-pub mod tcp;
-pub mod tls;
+mod prelude;
+mod tcp;
+mod tls;

@@ -6,11 +6,13 @@ mod listener;
 mod pick;
 mod route;
 mod routing;
+mod tcp;
 mod tls;
 
 pub use backend_set::BackendSet;
-pub use listener::{Counted, Listener, Presence, Service, TooMany};
+pub use listener::{Counted, CountedClient, Listener, Presence, Service};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};
 pub use routing::{RoutingTable, View};
+pub use tcp::{Taker, Tcp};
 pub use tls::{ListenerTls, Unusable};

@@ -1,11 +1,27 @@
 //! What hellos say, whole, in many records and in single bytes.
 
+use std::sync::Arc;
+
 use lb_prelude::client_hello::{ClientHello, HelloError, HelloReader, MOST_HELLO};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
 
 use crate::{
     checks,
-    hellos::{PADDING, alpn, hello, list16, message, of_rustls, records, server_name, with},
+    hello::{PADDING, alpn, hello, list16, message, records, server_name, with},
 };
+
+/// As rustls sends it.
+pub fn of_rustls(name: &'static str, protocols: &[&[u8]]) -> Vec<u8> {
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from(name).expect("a name");
+    let mut client = ClientConnection::new(Arc::new(config), name).expect("it can be used");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("memory takes all");
+    hello
+}
 
 /// The name and the protocols, as text.
 fn said(read: Result<Option<ClientHello>, HelloError>) -> Result<Option<String>, HelloError> {

@@ -2,7 +2,7 @@
 
 mod checks;
 mod client_hellos;
-mod hellos;
+mod hello;
 mod properties;
 #[path = "../../../lb-http/tests/h1/text.rs"]
 mod text;

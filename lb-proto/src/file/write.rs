@@ -46,6 +46,7 @@ fn listener(listener: &v1::Listener) -> String {
         path_normalization,
         tls,
         trusted_proxies,
+        proxy_protocol,
     } = listener;
     let mut element = Element::new("listeners");
     element.value("name", name);
@@ -65,6 +66,7 @@ fn listener(listener: &v1::Listener) -> String {
     element.value("path_normalization", path_normalization);
     element.message("tls", tls.as_ref());
     element.value("trusted_proxies", trusted_proxies);
+    element.value("proxy_protocol", proxy_protocol);
     element.finish()
 }
 

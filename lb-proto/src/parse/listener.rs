@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use lb_common::{
     id::{BackendSetName, CertificateName, ListenerName},
-    spec::{ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, TlsVersion},
+    spec::{
+        ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, ProxyProtocol, TlsVersion,
+    },
 };
 
 use super::{At, element};
@@ -24,9 +26,10 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
             }
             Some(Protocol::Http)
         }
+        "tcp" if wire.backend_set.is_empty() => Some(Protocol::Tcp { backend_set: None }),
         "tcp" => at
             .name("backend_set", &wire.backend_set, BackendSetName::new)
-            .map(|backend_set| Protocol::Tcp { backend_set }),
+            .map(|backend_set| Protocol::Tcp { backend_set: Some(backend_set) }),
         other => at.one_of("protocol", other, "http, tcp"),
     };
     let idle_default = protocol.as_ref().map(defaults::idle_timeout).unwrap_or_default();
@@ -66,6 +69,15 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         None => Some(None),
     };
     let trusted_proxies = at.networks("trusted_proxies", &wire.trusted_proxies);
+    let proxy_protocol = match wire.proxy_protocol.as_str() {
+        "" => Some(None),
+        "optional" => Some(Some(ProxyProtocol::Optional)),
+        "required" => Some(Some(ProxyProtocol::Required)),
+        other => at.one_of("proxy_protocol", other, "optional, required"),
+    };
+    if !wire.proxy_protocol.is_empty() && wire.trusted_proxies.is_empty() {
+        at.problem("proxy_protocol", "is for the trusted_proxies, and there are none; name them");
+    }
     Some(Listener {
         name: name?,
         address: address?,
@@ -83,6 +95,7 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         path_normalization: path_normalization?,
         tls: tls?,
         trusted_proxies: trusted_proxies?,
+        proxy_protocol: proxy_protocol?,
     })
 }
 

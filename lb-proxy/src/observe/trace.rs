@@ -107,7 +107,7 @@ impl Trace {
     ) -> Option<Self> {
         let (method, original) = method(request);
         let (host, port) = host(request.authority());
-        let peer = client.peer.ip().to_canonical();
+        let address = client.address.ip().to_canonical();
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -121,8 +121,8 @@ impl Trace {
             url.query = request.query().and_then(text).map(cut),
             server.address = host.map(cut),
             server.port = port,
-            client.address = %peer,
-            client.port = i64::from(client.peer.port()),
+            client.address = %address,
+            client.port = i64::from(client.address.port()),
             network.protocol.version = request.version.as_str(),
             user_agent.original = request.fields.get(Name::UserAgent).and_then(text).map(cut),
             lb.proxy = proxy.as_str(),

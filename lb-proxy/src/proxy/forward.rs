@@ -64,7 +64,7 @@ impl Forward<'_> {
         record.forwarded(&set.spec.name);
         let hash = set.hash_key().map_or(0, |(key, function)| {
             let by = |bytes: &[u8]| hash::hash(function, bytes);
-            hash_of(key, down.client.peer.ip(), record.request, by)
+            hash_of(key, down.client.address.ip(), record.request, by)
         });
         let name = set.spec.name.clone();
         let mut upload =

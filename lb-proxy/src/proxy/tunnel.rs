@@ -75,6 +75,12 @@ impl<'a> Side<'a> {
 }
 
 impl Side<'_> {
+    /// So many bytes were read of it before, which wait for the other side.
+    pub fn after(mut self, read: usize) -> Self {
+        self.read = read as u64;
+        self
+    }
+
     /// Nothing more can be written to it. What it said before may be there to be read.
     fn takes_no_more(&mut self, error: io::Error) {
         self.error.get_or_insert(error);

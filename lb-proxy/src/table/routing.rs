@@ -17,6 +17,7 @@ use super::{
     backend_set::BackendSet,
     listener::{Listener, Presence, Service},
     route::Route,
+    tcp::Tcp,
     tls::{self, Certificates, ListenerTls, Unusable},
 };
 
@@ -55,8 +56,15 @@ impl RoutingTable {
             let old = former.listener_named(name);
             let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
             let old = old.and_then(|old| old.tls.as_ref());
-            let made =
-                ListenerTls::new(spec, tls, &snapshot.materials, &certificates, old, is_same)?;
+            let offers = tls::protocols(spec, desired);
+            let made = ListenerTls::new(
+                spec,
+                tls,
+                &offers,
+                &snapshot.materials,
+                &certificates,
+                old.filter(|_| is_same),
+            )?;
             Ok(Some((name.clone(), made)))
         };
         let offered: Result<Vec<_>, _> = desired.listeners.iter().map(offered).collect();
@@ -79,13 +87,17 @@ impl RoutingTable {
             .routes
             .iter()
             .map(|(name, spec)| {
-                (name.clone(), Route::new(spec, slot_of, former.routes.get(name), workers))
+                // They are all of one kind.
+                let first = spec.listeners.first().and_then(|name| desired.listeners.get(name));
+                let is_tcp = first.is_some_and(|first| first.protocol != Protocol::Http);
+                let old = former.routes.get(name);
+                (name.clone(), Route::new(spec, slot_of, is_tcp, old, workers))
             })
             .collect();
         let (listeners, listener_slots) =
             placed(desired.listeners.iter(), &former.listener_slots, |name, spec, slot| {
                 let tls = offered.get(name).cloned();
-                listener(spec, slot, &routes, tls, former.listener_named(name))
+                listener(spec, slot, &routes, tls, former.listener_named(name), workers)
             });
         let mut gone: Vec<_> = former.gone.clone();
         gone.extend(
@@ -147,13 +159,10 @@ fn listener(
     routes: &HashMap<RouteName, Arc<Route>>,
     tls: Option<Arc<ListenerTls>>,
     former: Option<&Arc<Listener>>,
+    workers: usize,
 ) -> Arc<Listener> {
-    let mut serving: Vec<_> = match spec.protocol {
-        Protocol::Http => {
-            routes.values().filter(|route| route.spec.serves(&spec.name)).cloned().collect()
-        }
-        Protocol::Tcp { .. } => Vec::new(),
-    };
+    let mut serving: Vec<_> =
+        routes.values().filter(|route| route.spec.serves(spec)).cloned().collect();
     serving.sort_unstable_by(|a, b| a.spec.name.cmp(&b.spec.name));
     let same_routes = |former: &&Arc<Listener>| {
         former.routes.len() == serving.len()
@@ -166,7 +175,13 @@ fn listener(
         return Arc::clone(former);
     }
     let service = match &spec.protocol {
-        Protocol::Tcp { backend_set } => Service::Tcp(backend_set.clone()),
+        Protocol::Tcp { backend_set } => {
+            let old = former.and_then(|former| match &former.service {
+                Service::Tcp(tcp) => Some(&**tcp),
+                Service::Http(_) => None,
+            });
+            Service::Tcp(Box::new(Tcp::new(&serving, backend_set.as_ref(), old, workers)))
+        }
         Protocol::Http => {
             let found = |route: &Arc<Route>| (Arc::clone(&route.spec), Arc::clone(route));
             Service::Http(Box::new(Routes::new(spec.path_normalization, serving.iter().map(found))))

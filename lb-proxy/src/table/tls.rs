@@ -1,13 +1,16 @@
 //! Certificates and what listeners offer with them, compiled.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,
-    spec::{self, Pem, TlsVersion},
+    spec::{self, DesiredState, Pem, TlsVersion},
 };
 use lb_tls::{
     certificate::{self, Certificate},
@@ -93,15 +96,17 @@ impl Compiled {
 }
 
 impl ListenerTls {
+    /// `former` is what it offered before, if its settings were the same.
+    ///
     /// # Errors
     /// If it cannot be used.
     pub fn new(
         spec: &spec::Listener,
         tls: &spec::ListenerTls,
+        protocols: &[&[u8]],
         materials: &Materials,
         certificates: &Certificates,
         former: Option<&Arc<Self>>,
-        is_same_spec: bool,
     ) -> Result<Arc<Self>, Unusable> {
         let unusable =
             |reason: String| Unusable { resource: format!("listeners[{}].tls", spec.name), reason };
@@ -111,7 +116,7 @@ impl ListenerTls {
         let ca = ca_id.map(|id| get(materials, &id)).transpose().map_err(unusable)?.cloned();
         let tickets = materials.get(&MaterialId::tickets()).cloned();
         if let Some(former) = former
-            && is_same_spec
+            && former.config.alpn_protocols == protocols
             && former.is_made_of(&compiled, ca.as_ref(), tickets.as_ref())
         {
             return Ok(Arc::clone(former));
@@ -141,10 +146,7 @@ impl ListenerTls {
             only_tls13: tls.min_version == TlsVersion::Tls13,
             client_auth,
             tickets: Arc::new(Tickets::new(&keys.keys, demands.as_bytes())),
-            alpn: match spec.protocol {
-                spec::Protocol::Http => &[b"http/1.1", b"http/1.0"],
-                spec::Protocol::Tcp { .. } => &[],
-            },
+            alpn: protocols,
         };
         let config = server(&options).map_err(|error| unusable(error.to_string()))?;
         Ok(Arc::new(Self { config, certificates: compiled, ca, tickets }))
@@ -160,6 +162,19 @@ impl ListenerTls {
             && self.certificates.iter().zip(certificates).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.ca.as_ref() == ca
             && self.tickets.as_ref() == tickets
+    }
+}
+
+/// What a listener offers to speak (ALPN). A tcp listener leaves that to its backends: it offers what it
+/// has routes for, in alphabetic order.
+pub fn protocols<'a>(listener: &spec::Listener, desired: &'a DesiredState) -> Vec<&'a [u8]> {
+    match listener.protocol {
+        spec::Protocol::Http => vec![b"http/1.1", b"http/1.0"],
+        spec::Protocol::Tcp { .. } => {
+            let routes = desired.routes.values().filter(|route| route.serves(listener));
+            let named = routes.filter_map(|route| route.matches.alpn.as_deref());
+            named.map(str::as_bytes).collect::<BTreeSet<_>>().into_iter().collect()
+        }
     }
 }
 

@@ -113,7 +113,10 @@ fn client(line: &mut Object<'_>, proxy: &ProxyId, client: &Client, protocol: &'s
             part.name(key!("proxy"), proxy.as_str());
             part.name(key!("listener"), client.presence.name.as_str());
             part.name(key!("protocol"), protocol);
-            part.address(key!("client"), client.peer);
+            part.address(key!("client"), client.address);
+            if client.address != client.peer {
+                part.address(key!("peer"), client.peer);
+            }
         })
     }));
 }

@@ -1,8 +1,4 @@
-//! Hellos as clients send them, and as nobody does.
-
-use std::sync::Arc;
-
-use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
+//! Hellos written by hand.
 
 pub const SERVER_NAME: u16 = 0;
 pub const ALPN: u16 = 16;
@@ -54,15 +50,17 @@ pub fn with(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
     records(&message(1, &hello(extensions)), 16 * 1024)
 }
 
-/// As rustls sends it.
-pub fn of_rustls(name: &'static str, protocols: &[&[u8]]) -> Vec<u8> {
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(name).expect("a name");
-    let mut client = ClientConnection::new(Arc::new(config), name).expect("it can be used");
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).expect("memory takes all");
-    hello
+/// Some that differ, by what they have.
+pub fn some() -> Vec<(&'static str, Vec<u8>)> {
+    let name = || server_name(&[(0, b"a.test")]);
+    vec![
+        ("nothing", hello(&[])),
+        ("a name", hello(&[name()])),
+        ("protocols", hello(&[alpn(&[b"h2", b"http/1.1"])])),
+        ("a name and a protocol", hello(&[name(), alpn(&[b"h2"])])),
+        ("an address", hello(&[server_name(&[(0, b"192.0.2.1")])])),
+        ("two names", hello(&[server_name(&[(0, b"a.test"), (0, b"b.test")])])),
+        ("another kind of name", hello(&[server_name(&[(0, b"a.test"), (9, b"x")])])),
+        ("padding", hello(&[(PADDING, vec![0; 90]), name()])),
+    ]
 }

@@ -1,0 +1,5 @@
+//! What comes before a client may speak: whose connection it is, and whom it wants.
+
+mod incoming;
+mod passthrough;
+mod senders;
