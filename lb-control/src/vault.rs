@@ -24,6 +24,7 @@ use lb_tls::{
     certificate::{self, Certificate, Facts},
     server,
 };
+use rustls::pki_types::CertificateDer;
 
 use crate::timestamp;
 
@@ -346,7 +347,26 @@ fn check_ca(text: &[u8]) -> Result<(), String> {
     server::check_ca(&ca).map_err(|error| error.to_string())
 }
 
-fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
+/// Of what is in force.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn certificate(spec: &spec::Certificate, all: &Materials) -> Result<Certificate, String> {
+    read(spec, all, &Found::default())
+        .map_err(|Unusable { source, why, .. }| format!("{source}{why}"))
+}
+
+/// Of what is in force.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn ca(pem: &Pem, all: &Materials) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = text(pem, all, &Found::default()).map_err(|why| said(pem, &why))?;
+    certificate::certificates(text).map_err(|error| said(pem, &error.to_string()))
+}
+
+/// What a certificate needs.
+pub fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
     spec.chain.material().into_iter().chain([spec.key.material()]).collect()
 }
 
