@@ -55,6 +55,7 @@ pub mod pattern;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod tls_front;
 pub mod tools;
 pub mod wire;
 pub mod wrk;

@@ -4,7 +4,6 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use crate::{
     backend::is_listening,
-    certs::Pair,
     eventually::{eventually, holds},
     ports::Port,
     process::Process,
@@ -27,31 +26,29 @@ impl Nginx {
     /// # Panics
     /// If it does not start.
     pub async fn start(dir: &Path, name: &str) -> Self {
-        Self::start_with(dir, name, "", "").await
+        Self::start_as(dir, name, "", "").await
     }
 
-    /// As [`Nginx::start`], with TLS.
+    /// As [`Nginx::start`], with TLS. `lines` are more of its server's configuration. `X-Reused` says
+    /// "r" where a session was resumed.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn start_tls(dir: &Path, name: &str, pair: &Pair) -> Self {
-        let (cert, key) = pair.write(dir, &format!("{name}-server"));
-        let (cert, key) = (cert.display(), key.display());
-        let lines = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
-        Self::start_with(dir, name, "ssl http2", &lines).await
+    pub async fn start_tls(dir: &Path, name: &str, lines: &str) -> Self {
+        Self::start_as(dir, name, "ssl", lines).await
     }
 
-    /// As [`Nginx::start`]; `listen` follows its address, and `server` is more lines of its server.
+    /// As [`Nginx::start`]; `how` follows its address, and `lines` are more of its server's
+    /// configuration.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn start_with(dir: &Path, name: &str, listen: &str, server: &str) -> Self {
+    pub async fn start_as(dir: &Path, name: &str, how: &str, lines: &str) -> Self {
         let port = Port::reserve();
         let prefix = dir.join(name);
         fs::create_dir(&prefix).unwrap_or_else(|error| panic!("{}: {error}", prefix.display()));
         let file = prefix.join("nginx.conf");
-        fs::write(&file, config(name, &format!("{} {listen}", port.address()), server))
-            .expect("its directory is there");
+        fs::write(&file, config(name, port.address(), how, lines)).expect("its directory is there");
         let args = ["-p".as_ref(), prefix.as_path(), "-c".as_ref(), file.as_path()];
         let process = Process::start(dir, name, &tool("nginx"), &args);
         let nginx = Self { name: name.into(), port, process };
@@ -87,7 +84,7 @@ impl Nginx {
 }
 
 /// One process without a master, so that killing it kills all of it.
-fn config(name: &str, listen: &str, server: &str) -> String {
+fn config(name: &str, address: SocketAddr, how: &str, lines: &str) -> String {
     format!(
         "daemon off;
          master_process off;
@@ -102,10 +99,14 @@ fn config(name: &str, listen: &str, server: &str) -> String {
            uwsgi_temp_path uwsgi;
            scgi_temp_path scgi;
            server {{
-             listen {listen};
-             {server}
+             listen {address} {how};
+             {lines}
              location = /health {{ return 200 'ok\\n'; }}
-             location / {{ add_header X-Backend {name}; return 200 '{name}\\n'; }}
+             location / {{
+               add_header X-Backend {name};
+               add_header X-Reused $ssl_session_reused;
+               return 200 '{name}\\n';
+             }}
            }}
          }}"
     )

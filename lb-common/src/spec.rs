@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use rustls_pki_types::ServerName;
 
 use crate::{
     id::{BackendName, BackendSetName, CertificateName, ListenerName, RouteName},
@@ -265,6 +266,27 @@ pub struct BackendSet {
     /// How long a backend that others have a lead on takes to get its whole share.
     pub slow_start: Option<Duration>,
     pub pool: PoolLimits,
+    /// Backends are spoken to by TLS.
+    pub tls: Option<BackendTls>,
+}
+
+/// What backends must show, and what they are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendTls {
+    pub trust: Trust,
+    /// Asked for, and looked for in certificates. `None` is the backend's address.
+    pub server_name: Option<ServerName<'static>>,
+    pub client_certificate: Option<CertificateName>,
+    pub min_version: TlsVersion,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trust {
+    /// Those that this CA signed.
+    Ca(Pem),
+    /// Everybody's.
+    Anybody,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -387,11 +409,33 @@ impl DesiredState {
             let tls = listener.tls.as_ref()?;
             tls.client_auth.as_ref()?.ca.material()
         });
-        let mut needed: BTreeSet<_> = of_certificates.chain(of_listeners).flatten().collect();
+        let of_sets = self.backend_sets.values().map(|set| set.tls.as_ref()?.ca()?.material());
+        let all = of_certificates.chain(of_listeners).chain(of_sets);
+        let mut needed: BTreeSet<_> = all.flatten().collect();
         if self.listeners.values().any(|listener| listener.tls.is_some()) {
             needed.insert(MaterialId::tickets());
         }
         needed
+    }
+
+    /// Backend sets whose backends nobody checks. To be told wherever somebody may hear it.
+    pub fn unverified(&self) -> impl Iterator<Item = &BackendSetName> {
+        let is_unverified = |set: &&Arc<BackendSet>| {
+            set.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody)
+        };
+        self.backend_sets.values().filter(is_unverified).map(|set| &set.name)
+    }
+}
+
+/// What is to be told of sets that are [`DesiredState::unverified`].
+pub const UNVERIFIED: &str = "verify = false believes whoever answers at a backend's address";
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
     }
 }
 
@@ -399,6 +443,20 @@ impl Listener {
     /// Of the URLs that lead here.
     pub fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+impl BackendTls {
+    pub fn ca(&self) -> Option<&Pem> {
+        match &self.trust {
+            Trust::Ca(ca) => Some(ca),
+            Trust::Anybody => None,
+        }
+    }
+
+    /// What the one at this address is asked for.
+    pub fn name_of(&self, address: SocketAddr) -> ServerName<'static> {
+        self.server_name.clone().unwrap_or_else(|| address.ip().into())
     }
 }
 
@@ -500,6 +558,11 @@ impl HashFunction {
 }
 
 impl BackendSet {
+    /// Of the URLs that lead to its backends.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
     pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.name == *name)
     }

@@ -47,7 +47,7 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
     v1::Spec {
         listeners,
         routes,
-        backend_sets: sets.iter().map(|name| any_set(rng, name)).collect(),
+        backend_sets: sets.iter().map(|name| any_set(rng, name, &names)).collect(),
         certificates,
     }
 }
@@ -180,7 +180,7 @@ fn any_tcp_route(rng: &mut Rng, sets: &[String]) -> v1::Route {
     }
 }
 
-fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {
+fn any_set(rng: &mut Rng, name: &str, certificates: &[String]) -> v1::BackendSet {
     let hashed = rng.bool();
     let health_check = rng.bool().then(|| any_check(rng));
     let backends = (0..rng.u16(0..5)).map(|i| v1::Backend {
@@ -214,6 +214,23 @@ fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {
         pool: rng
             .bool()
             .then(|| v1::Pool { max_idle: number(rng, u32::MAX), idle_timeout: time(rng) }),
+        tls: rng.bool().then(|| any_backend_tls(rng, certificates)),
+    }
+}
+
+fn any_backend_tls(rng: &mut Rng, certificates: &[String]) -> v1::BackendTls {
+    let verify = [None, Some(true), Some(false)][rng.usize(..3)];
+    let shows = !certificates.is_empty() && rng.bool();
+    v1::BackendTls {
+        ca: if verify == Some(false) { String::new() } else { one_of(rng, &PEMS) },
+        server_name: one_of(rng, &["", "App.internal", "fd00::1"]),
+        client_certificate: if shows {
+            some_of(rng, certificates, 1).remove(0)
+        } else {
+            String::new()
+        },
+        verify,
+        min_version: one_of(rng, &["", "1.2", "1.3"]),
     }
 }
 

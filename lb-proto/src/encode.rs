@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Dur
 
 use http::HeaderMap;
 use lb_common::spec::{
-    Action, Answer, Backend, BackendSet, BackendState, Balance, Certificate, DesiredState, Hash,
-    HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener, ListenerTls,
-    OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route,
-    RouteMatch, Scheme, WeightedBackendSet,
+    Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
+    DesiredState, Hash, HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener,
+    ListenerTls, OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn,
+    RetryPolicy, Route, RouteMatch, Scheme, WeightedBackendSet,
 };
 
 use crate::{
@@ -154,11 +154,7 @@ impl Defaults {
         let status = redirect.status.as_u16().into();
         v1::Redirect {
             status: self.value(status, defaults::REDIRECT_STATUS).unwrap_or_default(),
-            scheme: match redirect.scheme {
-                None => String::new(),
-                Some(Scheme::Http) => "http".into(),
-                Some(Scheme::Https) => "https".into(),
-            },
+            scheme: redirect.scheme.map(Scheme::as_str).unwrap_or_default().into(),
             host: redirect.host.clone().unwrap_or_default(),
             path: redirect.path.clone().unwrap_or_default(),
         }
@@ -191,6 +187,19 @@ impl Defaults {
             connect_timeout: self.time(set.connect_timeout, defaults::CONNECT_TIMEOUT),
             pool: self.message(self.pool(&set.pool)),
             slow_start: self.time(set.slow_start.unwrap_or(duration::OFF), defaults::SLOW_START),
+            tls: set.tls.as_ref().map(|tls| self.backend_tls(tls)),
+        }
+    }
+
+    fn backend_tls(self, tls: &BackendTls) -> v1::BackendTls {
+        let (server_name, certificate) =
+            (tls.server_name.as_ref(), tls.client_certificate.as_ref());
+        v1::BackendTls {
+            ca: tls.ca().map(pem::of_pem).unwrap_or_default(),
+            server_name: server_name.map(|name| name.to_str().into()).unwrap_or_default(),
+            client_certificate: certificate.map(ToString::to_string).unwrap_or_default(),
+            verify: self.value(tls.ca().is_some(), defaults::VERIFY),
+            min_version: self.word(tls.min_version.as_str(), defaults::MIN_TLS_VERSION.as_str()),
         }
     }
 

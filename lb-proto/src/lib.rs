@@ -53,6 +53,7 @@ pub mod defaults {
     pub const MAX_TARGET_BYTES: u32 = 16_384;
     pub const PATH_NORMALIZATION: PathNormalization = PathNormalization::Match;
     pub const MIN_TLS_VERSION: TlsVersion = TlsVersion::Tls12;
+    pub const VERIFY: bool = true;
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
     pub const MAX_HANDSHAKES: u32 = 1024;
     pub const UPGRADE: [&str; 1] = ["websocket"];

@@ -82,6 +82,10 @@ pub struct TcpMetrics {
 pub struct SetMetrics {
     /// As [`BackendMetrics::latency`].
     pub attempts: Histogram,
+    /// TLS with its backends.
+    pub handshakes_full: Counter,
+    pub handshakes_resumed: Counter,
+    pub handshakes_failed: Counter,
 }
 
 /// Of one backend.
@@ -194,7 +198,7 @@ pub struct Limits {
 }
 
 /// What `Proxy-Status` calls the errors that the proxy answers.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 16] = [
     "connection_limit_reached",
     "connection_refused",
     "connection_terminated",
@@ -208,6 +212,9 @@ pub const REASONS: [&str; 13] = [
     "http_request_error",
     "http_response_timeout",
     "proxy_internal_error",
+    "tls_alert_received",
+    "tls_certificate_error",
+    "tls_protocol_error",
 ];
 
 // === impl Sharded, Counter, Histogram ===

@@ -2,6 +2,7 @@
 //! retry budgets and counters, is shared with the next.
 
 mod backend_set;
+mod backend_tls;
 mod listener;
 mod pick;
 mod route;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use integration_tests::{
     backend::Backend,
-    certs::Ca,
+    certs::{Ca, Pair},
     client::Client,
     curl,
     eventually::{eventually, holds},
@@ -55,6 +55,13 @@ fn edge(address: SocketAddr, more: &str) -> String {
     )
 }
 
+async fn tls_server(dir: &Path, name: &str, pair: &Pair) -> Nginx {
+    let (cert, key) = pair.write(dir, &format!("{name}-server"));
+    let (cert, key) = (cert.display(), key.display());
+    let lines = format!("ssl_certificate {cert}; ssl_certificate_key {key};");
+    Nginx::start_as(dir, name, "ssl http2", &lines).await
+}
+
 async fn site() -> Site {
     let (ca, edge_port) = (Ca::new("a test's"), Port::reserve());
     let mut fleet = Fleet::empty().await;
@@ -63,7 +70,7 @@ async fn site() -> Site {
     for (name, host) in
         [("a", "a.test"), ("b", "b.test"), ("wild", "*.c.test"), ("rest", "rest.test")]
     {
-        let server = Nginx::start_tls(fleet.dir(), name, &ca.sign(&[host])).await;
+        let server = tls_server(fleet.dir(), name, &ca.sign(&[host])).await;
         sets += &set(name, server.address());
         servers.push(server);
     }
@@ -240,8 +247,8 @@ async fn protocols_are_told_apart_with_and_without_tls_of_our_own() {
     let mut fleet = Fleet::empty().await;
     fleet.add_proxy("p1", &[]);
     let pair = ca.sign(&["a.test"]);
-    let h2 = Nginx::start_tls(fleet.dir(), "h2", &pair).await;
-    let any = Nginx::start_tls(fleet.dir(), "any", &pair).await;
+    let h2 = tls_server(fleet.dir(), "h2", &pair).await;
+    let any = tls_server(fleet.dir(), "any", &pair).await;
     let port = Port::reserve();
     let routes = [route("h2", "{ alpn = 'h2' }"), route("any", "{}")].concat();
     let sets = [set("h2", h2.address()), set("any", any.address())].concat();

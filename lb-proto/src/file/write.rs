@@ -118,6 +118,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
         connect_timeout,
         pool,
         slow_start,
+        tls,
     } = set;
     let mut element = Element::new("backend_sets");
     element.value("name", name);
@@ -128,6 +129,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
     element.duration("connect_timeout", *connect_timeout);
     element.duration("slow_start", *slow_start);
     element.message("pool", pool.as_ref());
+    element.message("tls", tls.as_ref());
     element.lines("backends", backends);
     element.finish()
 }

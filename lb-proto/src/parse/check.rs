@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    id::BackendSetName,
+    id::{BackendSetName, CertificateName},
     spec::{DesiredState, Protocol},
 };
 
@@ -40,15 +40,21 @@ pub fn check(state: &DesiredState, problems: &mut Problems) {
             set_exists(field, &target.backend_set);
         }
     }
+    let mut certificate_exists = |field: String, name: &CertificateName| {
+        if !state.certificates.contains_key(name) {
+            let known = list(state.certificates.keys());
+            problems.add(field, format!("no certificate is called {name:?}; there are {known}"));
+        }
+    };
     for (name, listener) in &state.listeners {
         for certificate in listener.tls.iter().flat_map(|tls| &tls.certificates) {
-            if !state.certificates.contains_key(certificate) {
-                let known = list(state.certificates.keys());
-                problems.add(
-                    format!("listeners[{name}].tls.certificates"),
-                    format!("no certificate is called {certificate:?}; there are {known}"),
-                );
-            }
+            certificate_exists(format!("listeners[{name}].tls.certificates"), certificate);
+        }
+    }
+    for (name, set) in &state.backend_sets {
+        let shown = set.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
+        if let Some(certificate) = shown {
+            certificate_exists(format!("backend_sets[{name}].tls.client_certificate"), certificate);
         }
     }
     for field in without_target {

@@ -4,9 +4,7 @@ use std::num::NonZeroU32;
 
 use lb_common::{
     id::{BackendSetName, CertificateName, ListenerName},
-    spec::{
-        ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, ProxyProtocol, TlsVersion,
-    },
+    spec::{ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, ProxyProtocol},
 };
 
 use super::{At, element};
@@ -113,12 +111,7 @@ fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTl
         }
         certificates.push(parsed);
     }
-    let min_version = match wire.min_version.as_str() {
-        "" => Some(defaults::MIN_TLS_VERSION),
-        "1.2" => Some(TlsVersion::Tls12),
-        "1.3" => Some(TlsVersion::Tls13),
-        other => at.one_of("min_version", other, "1.2, 1.3"),
-    };
+    let min_version = at.tls_version("min_version", &wire.min_version);
     let client_auth = match &wire.client_auth {
         Some(wire) => client_auth(wire, &mut at).map(Some),
         None => Some(None),

@@ -95,6 +95,11 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("backend_sets = [{ name = 'a', outlier_ejection = { consecutive_failures = 0 } }]", "backend_sets[a].outlier_ejection.consecutive_failures", "1 or more"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { min_requests = 0 } }]", "backend_sets[a].outlier_ejection.min_requests", "1 or more"),
         ("backend_sets = [{ name = 'a', slow_start = '25h' }]", "backend_sets[a].slow_start", "1ms and 24h"),
+        ("backend_sets = [{ name = 'a', tls = {} }]", "backend_sets[a].tls.ca", "verify = false"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', verify = false } }]", "backend_sets[a].tls.ca", "one of the two"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', server_name = 'a.test:443' } }]", "backend_sets[a].tls.server_name", "without a port"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', min_version = '1.1' } }]", "backend_sets[a].tls.min_version", "1.2, 1.3"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', client_certificate = 'x' } }]", "backend_sets[a].tls.client_certificate", "\"x\"; there are none"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { failure_percent = 101 } }]", "backend_sets[a].outlier_ejection.failure_percent", "1 to 100"),
     ];
     for (text, field, part) in cases {

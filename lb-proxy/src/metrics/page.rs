@@ -269,6 +269,19 @@ fn backends(table: &RoutingTable, now: u64, page: &mut Page) {
         let (counts, sum) = set.set_metrics().histogram(|shard| &shard.attempts);
         seconds.buckets(&[("backend_set", name)], latency::bounds(), &counts, sum);
     }
+    const HANDSHAKES: &str = "TLS handshakes with backends by what became of them.";
+    let mut handshakes = page.counter("lb_proxy_backend_tls_handshakes_total", HANDSHAKES);
+    for (name, set) in sets.iter().filter(|(_, set)| set.tls().is_some()) {
+        let metrics = set.set_metrics();
+        let counts = [
+            ("full", metrics.sum(|shard| &shard.handshakes_full)),
+            ("resumed", metrics.sum(|shard| &shard.handshakes_resumed)),
+            ("failed", metrics.sum(|shard| &shard.handshakes_failed)),
+        ];
+        for (result, count) in counts {
+            handshakes.sample(&[("backend_set", name), ("result", result)], count);
+        }
+    }
     type Read = fn(&BackendMetrics) -> &Counter;
     #[rustfmt::skip]
     let counters: [(&str, &str, Read); 8] = [

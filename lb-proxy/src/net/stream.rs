@@ -120,6 +120,14 @@ impl Stream {
         }
     }
 
+    /// The end, when it comes, is not to look as if all had been said, where that can be told.
+    pub fn cut(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Tls(tls) => tls.cut(),
+        }
+    }
+
     /// As [`Socket::has_failed`].
     pub fn has_failed(&self) -> bool {
         self.socket().has_failed()

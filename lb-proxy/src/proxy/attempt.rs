@@ -111,7 +111,7 @@ impl Attempt<'_> {
         let (local, pick) = (sides.local, self.pick);
         let (metrics, backend) = (pick.metrics(local.index), pick.backend());
         let in_flight = InFlight::start(&backend.live);
-        if !was_stale && let Some(stream) = local.pool.take(&backend.live, local.millis(self.now)) {
+        if !was_stale && let Some(stream) = local.pool.take(pick, local.millis(self.now)) {
             metrics.reuses.increment();
             return Ok(Lease::new(stream, pick.clone(), true, in_flight));
         }
@@ -120,11 +120,9 @@ impl Attempt<'_> {
         let now = if was_stale { clock::now() } else { self.now };
         let deadline =
             sides.upload.completed().unwrap_or(now).max(self.now) + sides.deadlines.response;
-        let limit = pick.set().spec.connect_timeout;
         let client = Rc::clone(&sides.down.client);
         // In a box of its own, as are other steps that few requests take: what all take is small then.
-        let mut connecting =
-            Box::pin(connect(local, backend.address, limit, now, deadline, &client.timer));
+        let mut connecting = Box::pin(connect(local, pick, now, deadline, &client.timer));
         let connected = poll_fn(|cx| match sides.watch(cx) {
             Ok(()) => connecting.as_mut().poll(cx).map_err(|error| match was_stale {
                 true => AttemptError::Reconnect(error),

@@ -61,7 +61,7 @@ enum PreludeError {
     #[error("too many connections of the client {0}")]
     TooMany(SocketAddr),
     #[error("no TLS handshake: {0}")]
-    Handshake(#[from] tls::ShakeError),
+    Handshake(#[from] tls::Failed),
 }
 
 /// So many may be at it at once on a listener without TLS; with TLS, its `max_handshakes`.

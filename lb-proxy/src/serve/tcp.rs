@@ -175,8 +175,7 @@ async fn open(
         // From here on, so that a backend that is slow to accept is not taken for an idle one.
         let in_flight = InFlight::start(&backend.live);
         let limit = set.spec.connect_timeout;
-        match connect(local, backend.address, limit, started, started + limit, &client.timer).await
-        {
+        match connect(local, &pick, started, started + limit, &client.timer).await {
             Ok(stream) => {
                 let now = clock::now();
                 pick.record_attempt(local.index, now - started);
@@ -188,7 +187,7 @@ async fn open(
                 if !matches!(error, ConnectError::Local(_)) {
                     local.record_failure(&pick, Failure::Connect);
                 }
-                record.failed(AttemptError::from(error).kind());
+                record.failed(AttemptError::from(error).reason());
             }
         }
     }

@@ -4,44 +4,37 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Poll, ready},
 };
 
 use lb_common::clock;
 use lb_tls::{
-    certificate::Facts,
-    handshake::{Agreed, Handshake, Progress},
-    session::SessionError,
+    certificate::has_expired,
+    handshake::{Agreed, Handshake},
 };
 use rustls::ServerConfig;
 
-use super::input::{self, ReadError};
+use super::input::{ReadError, may_wait};
 use crate::{
     connections::{End, Id},
     local::{Held, Local},
-    net::{stream::Stream, tls::Tls},
+    net::{
+        shake::{ShakeError, Shaking},
+        stream::Stream,
+    },
     table::ListenerTls,
 };
 
 /// Why there was no handshake.
 #[derive(Debug, thiserror::Error)]
-pub enum ShakeError {
+pub enum Failed {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("it sent too much before it was done")]
-    TooMuch,
     #[error("the client's certificate has expired since")]
     Expired,
     #[error(transparent)]
-    Tls(#[from] rustls::Error),
-    #[error(transparent)]
-    Session(#[from] SessionError),
+    Shake(#[from] ShakeError),
 }
-
-/// Of what has come and is no whole flight; a hello of 16 KiB in records of one byte each has less.
-const MOST: usize = 128 * 1024;
-/// Of what rustls itself holds meanwhile; an estimate.
-const STATE: usize = 8 * 1024;
 
 /// What was agreed on, with the connection as it goes on. `input` has come already.
 ///
@@ -53,7 +46,7 @@ pub async fn shake(
     id: Id,
     stream: Stream,
     input: Vec<u8>,
-) -> Result<(Stream, Agreed), ShakeError> {
+) -> Result<(Stream, Agreed), Failed> {
     let metrics = local.metrics();
     let shaken = run(local, &tls.config, id, stream, input).await;
     match &shaken {
@@ -70,93 +63,29 @@ async fn run(
     id: Id,
     stream: Stream,
     input: Vec<u8>,
-) -> Result<(Stream, Agreed), ShakeError> {
-    let mut shaking = Shaking {
-        stream,
-        handshake: Handshake::server(config)?,
-        input,
-        output: Vec::new(),
-        sent: 0,
-        held: Held::new(local),
-        progress: Progress::Waiting,
-        failed: None,
-    };
-    if !shaking.input.is_empty() {
-        shaking.advance(local)?;
-    }
-    poll_fn(|cx| shaking.poll(local, id, cx)).await?;
-    let Shaking { stream, handshake, input, .. } = shaking;
-    let (agreed, session) = handshake.finish()?;
-    // A ticket is no way to go on with a certificate that is not good any more.
-    let shown = agreed.certificates.first().map(Facts::of);
-    if agreed.is_resumed
-        && shown.is_some_and(|facts| facts.is_ok_and(|f| f.not_after < clock::wall()))
-    {
-        return Err(ShakeError::Expired);
-    }
-    let Stream::Tcp(socket) = stream else { return Err(ReadError::Gone.into()) };
-    let scratch = Rc::clone(&local.scratch);
-    let tls = Tls::new(socket, session, scratch, &input);
-    Ok((Stream::Tls(Box::new(tls)), agreed))
-}
-
-/// One that is under way.
-struct Shaking {
-    stream: Stream,
-    handshake: Handshake,
-    /// What came and was not used yet.
-    input: Vec<u8>,
-    output: Vec<u8>,
-    /// How much of it is written.
-    sent: usize,
-    held: Held,
-    progress: Progress,
-    /// Once the client was told, it is over.
-    failed: Option<rustls::Error>,
-}
-
-impl Shaking {
-    fn poll(
-        &mut self,
-        local: &Local,
-        id: Id,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<(), ShakeError>> {
+) -> Result<(Stream, Agreed), Failed> {
+    let handshake = Handshake::server(config).map_err(ShakeError::from)?;
+    let mut shaking = Shaking::answering(stream, handshake, input);
+    let mut held = Held::new(local);
+    poll_fn(|cx| {
         loop {
             if local.connections.poll_end(id, cx) != End::NotYet {
-                return Poll::Ready(Err(ReadError::Ended.into()));
+                return Poll::Ready(Err(Failed::from(ReadError::Ended)));
             }
-            // Each flight goes out as one.
-            while self.sent < self.output.len() {
-                let written = self.stream.poll_write(cx, &self.output[self.sent..]);
-                self.sent += ready!(written).map_err(ReadError::Io)?;
-            }
-            self.output.clear();
-            self.sent = 0;
-            if let Some(error) = self.failed.take() {
-                return Poll::Ready(Err(error.into()));
-            }
-            if self.progress == Progress::Done {
+            if ready!(shaking.poll_step(&local.hot, cx))? {
                 return Poll::Ready(Ok(()));
             }
-            let filled = ready!(input::poll_fill(local, id, &mut self.stream, cx))?;
-            local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
-            self.advance(local)?;
+            held.set(shaking.capacity());
+            // What comes in one piece is no burden.
+            may_wait(local, shaking.waiting())?;
         }
+    })
+    .await?;
+    let (tls, agreed) = shaking.finish(&local.scratch)?;
+    // A ticket is no way to go on with a certificate that is not good any more.
+    let shown = agreed.certificates.first().filter(|_| agreed.is_resumed);
+    if shown.is_some_and(|shown| has_expired(shown, clock::wall())) {
+        return Err(Failed::Expired);
     }
-
-    /// Goes on with what has come.
-    fn advance(&mut self, local: &Local) -> Result<(), ShakeError> {
-        match self.handshake.advance(&mut self.input, &mut self.output) {
-            Ok(progress) => self.progress = progress,
-            Err(error) => self.failed = Some(error),
-        }
-        self.held.set(self.input.capacity() + self.output.capacity() + STATE);
-        let waits = if self.progress == Progress::Done { 0 } else { self.input.len() };
-        if MOST < waits {
-            return Err(ShakeError::TooMuch);
-        }
-        // What comes in one piece is no burden.
-        Ok(input::may_wait(local, waits)?)
-    }
+    Ok((Stream::Tls(Box::new(tls)), agreed))
 }

@@ -15,6 +15,7 @@ use lb_routing::{millis::Millis, route::Routes};
 
 use super::{
     backend_set::BackendSet,
+    backend_tls::BackendTls,
     listener::{Listener, Presence, Service},
     route::Route,
     tcp::Tcp,
@@ -69,17 +70,27 @@ impl RoutingTable {
         };
         let offered: Result<Vec<_>, _> = desired.listeners.iter().map(offered).collect();
         let offered: HashMap<_, _> = offered?.into_iter().flatten().collect();
+        let spoken = |(name, spec): (&BackendSetName, &Arc<spec::BackendSet>)| {
+            let Some(tls) = &spec.tls else { return Ok(None) };
+            let old = former.set_named(name).and_then(|old| old.tls());
+            let made = BackendTls::new(name, tls, &snapshot.materials, &certificates, old)?;
+            Ok(Some((name.clone(), made)))
+        };
+        let spoken: Result<Vec<_>, _> = desired.backend_sets.iter().map(spoken).collect();
+        let spoken: HashMap<_, _> = spoken?.into_iter().flatten().collect();
         let (backend_sets, set_slots) =
             placed(desired.backend_sets.iter(), &former.set_slots, |name, spec, _| {
-                let old = former.set_named(name);
+                let (old, tls) = (former.set_named(name), spoken.get(name));
                 let unchanged = old.filter(|old| {
                     let unhealthy = snapshot.unhealthy.of(name);
-                    unhealthy == former.snapshot.unhealthy.of(name) && Arc::ptr_eq(&old.spec, spec)
+                    unhealthy == former.snapshot.unhealthy.of(name)
+                        && Arc::ptr_eq(&old.spec, spec)
+                        && old.is_spoken_to_by(tls)
                 });
                 unchanged.cloned().unwrap_or_else(|| {
                     let is_healthy = |backend: &_| !snapshot.unhealthy.contains(name, backend);
                     let old = old.map(|old| &**old);
-                    Arc::new(BackendSet::new(spec, is_healthy, old, workers, now, rng))
+                    Arc::new(BackendSet::new(spec, tls, is_healthy, old, workers, now, rng))
                 })
             });
         let slot_of = |name: &BackendSetName| set_slots.get(name).copied();

@@ -75,7 +75,7 @@ impl Compiled {
         materials: &Materials,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
-        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose()?.cloned();
+        let chain = content(&spec.chain, materials)?;
         let key = get(materials, &spec.key.material())?.clone();
         if let Some(old) = old
             && old.spec == *spec
@@ -84,12 +84,8 @@ impl Compiled {
         {
             return Ok(Arc::clone(old));
         }
-        let text = match (&spec.chain, &chain) {
-            (Pem::Text(text), _) => text.as_bytes(),
-            (Pem::File(_), chain) => chain.as_ref().map_or(&[][..], Secret::reveal),
-        };
-        let certificate =
-            Certificate::read(text, key.reveal()).map_err(|error| error.to_string())?;
+        let certificate = Certificate::read(text(&spec.chain, chain.as_ref()), key.reveal())
+            .map_err(|error| error.to_string())?;
         let certificate = Arc::new(certificate);
         Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), chain, key }))
     }
@@ -112,8 +108,8 @@ impl ListenerTls {
             |reason: String| Unusable { resource: format!("listeners[{}].tls", spec.name), reason };
         let compiled: Vec<_> =
             tls.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
-        let ca_id = tls.client_auth.as_ref().and_then(|auth| auth.ca.material());
-        let ca = ca_id.map(|id| get(materials, &id)).transpose().map_err(unusable)?.cloned();
+        let ca = tls.client_auth.as_ref().map(|auth| content(&auth.ca, materials));
+        let ca = ca.transpose().map_err(unusable)?.flatten();
         let tickets = materials.get(&MaterialId::tickets()).cloned();
         if let Some(former) = former
             && former.config.alpn_protocols == protocols
@@ -124,11 +120,7 @@ impl ListenerTls {
         let roots = match &tls.client_auth {
             None => None,
             Some(auth) => {
-                let text = match (&auth.ca, &ca) {
-                    (Pem::Text(text), _) => text.as_bytes(),
-                    (Pem::File(_), ca) => ca.as_ref().map_or(&[][..], Secret::reveal),
-                };
-                let roots = certificate::certificates(text);
+                let roots = certificate::certificates(text(&auth.ca, ca.as_ref()));
                 Some(roots.map_err(|error| unusable(format!("client_auth.ca {error}")))?)
             }
         };
@@ -175,6 +167,19 @@ pub fn protocols<'a>(listener: &spec::Listener, desired: &'a DesiredState) -> Ve
             let named = routes.filter_map(|route| route.matches.alpn.as_deref());
             named.map(str::as_bytes).collect::<BTreeSet<_>>().into_iter().collect()
         }
+    }
+}
+
+/// What of a PEM is elsewhere.
+pub(super) fn content(pem: &Pem, materials: &Materials) -> Result<Option<Secret>, String> {
+    pem.material().map(|id| get(materials, &id).cloned()).transpose()
+}
+
+/// The PEM, of which this is elsewhere.
+pub(super) fn text<'a>(pem: &'a Pem, content: Option<&'a Secret>) -> &'a [u8] {
+    match pem {
+        Pem::Text(text) => text.as_bytes(),
+        Pem::File(_) => content.map_or(&[], Secret::reveal),
     }
 }
 
