@@ -58,12 +58,38 @@ pub struct Listener {
     pub trusted_proxies: Networks,
     /// Whether these say so by the PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// What becomes of what those say.
+    pub forwarded: Forwarding,
+    /// In which fields they say it.
+    pub forwarded_header: ForwardedHeader,
+    /// `Strict-Transport-Security` of responses to clients that came by TLS.
+    pub hsts: Option<HeaderValue>,
+    /// What comes without TLS is sent there.
+    pub redirect_to_https: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
     Optional,
     Required,
+}
+
+/// What backends get of what is said by who passed a request on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The client alone.
+    Replace,
+    /// All of it, and who is connected behind it.
+    Append,
+}
+
+/// Where who passes a request on says for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For` and others.
+    XForwarded,
+    /// RFC 7239.
+    Forwarded,
 }
 
 /// What a listener demands of its clients before they may speak, and what it shows them.
@@ -91,6 +117,18 @@ pub struct ClientAuth {
     pub is_required: bool,
     /// Who signs them.
     pub ca: Pem,
+    /// What of them backends get.
+    pub headers: ClientCertHeaders,
+}
+
+/// What backends get of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertHeaders {
+    Nothing,
+    /// `X-Client-Cert-Subject` and others.
+    Facts,
+    /// All of it, as `Client-Cert` (RFC 9440).
+    Certificate,
 }
 
 /// What a server proves who it is with, and by what it is asked for.
@@ -174,6 +212,10 @@ pub struct RouteMatch {
     pub sni: HostMatch,
     /// A protocol that it offers.
     pub alpn: Option<String>,
+    /// Where the client is. Empty: anywhere.
+    pub from: Networks,
+    /// Where it is not.
+    pub not_from: Networks,
 }
 
 /// Hosts are lower case and without a port.
@@ -460,6 +502,15 @@ impl BackendTls {
     }
 }
 
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 impl Pem {
     /// What it is in, if it is elsewhere.
     pub fn material(&self) -> Option<MaterialId> {
@@ -493,6 +544,34 @@ impl ProxyProtocol {
         match self {
             Self::Optional => "optional",
             Self::Required => "required",
+        }
+    }
+}
+
+impl Forwarding {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+        }
+    }
+}
+
+impl ForwardedHeader {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::XForwarded => "x-forwarded",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+impl ClientCertHeaders {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Facts => "facts",
+            Self::Certificate => "certificate",
         }
     }
 }

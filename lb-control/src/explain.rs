@@ -29,12 +29,14 @@ use std::{
 use lb_common::{
     id::{ListenerName, RouteName},
     snapshot::Snapshot,
-    spec,
+    spec::{self, Scheme},
 };
 use lb_http::message::Request;
 use lb_proto::v1;
 use lb_routing::{
     admit::admit,
+    origin::Origin,
+    redirect::TO_HTTPS,
     refusal::Refusal,
     route::{Standing, Subject, Verdict},
 };
@@ -53,7 +55,7 @@ pub struct Explainer {
 /// A request on the listener that takes it.
 struct Question {
     request: Request,
-    /// The client's address.
+    /// Who is connected.
     from: IpAddr,
     listener: Arc<spec::Listener>,
     /// Why that listener.
@@ -120,14 +122,28 @@ impl Question {
         Ok(Self { request, from: asked.from, listener, why, admitted })
     }
 
+    /// Who the request is from.
+    fn origin(&self) -> Origin<'_> {
+        let listener = &self.listener;
+        let (trusted, header) = (&listener.trusted_proxies, listener.forwarded_header);
+        let from = self.from.to_canonical();
+        Origin::of(&self.request, from, listener.scheme(), trusted, header)
+    }
+
     /// What is matched of the request.
     fn subject<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Subject<'a> {
-        Subject::of(&self.request, self.listener.path_normalization, scratch)
+        let normalization = self.listener.path_normalization;
+        Subject::of(&self.request, self.origin().address, normalization, scratch)
+    }
+
+    /// Whether it is to come with TLS first.
+    fn goes_to_https(&self) -> bool {
+        self.listener.redirect_to_https && self.origin().scheme == Scheme::Http
     }
 
     /// The route that takes it, if one does.
     fn route<'a>(&self, compiled: &'a Compiled) -> Option<&'a Arc<spec::Route>> {
-        self.admitted.as_ref().ok()?;
+        self.admitted.as_ref().ok().filter(|()| !self.goes_to_https())?;
         compiled.routes(&self.listener.name).find(&self.subject(&mut Vec::new()))
     }
 
@@ -135,6 +151,7 @@ impl Question {
         let Snapshot { id, revision, .. } = *compiled.snapshot;
         let outcome = match (&self.admitted, self.route(compiled)) {
             (Err(refusal), _) => outcome::refusal(refusal),
+            (Ok(()), _) if self.goes_to_https() => outcome::redirect(&TO_HTTPS, self),
             (Ok(()), None) => outcome::refusal(&Refusal::NoRoute),
             (Ok(()), Some(route)) => outcome::of(route, self, compiled, statuses),
         };
@@ -158,6 +175,11 @@ impl Question {
         let (chosen, matching) = (matching.clone().next(), matching.count());
         let chosen = chosen.map(|verdict| &verdict.route.name);
         let here = verdicts.iter().map(|verdict| match &self.admitted {
+            Ok(()) if self.goes_to_https() => v1::RouteVerdict {
+                route: verdict.route.name.to_string(),
+                why: "not asked, because the listener redirects to https".into(),
+                ..v1::RouteVerdict::default()
+            },
             Ok(()) => wire(verdict, chosen, matching),
             Err(refusal) => v1::RouteVerdict {
                 route: verdict.route.name.to_string(),

@@ -22,6 +22,10 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
     let names: Vec<_> = certificates.iter().map(|certificate| certificate.name.clone()).collect();
     for listener in &mut listeners {
         listener.tls = (!names.is_empty() && rng.bool()).then(|| any_tls(rng, &names));
+        match listener.tls {
+            Some(_) => listener.hsts = one_of(rng, &["", "max-age=0", "max-age=9; preload"]),
+            None => listener.redirect_to_https = rng.bool(),
+        }
     }
     listeners.push(v1::Listener {
         name: "tcp".into(),
@@ -59,6 +63,7 @@ fn any_tls(rng: &mut Rng, certificates: &[String]) -> v1::Tls {
         client_auth: rng.bool().then(|| v1::ClientAuth {
             mode: one_of(rng, &["required", "optional"]),
             ca: one_of(rng, &PEMS),
+            headers: one_of(rng, &["", "none", "facts", "certificate"]),
         }),
         handshake_timeout: time(rng),
         max_handshakes: within(rng, 1, u32::MAX),
@@ -97,6 +102,8 @@ fn any_limits(rng: &mut Rng) -> v1::Listener {
         path_normalization: one_of(rng, &["", "off", "match", "forward"]),
         trusted_proxies,
         proxy_protocol,
+        forwarded: one_of(rng, &["", "replace", "append"]),
+        forwarded_header: one_of(rng, &["", "x-forwarded", "forwarded"]),
         ..v1::Listener::default()
     }
 }
@@ -122,6 +129,8 @@ fn any_route(rng: &mut Rng, i: usize, http: &[String], sets: &[String]) -> v1::R
         host: one_of(rng, &["", "example.com", "*.Example.com", "[::1]"]),
         method: one_of(rng, &["", "GET", "M-SEARCH", "it's"]),
         headers: headers(rng),
+        from: networks(rng),
+        not_from: networks(rng),
         ..match rng.u8(0..3) {
             0 => v1::RouteMatch { path: path(rng), ..v1::RouteMatch::default() },
             1 => v1::RouteMatch { path_prefix: path(rng), ..v1::RouteMatch::default() },
@@ -173,6 +182,7 @@ fn any_tcp_route(rng: &mut Rng, sets: &[String]) -> v1::Route {
         r#match: rng.bool().then(|| v1::RouteMatch {
             sni: one_of(rng, &["", "example.com", "*.Example.com"]),
             alpn: one_of(rng, &["", "h2", "it's"]),
+            from: networks(rng),
             ..v1::RouteMatch::default()
         }),
         backend_set: some_of(rng, sets, 1).remove(0),

@@ -92,6 +92,11 @@ impl Defaults {
             tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
             trusted_proxies: listener.trusted_proxies.to_texts(),
             proxy_protocol: listener.proxy_protocol.map_or("", |how| how.as_str()).into(),
+            forwarded: self.word(listener.forwarded.as_str(), defaults::FORWARDED.as_str()),
+            forwarded_header: self
+                .word(listener.forwarded_header.as_str(), defaults::FORWARDED_HEADER.as_str()),
+            hsts: listener.hsts.as_ref().map(text).unwrap_or_default(),
+            redirect_to_https: listener.redirect_to_https,
         }
     }
 
@@ -102,6 +107,7 @@ impl Defaults {
             client_auth: tls.client_auth.as_ref().map(|auth| v1::ClientAuth {
                 mode: if auth.is_required { "required" } else { "optional" }.into(),
                 ca: pem::of_pem(&auth.ca),
+                headers: self.word(auth.headers.as_str(), defaults::CLIENT_CERT_HEADERS.as_str()),
             }),
             handshake_timeout: self.time(tls.handshake_timeout, defaults::HANDSHAKE_TIMEOUT),
             max_handshakes: self.value(tls.max_handshakes.get(), defaults::MAX_HANDSHAKES),
@@ -329,6 +335,8 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         headers: headers.collect(),
         sni: host(&matches.sni),
         alpn: matches.alpn.clone().unwrap_or_default(),
+        from: matches.from.to_texts(),
+        not_from: matches.not_from.to_texts(),
     }
 }
 

@@ -43,7 +43,9 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub mod defaults {
     use std::time::Duration;
 
-    use lb_common::spec::{PathNormalization, Protocol, TlsVersion};
+    use lb_common::spec::{
+        ClientCertHeaders, ForwardedHeader, Forwarding, PathNormalization, Protocol, TlsVersion,
+    };
 
     pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
     pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +54,9 @@ pub mod defaults {
     pub const MAX_HEADER_FIELDS: u32 = 100;
     pub const MAX_TARGET_BYTES: u32 = 16_384;
     pub const PATH_NORMALIZATION: PathNormalization = PathNormalization::Match;
+    pub const FORWARDED: Forwarding = Forwarding::Replace;
+    pub const FORWARDED_HEADER: ForwardedHeader = ForwardedHeader::XForwarded;
+    pub const CLIENT_CERT_HEADERS: ClientCertHeaders = ClientCertHeaders::Facts;
     pub const MIN_TLS_VERSION: TlsVersion = TlsVersion::Tls12;
     pub const VERIFY: bool = true;
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,9 +11,13 @@ use std::{
     time::Instant,
 };
 
-use lb_common::clock;
-use lb_http::h1::BodyDecoder;
+use lb_common::{
+    clock,
+    spec::{self, Scheme},
+};
+use lb_http::{h1::BodyDecoder, message::Request};
 use lb_prelude::proxy_protocol::Header;
+use lb_routing::origin::Origin;
 
 use crate::{
     connections::Id,
@@ -26,15 +30,17 @@ use crate::{
 /// Who a connection is from.
 #[derive(Debug)]
 pub struct Client {
-    /// Who connected.
+    /// Who is connected.
     pub peer: SocketAddr,
-    /// Whose connection it is: the peer's, unless that is a balancer which says otherwise.
+    /// The client, which is the peer unless somebody trusted says otherwise.
     pub address: SocketAddr,
-    /// What such a balancer said.
+    /// What that one said, by the PROXY protocol.
     pub proxied: Option<Box<Proxied>>,
     /// The client's address as a field has it.
     pub forwarded_for: String,
-    pub is_tls: bool,
+    pub scheme: Scheme,
+    /// What backends get of its certificate, as lines of a head.
+    pub client_cert: Box<[u8]>,
     /// Of the listener that accepted it.
     pub presence: Arc<Presence>,
     pub id: Id,
@@ -85,7 +91,7 @@ impl Client {
         proxied: Option<Box<Proxied>>,
         presence: Arc<Presence>,
         id: Id,
-        is_tls: bool,
+        scheme: Scheme,
     ) -> Self {
         let said = proxied.as_ref().and_then(|proxied| proxied.header.addresses);
         let address = said.map_or(peer, |addresses| addresses.source);
@@ -94,12 +100,19 @@ impl Client {
             address,
             proxied,
             forwarded_for: text(address.ip().to_canonical()),
-            is_tls,
+            scheme,
+            client_cert: Box::default(),
             presence,
             id,
             log_part: OnceCell::new(),
             timer: local.timers.timer(),
         }
+    }
+
+    /// Who a request on its connection is from.
+    pub fn origin_of<'a>(&self, request: &'a Request, listener: &spec::Listener) -> Origin<'a> {
+        let (trusted, header) = (&listener.trusted_proxies, listener.forwarded_header);
+        Origin::of(request, self.address.ip().to_canonical(), self.scheme, trusted, header)
     }
 }
 
@@ -235,7 +248,7 @@ impl Drop for Downstream {
 }
 
 /// As a field has it. Each connection needs it, and the standard library takes its time.
-fn text(address: IpAddr) -> String {
+pub fn text(address: IpAddr) -> String {
     let IpAddr::V4(address) = address else { return address.to_string() };
     let mut text = String::with_capacity("255.255.255.255".len());
     for octet in address.octets() {

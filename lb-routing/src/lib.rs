@@ -7,6 +7,7 @@
 //! - [`admit`]: whether it is one that is forwarded at all.
 //! - [`path`]: the normal form of its path.
 //! - [`route`]: which route, the most specific one.
+//! - [`origin`]: who it is from.
 //! - [`hash_key`]: what of a request consistent hashing goes by.
 //! - [`balance`]: which backend, one file an algorithm.
 //! - [`backend`]: what a pick knows of a backend.
@@ -22,6 +23,7 @@ mod field;
 mod fixture;
 pub mod hash_key;
 pub mod millis;
+pub mod origin;
 pub mod outlier;
 pub mod path;
 pub mod redirect;

@@ -1,20 +1,29 @@
 //! Where a redirect leads.
 
+use http::StatusCode;
 use lb_common::spec::{Redirect, Scheme};
 use lb_http::{h1::RequestError, message::Request};
 
-use crate::refusal::Refusal;
+use crate::{origin::Origin, refusal::Refusal};
 
-/// The request's own URL, which has this scheme, with the parts that the redirect replaces.
+/// The same with TLS.
+pub const TO_HTTPS: Redirect = Redirect {
+    status: StatusCode::PERMANENT_REDIRECT,
+    scheme: Some(Scheme::Https),
+    host: None,
+    path: None,
+};
+
+/// The request's own URL as its client has it, with the parts that the redirect replaces.
 ///
 /// # Errors
 /// If neither of them names a host, as a request of HTTP/1.0 need not.
-pub fn location(to: &Redirect, request: &Request, own: Scheme) -> Result<Vec<u8>, Refusal> {
-    let scheme: &[u8] = match to.scheme.unwrap_or(own) {
+pub fn location(to: &Redirect, request: &Request, own: &Origin<'_>) -> Result<Vec<u8>, Refusal> {
+    let scheme: &[u8] = match to.scheme.unwrap_or(own.scheme) {
         Scheme::Https => b"https://",
         Scheme::Http => b"http://",
     };
-    let given = request.authority();
+    let given = own.host;
     let host = match (&to.host, to.scheme) {
         (Some(host), _) => host.as_bytes(),
         // Another scheme has another port.
@@ -47,7 +56,10 @@ fn without_port(authority: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::spec::Action;
+    use lb_common::{
+        network::Networks,
+        spec::{Action, ForwardedHeader},
+    };
 
     use super::*;
     use crate::fixture;
@@ -65,7 +77,10 @@ mod tests {
         let toml = format!("[[routes]]\nname = 'r'\nredirect = {{ {redirect} }}\n");
         let state = fixture::desired(&toml);
         let Action::Redirect(to) = &state.routes["r"].action else { panic!("{state:?}") };
-        let location = location(to, &fixture::request(line, host), own);
+        let request = fixture::request(line, host);
+        let (nobody, header) = (Networks::default(), ForwardedHeader::XForwarded);
+        let own = Origin::of(&request, [192, 0, 2, 1].into(), own, &nobody, header);
+        let location = location(to, &request, &own);
         location.map(|location| String::from_utf8(location).expect("is text")).map_err(|refusal| {
             assert_eq!(refusal.status().as_u16(), 400);
             refusal.to_string()

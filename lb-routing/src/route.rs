@@ -1,8 +1,9 @@
 //! Which route takes a request: the most specific one, in whatever order they were given.
 //!
 //! Host first (exact, then the longest wildcard, then any), then path (exact, then the longest
-//! prefix, then any), then method, then the number of headers, then the name. Where a more specific
-//! place has no route for this method and these headers, the next less specific one is asked.
+//! prefix, then any), then method, then the number of headers, then whether it asks where the client is,
+//! then the name. Where a more specific place has no route for this method, these headers and this
+//! client, the next less specific one is asked.
 //!
 //! # Cost
 //!
@@ -10,7 +11,7 @@
 //! (see `trie`): neither a long request nor a thousand routes make a look-up long. Routes that
 //! are alike in host and path are asked one by one.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 use lb_common::spec::{self, HostMatch, PathMatch, PathNormalization, RouteMatch};
@@ -60,6 +61,8 @@ pub struct Subject<'a> {
     host: &'a [u8],
     path: &'a [u8],
     request: &'a Request,
+    /// Where the client is.
+    from: IpAddr,
 }
 
 // === impl Subject ===
@@ -68,6 +71,7 @@ impl<'a> Subject<'a> {
     /// A path that is normalized is written to `scratch`.
     pub fn of(
         request: &'a Request,
+        from: IpAddr,
         normalization: PathNormalization,
         scratch: &'a mut Vec<u8>,
     ) -> Self {
@@ -78,7 +82,7 @@ impl<'a> Subject<'a> {
             }
         };
         let path = normal.unwrap_or(request.path());
-        Self { host: request.authority(), path, request }
+        Self { host: request.authority(), path, request, from }
     }
 }
 
@@ -97,7 +101,7 @@ impl<R> Routes<R> {
                 PathNormalization::Match | PathNormalization::Forward => normal(&spec.matches.path),
             };
             let RouteMatch { method, headers, .. } = &spec.matches;
-            let asks_for_more = method.is_some() || !headers.is_empty();
+            let asks_for_more = method.is_some() || !headers.is_empty() || asks_from(&spec.matches);
             let normal_path = normal_path.map(Box::new);
             let candidate = Candidate { asks_for_more, found, spec, normal_path };
             let from_end = |host: &str| host.bytes().rev().collect();
@@ -176,7 +180,8 @@ impl<R> Candidate<R> {
             PathMatch::Prefix(prefix) => (1, Some(longest(prefix)), prefix.as_str()),
             PathMatch::Any => (2, None, ""),
         };
-        (host, path, Reverse((method.is_some(), headers.len())), &self.spec.name)
+        let more = (method.is_some(), headers.len(), asks_from(&self.spec.matches));
+        (host, path, Reverse(more), &self.spec.name)
     }
 }
 
@@ -198,6 +203,16 @@ fn normal(path: &PathMatch) -> Option<PathMatch> {
 fn takes(matches: &RouteMatch, subject: &Subject<'_>) -> bool {
     takes_method(matches, subject.request.method_text())
         && matches.headers.iter().all(|header| takes_header(header, subject.request))
+        && takes_from(matches, subject.from)
+}
+
+/// Whether it matters where a client is.
+fn asks_from(matches: &RouteMatch) -> bool {
+    !(matches.from.is_empty() && matches.not_from.is_empty())
+}
+
+fn takes_from(matches: &RouteMatch, client: IpAddr) -> bool {
+    (matches.from.is_empty() || matches.from.contains(client)) && !matches.not_from.contains(client)
 }
 
 fn takes_method(matches: &RouteMatch, method: &[u8]) -> bool {
@@ -239,8 +254,15 @@ mod tests {
         Routes::new(Match, routes.map(|route| (Arc::clone(route), route.name.to_string())))
     }
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
     #[track_caller]
     fn check(routes: &Routes<String>, request: &str, expected: Option<&str>) {
+        check_from(CLIENT, routes, request, expected);
+    }
+
+    #[track_caller]
+    fn check_from(from: IpAddr, routes: &Routes<String>, request: &str, expected: Option<&str>) {
         let mut words = request.split(' ');
         let method = words.next().expect("a method");
         let (host, path) = words.next().and_then(|url| url.split_once('/')).expect("a URL");
@@ -249,7 +271,7 @@ mod tests {
         let lines: Vec<_> = iter::once(&*host).chain(lines.iter().map(String::as_str)).collect();
         let read = fixture::request(&format!("{method} /{path} HTTP/1.1"), &lines);
         let mut scratch = Vec::new();
-        let subject = Subject::of(&read, Match, &mut scratch);
+        let subject = Subject::of(&read, from, Match, &mut scratch);
         assert_eq!(routes.find(&subject).map(String::as_str), expected, "{request}");
     }
 
@@ -322,6 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_be_for_clients_of_some_networks() {
+        let routes = routes(&[
+            ("inside", "{ path_prefix = '/admin', from = ['10.0.0.0/8', '::1'] }"),
+            (
+                "not-him",
+                "{ path_prefix = '/admin', from = ['10.0.0.0/8'], not_from = ['10.6.6.6'], method = 'GET' }",
+            ),
+            ("outside", "{ path = '/', not_from = ['10.0.0.0/8'] }"),
+            ("rest", "{ path = '/' }"),
+        ]);
+        #[rustfmt::skip]
+        let cases = [
+            ("10.1.1.1", "GET x/admin", Some("not-him")), ("10.6.6.6", "GET x/admin", Some("inside")),
+            ("10.1.1.1", "PUT x/admin", Some("inside")), ("::ffff:10.1.1.1", "PUT x/admin", Some("inside")),
+            ("::1", "GET x/admin", Some("inside")), ("192.0.2.1", "GET x/admin", None),
+            ("192.0.2.1", "GET x/", Some("outside")), ("10.1.1.1", "GET x/", Some("rest")),
+        ];
+        for (from, request, expected) in cases {
+            check_from(from.parse().expect("an address"), &routes, request, expected);
+        }
+    }
+
+    #[test]
     fn a_route_cannot_be_passed_by_writing_its_path_otherwise() {
         let routes = routes(&[
             ("admin", "{ path_prefix = '/admin' }"),
@@ -344,7 +389,8 @@ mod tests {
             let named = state.routes.values().map(|route| (Arc::clone(route), ()));
             let routes = Routes::new(normalization, named);
             let request = fixture::request(&format!("GET {path} HTTP/1.1"), &["host: a"]);
-            routes.find(&Subject::of(&request, normalization, &mut Vec::new())).is_some()
+            let mut scratch = Vec::new();
+            routes.find(&Subject::of(&request, CLIENT, normalization, &mut scratch)).is_some()
         };
         assert!(found(Off, "/a//%62") && !found(Off, "/a/b"));
         for normalization in [Match, Forward] {
@@ -357,7 +403,7 @@ mod tests {
         let request =
             fixture::request(&format!("GET {path} HTTP/1.1"), &[&format!("host: {host}")]);
         trie::STEPS.set(0);
-        routes.find(&Subject::of(&request, Off, &mut Vec::new()));
+        routes.find(&Subject::of(&request, CLIENT, Off, &mut Vec::new()));
         trie::STEPS.get()
     }
 

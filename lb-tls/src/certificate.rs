@@ -14,6 +14,8 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
+use crate::distinguished;
+
 /// A certificate that a server can prove to have.
 #[derive(Clone)]
 pub struct Certificate {
@@ -27,6 +29,8 @@ pub struct Facts {
     pub subject: String,
     /// That it is for, in lower case: hosts, `*.` and hosts, addresses.
     pub names: Vec<String>,
+    /// Who it is of, where that is no host: URIs and mail addresses, as they are.
+    pub identities: Vec<String>,
     pub issuer: String,
     /// In hexadecimal.
     pub serial: String,
@@ -130,14 +134,14 @@ impl Facts {
         let (_, parsed) =
             X509Certificate::from_der(certificate).map_err(|error| unreadable(&error))?;
         let alternatives = parsed.subject_alternative_name().map_err(|error| unreadable(&error))?;
-        let names = alternatives.map_or_else(Vec::new, |names| {
-            names.value.general_names.iter().filter_map(name).collect()
-        });
+        let alternatives =
+            alternatives.map_or_else(Vec::new, |names| names.value.general_names.clone());
         let serial = parsed.tbs_certificate.raw_serial();
         Ok(Self {
-            subject: parsed.subject().to_string(),
-            names,
-            issuer: parsed.issuer().to_string(),
+            subject: distinguished::name(parsed.subject()),
+            names: alternatives.iter().filter_map(name).collect(),
+            identities: alternatives.iter().filter_map(identity).collect(),
+            issuer: distinguished::name(parsed.issuer()),
             serial: hex(serial.strip_prefix(&[0]).filter(|s| !s.is_empty()).unwrap_or(serial)),
             not_before: since_epoch(parsed.validity().not_before.timestamp()),
             not_after: since_epoch(parsed.validity().not_after.timestamp()),
@@ -161,6 +165,13 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
                 .or_else(|_| <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from));
             address.ok().map(|address| address.to_string())
         }
+        _ => None,
+    }
+}
+
+fn identity(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(text) | GeneralName::RFC822Name(text) => Some((*text).into()),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! TLS without sockets: certificates, handshakes, records.
 //!
-//! - [`certificate`]: read from PEM, and what is told of them.
+//! - [`certificate`]: read from PEM, and what is told of them; [`distinguished`]: whom they are of.
 //! - [`server`], [`client`], [`tickets`]: what is offered to clients and to backends.
 //! - [`handshake`], then [`session`]: one connection, bytes in and bytes out.
 //! - [`fault`]: what is wrong with a server, in people's words.
@@ -12,6 +12,7 @@
 
 pub mod certificate;
 pub mod client;
+pub mod distinguished;
 pub mod fault;
 pub mod handshake;
 mod names;

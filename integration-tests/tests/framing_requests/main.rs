@@ -77,7 +77,8 @@ fn get_with(lines: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// A request in one line: what it is, its fields without those that a proxy adds, and its body.
 fn describe(seen: &Seen) -> String {
-    let ours = ["via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+    let ours =
+        ["via", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"];
     let framing = ["content-length", "transfer-encoding", "trailer"];
     let mut text = seen.head.start.clone();
     for (name, value) in &seen.head.fields.0 {

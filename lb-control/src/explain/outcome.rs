@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     snapshot::Snapshot,
-    spec::{Action, Answer, BackendState, Balance, Hash, HashKey, Route, WeightedBackendSet},
+    spec::{
+        Action, Answer, BackendState, Balance, Hash, HashKey, Redirect, Route, WeightedBackendSet,
+    },
 };
 use lb_proto::v1::{self, explain_response::Outcome};
 use lb_routing::{backend::Backend, balance::hash, hash_key::Hashed, redirect, refusal::Refusal};
@@ -36,6 +38,16 @@ pub fn refusal(refusal: &Refusal) -> Outcome {
     Outcome::Refusal(v1::RefusalOutcome { status, reason: refusal.to_string() })
 }
 
+pub fn redirect(to: &Redirect, question: &Question) -> Outcome {
+    match redirect::location(to, &question.request, &question.origin()) {
+        Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
+            status: to.status.as_u16().into(),
+            location: String::from_utf8_lossy(&location).into(),
+        }),
+        Err(why) => refusal(&why),
+    }
+}
+
 /// Of a request that goes to this route.
 pub fn of(route: &Route, question: &Question, compiled: &Compiled, statuses: &Statuses) -> Outcome {
     match &route.action {
@@ -49,15 +61,7 @@ pub fn of(route: &Route, question: &Question, compiled: &Compiled, statuses: &St
             let backend_sets = sets.iter().map(verdict).collect();
             Outcome::Forward(v1::ForwardOutcome { backend_sets })
         }
-        Action::Redirect(to) => {
-            match redirect::location(to, &question.request, question.listener.scheme()) {
-                Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
-                    status: to.status.as_u16().into(),
-                    location: String::from_utf8_lossy(&location).into(),
-                }),
-                Err(why) => refusal(&why),
-            }
-        }
+        Action::Redirect(to) => redirect(to, question),
         Action::Answer(Answer { status, body, .. }) => Outcome::Answer(v1::AnswerOutcome {
             status: status.as_u16().into(),
             body: body.clone(),
@@ -126,7 +130,7 @@ fn by_hash<'a>(
     question: &Question,
 ) -> (Option<&'a Backend>, (String, String), String) {
     let Hash { key, algorithm, function, .. } = how;
-    let hashed = Hashed::of(key, question.from, &question.request);
+    let hashed = Hashed::of(key, question.origin().address, &question.request);
     let pick = set.pick(hashed.hash(|bytes| hash::hash(*function, bytes)));
     let (used, value) = match hashed {
         Hashed::Key(bytes) => (key, String::from_utf8_lossy(bytes).into_owned()),

@@ -14,15 +14,31 @@ pub struct ToBackend<'a> {
     /// What goes on as the target; the request's own unless it was rewritten.
     pub target: &'a [u8],
     pub host: &'a [u8],
-    /// The client's address.
-    pub forwarded_for: &'a [u8],
-    /// `http` or `https`, as the client came.
-    pub proto: &'a [u8],
+    pub forwarded: Forwarded<'a>,
+    /// Whole lines: what is known of the client's certificate.
+    pub client_cert: &'a [u8],
     pub via: bool,
     pub body: RequestBody,
     /// The upgrade that it asks for is to be asked for.
     pub upgrades: bool,
     pub trace: TraceContext<'a>,
+}
+
+/// For whom a request is passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded<'a> {
+    /// The client's address, or that of who passed it on if it `appends`.
+    pub address: &'a [u8],
+    /// What came goes on, and the address is put behind it.
+    pub appends: bool,
+    /// What the client takes for the server, with its port. Empty if it said none.
+    pub host: &'a [u8],
+    /// `http` or `https`, as the client came.
+    pub proto: &'a [u8],
+    /// To which it came.
+    pub port: u16,
+    /// It is said by `Forwarded`, too (RFC 7239).
+    pub by_forwarded: bool,
 }
 
 /// What of a trace goes on.
@@ -48,6 +64,8 @@ pub struct ToClient<'a> {
     pub date: &'a [u8],
     /// `x-lb-explain`.
     pub explain: Option<&'a [u8]>,
+    /// `Strict-Transport-Security`, whatever the backend says of it (RFC 6797).
+    pub hsts: Option<&'a [u8]>,
 }
 
 /// The end of a line, and of a chunk's data.
@@ -69,11 +87,8 @@ pub fn request(out: &mut Vec<u8>, request: &Request, to: &ToBackend<'_>) {
         let is_counted = field.known == Name::MaxForwards && request.max_forwards.is_some();
         hop::request_field_goes_on(field) && !is_replaced && !is_counted
     });
-    line(out, b"X-Forwarded-For", to.forwarded_for);
-    if !request.authority().is_empty() {
-        line(out, b"X-Forwarded-Host", request.authority());
-    }
-    line(out, b"X-Forwarded-Proto", to.proto);
+    forwarded(out, &request.fields, &to.forwarded);
+    out.extend_from_slice(to.client_cert);
     if to.via {
         via(out, request.version);
     }
@@ -106,7 +121,8 @@ pub fn response(out: &mut Vec<u8>, response: &Response, to: &ToClient<'_>) {
     status_line(out, response.status, response.reason());
     let mut has_date = response.is_interim();
     copy(out, &response.fields, |field| {
-        let goes_on = hop::response_field_goes_on(field);
+        let is_replaced = to.hsts.is_some() && field.known == Name::StrictTransportSecurity;
+        let goes_on = hop::response_field_goes_on(field) && !is_replaced;
         has_date |= goes_on && field.known == Name::Date;
         goes_on
     });
@@ -114,9 +130,7 @@ pub fn response(out: &mut Vec<u8>, response: &Response, to: &ToClient<'_>) {
         line(out, b"Date", to.date);
     }
     via(out, response.version);
-    if let Some(explain) = to.explain {
-        line(out, b"x-lb-explain", explain);
-    }
+    added(out, to);
     if response.status == 101 {
         upgrade(out, response.upgrade().unwrap_or_default());
     } else if !response.is_interim() {
@@ -154,9 +168,7 @@ pub fn own<'a>(
         line(out, name, value);
     }
     line(out, b"Date", to.date);
-    if let Some(explain) = to.explain {
-        line(out, b"x-lb-explain", explain);
-    }
+    added(out, to);
     if let Some(length) = length {
         number(out, b"Content-Length: ", length as u64);
     }
@@ -202,6 +214,57 @@ fn end_chunks(out: &mut Vec<u8>, nominated: &Nominated<'_>, trailers: Option<&Fi
         copy(out, trailers, goes_on);
     }
     out.extend_from_slice(CRLF);
+}
+
+/// What every kind of response may say besides.
+fn added(out: &mut Vec<u8>, to: &ToClient<'_>) {
+    if let Some(explain) = to.explain {
+        line(out, b"x-lb-explain", explain);
+    }
+    if let Some(hsts) = to.hsts {
+        line(out, b"Strict-Transport-Security", hsts);
+    }
+}
+
+fn forwarded(out: &mut Vec<u8>, fields: &Fields, by: &Forwarded<'_>) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if by.appends {
+        came(out, fields, Name::XForwardedFor);
+    }
+    out.extend_from_slice(by.address);
+    out.extend_from_slice(CRLF);
+    if !by.host.is_empty() {
+        line(out, b"X-Forwarded-Host", by.host);
+    }
+    number(out, b"X-Forwarded-Port: ", by.port.into());
+    line(out, b"X-Forwarded-Proto", by.proto);
+    if by.by_forwarded {
+        out.extend_from_slice(b"Forwarded: ");
+        if by.appends {
+            came(out, fields, Name::Forwarded);
+        }
+        // A colon is not for a token (RFC 7239, section 6).
+        match by.address.contains(&b':') {
+            true => out.extend([b"for=\"[", by.address, b"]\""].concat()),
+            false => out.extend([b"for=", by.address].concat()),
+        }
+        if !by.host.is_empty() {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(by.host);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(by.proto);
+        out.extend_from_slice(CRLF);
+    }
+}
+
+/// The elements of a list as they came, each with a comma.
+fn came(out: &mut Vec<u8>, fields: &Fields, name: Name) {
+    for value in fields.all(name).filter(|value| !value.is_empty()) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
 }
 
 fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {

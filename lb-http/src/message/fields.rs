@@ -95,7 +95,7 @@ impl Fields {
     }
 
     /// All values of a known field.
-    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+    pub fn all(&self, name: Name) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.table.iter().filter(move |field| field.known == name).map(|f| self.bytes(f.value))
     }
 

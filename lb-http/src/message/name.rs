@@ -33,6 +33,9 @@ pub enum Name {
     /// Any other `X-Forwarded-*`, also with `_` for `-`: what applications believe of them differs.
     XForwarded,
     XRealIp,
+    /// `Client-Cert` and `X-Client-Cert`, and whatever begins with one of them and a dash, also with `_`
+    /// for `-`: what only a proxy may say of a client's certificate.
+    ClientCert,
     // What a trailer may not say (RFC 9110, section 6.5.1), and what logs and traces read.
     Authorization,
     CacheControl,
@@ -44,6 +47,7 @@ pub enum Name {
     Location,
     Referer,
     SetCookie,
+    StrictTransportSecurity,
     Traceparent,
     Tracestate,
     UserAgent,
@@ -96,6 +100,7 @@ const fn known(length: usize) -> &'static [(&'static [u8], Name)] {
         ],
         18 => &[(b"proxy-authenticate", Name::ProxyAuthenticate)],
         19 => &[(b"proxy-authorization", Name::ProxyAuthorization)],
+        25 => &[(b"strict-transport-security", Name::StrictTransportSecurity)],
         _ => &[],
     }
 }
@@ -106,12 +111,8 @@ impl Name {
         let names = known(name.len());
         match names.iter().find(|(lower, _)| is_same(name, lower)) {
             Some((_, known)) => *known,
-            None if name
-                .get(..X_FORWARDED.len())
-                .is_some_and(|start| is_alias(start, X_FORWARDED)) =>
-            {
-                Self::XForwarded
-            }
+            None if begins_with(name, X_FORWARDED) => Self::XForwarded,
+            None if is_of_client_cert(name) => Self::ClientCert,
             None if name.contains(&b'_')
                 && names.iter().any(|(lower, _)| is_alias(name, lower)) =>
             {
@@ -142,8 +143,8 @@ impl Name {
         )
     }
 
-    /// Whether it says for whom a request was passed on. What clients say of it is not to be
-    /// trusted.
+    /// Whether it says for whom a request was passed on, and what is known of that client. What clients
+    /// say of it is not to be trusted.
     pub fn is_forwarded(self) -> bool {
         matches!(
             self,
@@ -154,6 +155,7 @@ impl Name {
                 | Self::XForwardedProto
                 | Self::XForwarded
                 | Self::XRealIp
+                | Self::ClientCert
         )
     }
 
@@ -165,6 +167,19 @@ impl Name {
 }
 
 const X_FORWARDED: &[u8] = b"x-forwarded-";
+/// RFC 9440 has one of these names, and what others say of certificates begins with the other.
+const CLIENT_CERT: [&[u8]; 2] = [b"client-cert", b"x-client-cert"];
+
+fn is_of_client_cert(name: &[u8]) -> bool {
+    CLIENT_CERT.iter().any(|start| {
+        begins_with(name, start) && matches!(name.get(start.len()), None | Some(b'-' | b'_'))
+    })
+}
+
+/// Whether it begins with that, if `_` were `-`.
+fn begins_with(name: &[u8], start: &[u8]) -> bool {
+    name.get(..start.len()).is_some_and(|begin| is_alias(begin, start))
+}
 
 /// Tells small letters from capitals. No other byte of a token differs by it from a letter or a dash.
 const CASE: u8 = 0x20;
@@ -199,6 +214,8 @@ mod tests {
             ("x_forwarded-ssl", Name::XForwarded), ("X-Forwarde", Name::Other), ("X-Forwarded", Name::Other),
             ("content_length", Name::Alias), ("X-Real_IP", Name::Alias),
             ("x-other_name", Name::Other), ("", Name::Other), ("TE", Name::Te),
+            ("Client-Cert", Name::ClientCert), ("client_cert_chain", Name::ClientCert), ("Client-Certificate", Name::Other),
+            ("X-Client-Cert-Subject", Name::ClientCert), ("X_Client-Cert", Name::ClientCert), ("X-Client-Cer", Name::Other),
             ("Proxy-Authenticate", Name::ProxyAuthenticate), ("Proxy-Authorization", Name::ProxyAuthorization),
         ];
         for (name, expected) in cases {

@@ -12,7 +12,7 @@
 use lb_http::{
     h1::{
         BodyDecoder, HeadParser,
-        encode::{self, ToBackend, TraceContext},
+        encode::{self, Forwarded, ToBackend, TraceContext},
     },
     message::{Request, RequestBody, Version},
 };
@@ -156,8 +156,15 @@ fn written(request: &Request, body: &Body) -> Vec<u8> {
     let to = ToBackend {
         target: request.target(),
         host: request.authority(),
-        forwarded_for: b"192.0.2.1",
-        proto: b"http",
+        forwarded: Forwarded {
+            address: b"192.0.2.1",
+            appends: false,
+            host: request.authority(),
+            proto: b"http",
+            port: 80,
+            by_forwarded: false,
+        },
+        client_cert: b"",
         via: true,
         body: request.body,
         upgrades: true,

@@ -148,6 +148,7 @@ fn written(response: &Response, body: &Body) -> Vec<u8> {
         keeps_alive: true,
         date: b"Thu, 01 Jan 2026 00:00:00 GMT",
         explain: None,
+        hsts: None,
     };
     encode::response(&mut out, response, &to);
     if goes_on_as == ResponseBody::Chunked {

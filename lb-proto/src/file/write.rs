@@ -47,6 +47,10 @@ fn listener(listener: &v1::Listener) -> String {
         tls,
         trusted_proxies,
         proxy_protocol,
+        forwarded,
+        forwarded_header,
+        hsts,
+        redirect_to_https,
     } = listener;
     let mut element = Element::new("listeners");
     element.value("name", name);
@@ -67,6 +71,10 @@ fn listener(listener: &v1::Listener) -> String {
     element.message("tls", tls.as_ref());
     element.value("trusted_proxies", trusted_proxies);
     element.value("proxy_protocol", proxy_protocol);
+    element.value("forwarded", forwarded);
+    element.value("forwarded_header", forwarded_header);
+    element.value("hsts", hsts);
+    element.value("redirect_to_https", redirect_to_https);
     element.finish()
 }
 

@@ -2,9 +2,13 @@
 
 use std::num::NonZeroU32;
 
+use http::HeaderValue;
 use lb_common::{
     id::{BackendSetName, CertificateName, ListenerName},
-    spec::{ClientAuth, Listener, ListenerTls, PathNormalization, Protocol, ProxyProtocol},
+    spec::{
+        ClientAuth, ClientCertHeaders, ForwardedHeader, Forwarding, Listener, ListenerTls,
+        PathNormalization, Protocol, ProxyProtocol,
+    },
 };
 
 use super::{At, element};
@@ -76,6 +80,28 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
     if !wire.proxy_protocol.is_empty() && wire.trusted_proxies.is_empty() {
         at.problem("proxy_protocol", "is for the trusted_proxies, and there are none; name them");
     }
+    let forwarded = match wire.forwarded.as_str() {
+        "" => Some(defaults::FORWARDED),
+        "replace" => Some(Forwarding::Replace),
+        "append" => Some(Forwarding::Append),
+        other => at.one_of("forwarded", other, "replace, append"),
+    };
+    let forwarded_header = match wire.forwarded_header.as_str() {
+        "" => Some(defaults::FORWARDED_HEADER),
+        "x-forwarded" => Some(ForwardedHeader::XForwarded),
+        "forwarded" => Some(ForwardedHeader::Forwarded),
+        other => at.one_of("forwarded_header", other, "x-forwarded, forwarded"),
+    };
+    let hsts = hsts(&wire.hsts, &mut at);
+    if !wire.hsts.is_empty() && wire.tls.is_none() && wire.trusted_proxies.is_empty() {
+        at.problem(
+            "hsts",
+            "is for clients that come by TLS; give the listener tls or trusted_proxies",
+        );
+    }
+    if wire.redirect_to_https && wire.tls.is_some() {
+        at.problem("redirect_to_https", "is for a listener without tls; this one has it");
+    }
     Some(Listener {
         name: name?,
         address: address?,
@@ -94,7 +120,33 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         tls: tls?,
         trusted_proxies: trusted_proxies?,
         proxy_protocol: proxy_protocol?,
+        forwarded: forwarded?,
+        forwarded_header: forwarded_header?,
+        hsts: hsts?,
+        redirect_to_https: wire.redirect_to_https,
     })
+}
+
+/// A policy as RFC 6797 has it, section 6.1.
+fn hsts(text: &str, at: &mut At<'_>) -> Option<Option<HeaderValue>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let directives = || text.split(';').map(str::trim).filter(|directive| !directive.is_empty());
+    let is_known = |directive: &str| {
+        let age = directive.strip_prefix("max-age=");
+        age.is_some_and(|seconds| seconds.parse::<u32>().is_ok())
+            || ["includeSubDomains", "preload"].contains(&directive)
+    };
+    let ages = directives().filter(|directive| directive.starts_with("max-age=")).count();
+    match HeaderValue::from_str(text) {
+        Ok(value) if ages == 1 && directives().all(is_known) => Some(Some(value)),
+        _ => at.invalid(
+            "hsts",
+            text,
+            "\"max-age=31536000\", with includeSubDomains or preload behind",
+        ),
+    }
 }
 
 fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTls> {
@@ -137,5 +189,12 @@ fn client_auth(wire: &v1::ClientAuth, at: &mut At<'_>) -> Option<ClientAuth> {
         other => at.one_of("client_auth.mode", other, "required, optional"),
     };
     let ca = at.pem("client_auth.ca", &wire.ca);
-    Some(ClientAuth { is_required: is_required?, ca: ca? })
+    let headers = match wire.headers.as_str() {
+        "" => Some(defaults::CLIENT_CERT_HEADERS),
+        "none" => Some(ClientCertHeaders::Nothing),
+        "facts" => Some(ClientCertHeaders::Facts),
+        "certificate" => Some(ClientCertHeaders::Certificate),
+        other => at.one_of("client_auth.headers", other, "facts, certificate, none"),
+    };
+    Some(ClientAuth { is_required: is_required?, ca: ca?, headers: headers? })
 }

@@ -123,13 +123,18 @@ fn route_match(
     };
     let headers = at.header_fields("headers", &wire.headers)?;
     let headers = headers.into_iter().map(|(name, value)| (name, (value != "*").then_some(value)));
+    let headers = headers.collect();
+    let from = at.networks("from", &wire.from);
+    let not_from = at.networks("not_from", &wire.not_from);
     Some(RouteMatch {
         host: host?,
         path: path_match?,
         method: method?,
-        headers: headers.collect(),
+        headers,
         sni: sni?,
         alpn: alpn?,
+        from: from?,
+        not_from: not_from?,
     })
 }
 

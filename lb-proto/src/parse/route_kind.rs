@@ -11,7 +11,8 @@ use crate::{defaults, error::Problems};
 
 /// Adds a problem for everything that is for http.
 pub fn check_tcp(name: &RouteName, route: &Route, problems: &mut Problems) {
-    let RouteMatch { host, path, method, headers, sni: _, alpn: _ } = &route.matches;
+    let RouteMatch { host, path, method, headers, sni: _, alpn: _, from: _, not_from: _ } =
+        &route.matches;
     let plain = retry(None, "", &mut Problems::default());
     let matching = [
         ("match.host", *host != HostMatch::Any),
@@ -32,7 +33,7 @@ pub fn check_tcp(name: &RouteName, route: &Route, problems: &mut Problems) {
         ("retry", Some(&route.retry) != plain.as_ref()),
     ];
     for (field, _) in matching.into_iter().filter(|(_, is_given)| *is_given) {
-        let why = "is for http, and this route's listeners are tcp; these match sni and alpn";
+        let why = "is for http, and this route's listeners are tcp; these match sni, alpn, from, not_from";
         problems.add(format!("routes[{name}].{field}"), why);
     }
     for (field, _) in doing.into_iter().filter(|(_, is_given)| *is_given) {

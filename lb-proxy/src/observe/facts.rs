@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,6 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Facts {
     pub client: Rc<Client>,
+    /// Who is the client, if somebody trusted has passed it on.
+    pub passed_on_for: Option<IpAddr>,
     /// When its head was there.
     pub started: Instant,
     /// Which snapshot decided.
@@ -85,6 +88,7 @@ impl Facts {
     pub fn new(client: &Rc<Client>, started: Instant, version: snapshot::Version) -> Self {
         Self {
             client: Rc::clone(client),
+            passed_on_for: None,
             started,
             version,
             trace_id: None,

@@ -13,6 +13,7 @@ use lb_common::{
     telemetry::sampling::Ratio,
 };
 use lb_http::{h1::encode, message::Request};
+use lb_routing::origin::Origin;
 
 use super::{
     access_log::{Choice, Mode, WorkerLog},
@@ -42,6 +43,7 @@ pub struct Recorder {
 #[derive(Debug)]
 pub struct Record<'a> {
     pub request: &'a Request,
+    pub origin: Origin<'a>,
     /// When its head was there.
     pub started: Instant,
     local: Rc<Local>,
@@ -105,13 +107,16 @@ impl<'a> Record<'a> {
         view: &View,
         client: &Rc<Client>,
         request: &'a Request,
+        origin: Origin<'a>,
         started: Instant,
     ) -> Self {
         let told = match recorder.is_off {
             true => None,
-            false => Told::begin(recorder, local, view, client, request, started).map(Box::new),
+            false => {
+                Told::begin(recorder, local, view, client, request, &origin, started).map(Box::new)
+            }
         };
-        Self { request, started, local: Rc::clone(local), told }
+        Self { request, origin, started, local: Rc::clone(local), told }
     }
 
     pub fn routed(&mut self, route: &Arc<Route>) {
@@ -232,11 +237,14 @@ impl Told {
         view: &View,
         client: &Rc<Client>,
         request: &Request,
+        origin: &Origin<'_>,
         started: Instant,
     ) -> Option<Self> {
         let came = trace::came_with(request);
         let (trace_id, trace, handed) = match recorder.traces {
-            Some(ratio) => Trace::begin(ratio, local, client, &recorder.proxy, request, came),
+            Some(ratio) => {
+                Trace::begin(ratio, local, client, &recorder.proxy, request, origin, came)
+            }
             None => (came.map(|context| context.trace_id), None, Handed::AsItCame),
         };
         let is_explained = recorder.token.as_ref().is_some_and(|token| token.is_in(request));
@@ -248,6 +256,7 @@ impl Told {
         let version = view.snapshot.id.version;
         let mut facts = Facts::new(client, started, version);
         facts.trace_id = trace_id;
+        facts.passed_on_for = origin.is_passed_on.then_some(origin.address);
         let recorder = Rc::clone(recorder);
         Some(Self { recorder, facts, trace, handed, choice, is_explained, has_ended: false })
     }

@@ -26,6 +26,7 @@ use lb_http::{
     h1::encode,
     message::{Method, Name, Request},
 };
+use lb_routing::origin::Origin;
 use tracing::{Span, field::Empty, info_span};
 
 use super::facts::Facts;
@@ -79,13 +80,14 @@ impl Trace {
         client: &Client,
         proxy: &ProxyId,
         request: &Request,
+        origin: &Origin<'_>,
         parent: Option<TraceContext>,
     ) -> (Option<TraceId>, Option<Self>, Handed) {
         let is_recorded = match parent {
             Some(parent) => parent.is_sampled(),
             None => local.with_rng(|rng| ratio.draw(rng)),
         };
-        if is_recorded && let Some(trace) = Self::start(parent, client, proxy, request) {
+        if is_recorded && let Some(trace) = Self::start(parent, client, proxy, request, origin) {
             let handed = trace.hand_on();
             return (Some(trace.context.trace_id), Some(trace), handed);
         }
@@ -104,10 +106,10 @@ impl Trace {
         client: &Client,
         proxy: &ProxyId,
         request: &Request,
+        origin: &Origin<'_>,
     ) -> Option<Self> {
         let (method, original) = method(request);
         let (host, port) = host(request.authority());
-        let address = client.address.ip().to_canonical();
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -116,13 +118,14 @@ impl Trace {
             otel.kind = "server",
             http.request.method = method,
             http.request.method_original = original.map(cut),
-            url.scheme = "http",
+            url.scheme = origin.scheme.as_str(),
             url.path = text(request.path()).map(cut),
             url.query = request.query().and_then(text).map(cut),
             server.address = host.map(cut),
             server.port = port,
-            client.address = %address,
-            client.port = i64::from(client.address.port()),
+            client.address = %origin.address,
+            network.peer.address = %client.peer.ip().to_canonical(),
+            network.peer.port = i64::from(client.peer.port()),
             network.protocol.version = request.version.as_str(),
             user_agent.original = request.fields.get(Name::UserAgent).and_then(text).map(cut),
             lb.proxy = proxy.as_str(),

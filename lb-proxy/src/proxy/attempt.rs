@@ -7,9 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::clock;
+use lb_common::{
+    clock,
+    spec::{ForwardedHeader, Forwarding},
+};
 use lb_http::{
-    h1::encode::{self, ToBackend},
+    h1::encode::{self, Forwarded, ToBackend},
     message::Request,
 };
 use lb_routing::{backend::InFlight, outlier::Failure};
@@ -20,6 +23,7 @@ use super::{
     sides::Sides,
 };
 use crate::{
+    downstream,
     observe::record::Record,
     table::Pick,
     upstream::{connect::connect, lease::Lease},
@@ -29,6 +33,7 @@ pub struct Attempt<'a> {
     pub pick: &'a Pick,
     /// What the backend gets as the target, if that is not what the client sent.
     pub target: Option<&'a [u8]>,
+    pub forwarding: (Forwarding, ForwardedHeader),
     pub via: bool,
     pub asks_for_upgrade: bool,
     /// When it starts.
@@ -149,11 +154,31 @@ impl Attempt<'_> {
             }
             host => host,
         };
+        let client = &sides.down.client;
+        let origin = &record.origin;
+        let (what, by) = self.forwarding;
+        let appends = origin.is_passed_on && what == Forwarding::Append;
+        let said;
+        let of_client = match origin.is_passed_on && !appends {
+            false => &client.forwarded_for,
+            true => {
+                said = downstream::text(origin.address);
+                &said
+            }
+        };
+        let forwarded = Forwarded {
+            address: of_client.as_bytes(),
+            appends,
+            host: origin.host,
+            proto: origin.scheme.as_str().as_bytes(),
+            port: origin.port(),
+            by_forwarded: by == ForwardedHeader::Forwarded,
+        };
         let to = ToBackend {
             target: self.target.unwrap_or(request.target()),
             host,
-            forwarded_for: sides.down.client.forwarded_for.as_bytes(),
-            proto: if sides.down.client.is_tls { b"https" } else { b"http" },
+            forwarded,
+            client_cert: &client.client_cert,
             via: self.via,
             body: request.body,
             upgrades: self.asks_for_upgrade,

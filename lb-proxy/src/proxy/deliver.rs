@@ -22,12 +22,13 @@ use crate::{
     metrics::WorkerMetrics,
     net::outbox::Outbox,
     observe::record::Record,
-    table::{Pick, Route},
+    table::{Listener, Pick, Route},
 };
 
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
     pub route: &'a Arc<Route>,
+    pub listener: &'a Listener,
     /// Whether the client's connection may serve another request.
     pub keeps_alive: bool,
 }
@@ -72,9 +73,10 @@ impl Delivery<'_> {
             && !local.is_closing(&sides.down.client.presence);
         metrics.record(status, now - record.started);
         let explain = record.responded(status, now);
+        let hsts = self.listener.hsts(&record.origin);
         local.with_date(|date| {
             let explain = explain.as_deref().map(str::as_bytes);
-            let to = encode::ToClient { body, version, keeps_alive, date, explain };
+            let to = encode::ToClient { body, version, keeps_alive, date, explain, hsts };
             exchange.begin(&mut sides, &to);
         });
         sides.down.is_body_open = body == ResponseBody::UntilClose;

@@ -288,6 +288,7 @@ impl Exchange {
                 keeps_alive: true,
                 date: b"",
                 explain: None,
+                hsts: None,
             };
             encode::response(sides.down.outbox.bytes(), &self.response, &to);
         }

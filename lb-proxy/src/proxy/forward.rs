@@ -64,7 +64,7 @@ impl Forward<'_> {
         record.forwarded(&set.spec.name);
         let hash = set.hash_key().map_or(0, |(key, function)| {
             let by = |bytes: &[u8]| hash::hash(function, bytes);
-            hash_of(key, down.client.address.ip(), record.request, by)
+            hash_of(key, record.origin.address, record.request, by)
         });
         let name = set.spec.name.clone();
         let mut upload =
@@ -91,7 +91,10 @@ impl Forward<'_> {
                 .ok_or_else(|| Refusal::NoBackend(name.clone()))?;
             record.attempt(&pick, now);
             let target = target.as_deref();
-            let attempt = Attempt { pick: &pick, target, via: terms.via, asks_for_upgrade, now };
+            let spec = &self.listener.spec;
+            let forwarding = (spec.forwarded, spec.forwarded_header);
+            let attempt =
+                Attempt { pick: &pick, target, forwarding, via: terms.via, asks_for_upgrade, now };
             let (upload, interims) = (&mut upload, &mut interims);
             let mut sides = Sides { local, down, upload, deadlines: &deadlines, interims };
             let result = attempt.run(&mut sides, record).await;
@@ -132,8 +135,10 @@ impl Forward<'_> {
                 }
             };
             let Some(wait) = wait else {
-                let Self { route, keeps_alive, .. } = *self;
-                return Delivery { route, keeps_alive }.run(&pick, result, sides, record).await;
+                let Self { route, listener, keeps_alive, .. } = *self;
+                return Delivery { route, listener, keeps_alive }
+                    .run(&pick, result, sides, record)
+                    .await;
             };
             metrics.retries.increment();
             match result {

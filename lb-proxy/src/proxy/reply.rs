@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use lb_common::spec::{Answer, Redirect, Scheme};
+use lb_common::spec::{Answer, Redirect};
 use lb_http::message::Request;
-use lb_routing::{redirect, refusal::Refusal};
+use lb_routing::{origin::Origin, redirect, refusal::Refusal};
 
 use super::error::ProxyError;
 
@@ -35,7 +35,7 @@ pub fn refuse(error: &ProxyError) -> Reply {
 ///
 /// # Errors
 /// If there is no such place for this request.
-pub fn redirect(to: &Redirect, request: &Request, own: Scheme) -> Result<Reply, Refusal> {
+pub fn redirect(to: &Redirect, request: &Request, own: &Origin<'_>) -> Result<Reply, Refusal> {
     let location = redirect::location(to, request, own)?;
     let fields = vec![(Bytes::from_static(b"Location"), location.into())];
     Ok(Reply { status: to.status, fields, body: Bytes::new() })

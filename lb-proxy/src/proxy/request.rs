@@ -16,16 +16,18 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use lb_common::clock;
+use lb_common::{clock, spec::Scheme};
 use lb_http::message::{Method, Request};
-use lb_routing::{admit::admit, refusal::Refusal, route::Subject};
+use lb_routing::{
+    admit::admit, origin::Origin, redirect::TO_HTTPS, refusal::Refusal, route::Subject,
+};
 
 use super::{
     Context, Next,
     error::{ClientError, ProxyError},
     forward::Forward,
     reply::{self, Reply},
-    respond::{self, Unread},
+    respond::{self, Added, Unread},
 };
 use crate::{
     downstream::Downstream,
@@ -45,14 +47,17 @@ pub async fn handle(
 ) -> Next {
     let local = &cx.local;
     let view = local.view();
-    let mut record = Record::begin(&cx.recorder, local, &view, &down.client, request, started);
     let Some((listener, _)) = view.listener_of(&down.client.presence) else {
         return Next::Close;
     };
+    let origin = down.client.origin_of(request, &listener.spec);
+    let mut record =
+        Record::begin(&cx.recorder, local, &view, &down.client, request, origin, started);
     let wanted = record.request.connection.keeps_alive(record.request.version);
     let keeps_alive = keeps_alive && wanted;
-    let (route, result) = match find(listener, record.request) {
-        Ok(route) => {
+    let (route, result) = match find(listener, record.request, &origin) {
+        Ok(None) => (None, to_https(local, listener, down, &mut record, keeps_alive).await),
+        Ok(Some(route)) => {
             record.routed(route);
             let under_way = UnderWay(route.metrics.of(local.index));
             let next = follow(cx, &view, listener, route, down, &mut record, keeps_alive).await;
@@ -145,8 +150,10 @@ impl Own<'_> {
         }
         let keeps_alive = self.keeps_alive && !is_last && !local.is_closing(&down.client.presence);
         let timeout = self.listener.spec.write_timeout;
+        let hsts = self.listener.hsts(&record.origin);
+        let added = Added { explain: explain.as_deref(), hsts };
         let request = record.request;
-        match respond::reply(local, down, request, reply, explain, keeps_alive, timeout).await {
+        match respond::reply(local, down, request, reply, &added, keeps_alive, timeout).await {
             Ok(next) => {
                 record.ended();
                 // What a client sends on, not knowing that it was refused, must not reset the answer.
@@ -166,12 +173,33 @@ impl Own<'_> {
     }
 }
 
-fn find<'a>(listener: &'a Listener, request: &Request) -> Result<&'a Arc<Route>, Refusal> {
+/// Its route; none if it is to come with TLS first.
+fn find<'a>(
+    listener: &'a Listener,
+    request: &Request,
+    origin: &Origin<'_>,
+) -> Result<Option<&'a Arc<Route>>, Refusal> {
     admit(request)?;
+    if listener.spec.redirect_to_https && origin.scheme == Scheme::Http {
+        return Ok(None);
+    }
     let Service::Http(routes) = &listener.service else { return Err(Refusal::NoRoute) };
     let mut scratch = Vec::new();
-    let subject = Subject::of(request, listener.spec.path_normalization, &mut scratch);
-    routes.find(&subject).ok_or(Refusal::NoRoute)
+    let normalization = listener.spec.path_normalization;
+    let subject = Subject::of(request, origin.address, normalization, &mut scratch);
+    routes.find(&subject).map(Some).ok_or(Refusal::NoRoute)
+}
+
+async fn to_https(
+    local: &Local,
+    listener: &Listener,
+    down: &mut Downstream,
+    record: &mut Record<'_>,
+    keeps_alive: bool,
+) -> Result<Next, ProxyError> {
+    let reply = reply::redirect(&TO_HTTPS, record.request, &record.origin)?;
+    let own = Own { local, listener, metrics: None, keeps_alive };
+    Ok(Box::pin(own.reply(down, record, reply, false)).await)
 }
 
 /// Does with the request what its route says.
@@ -192,7 +220,7 @@ async fn follow(
             let forward = Forward { local, route, listener, keeps_alive };
             return forward.run(Rc::clone(view), set, down, record).await;
         }
-        Target::Redirect(to) => reply::redirect(to, record.request, listener.spec.scheme())?,
+        Target::Redirect(to) => reply::redirect(to, record.request, &record.origin)?,
         Target::Answer(answer) => reply::answer(&answer.spec, &answer.body),
     };
     let metrics = Some(route.metrics.of(local.index));

@@ -34,13 +34,14 @@ pub async fn reply(
     down: &mut Downstream,
     request: &Request,
     reply: Reply,
-    explain: Option<String>,
+    added: &Added<'_>,
     keeps_alive: bool,
     write_timeout: Duration,
 ) -> Result<Next, Unread> {
     let is_read = skip_body(local, down);
     let keeps_alive = keeps_alive && is_read;
-    let head = Head { version: request.version, method: request.method, explain, keeps_alive };
+    let (version, method) = (request.version, request.method);
+    let head = Head { version, method, added, keeps_alive };
     write(local, down, &reply, &head);
     flush(local, down, write_timeout).await?;
     Ok(match (keeps_alive, is_read) {
@@ -60,21 +61,29 @@ pub async fn refuse(
     timeout: Duration,
 ) -> Next {
     let (version, method) = (request.version, request.method);
-    write(local, down, &reply, &Head { version, method, explain: None, keeps_alive: false });
+    let added = &Added::default();
+    write(local, down, &reply, &Head { version, method, added, keeps_alive: false });
     match flush(local, down, timeout).await {
         Ok(()) => Next::Linger,
         Err(_) => Next::Close,
     }
 }
 
-struct Head {
+/// What a response says besides what it is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Added<'a> {
+    pub explain: Option<&'a str>,
+    pub hsts: Option<&'a [u8]>,
+}
+
+struct Head<'a> {
     version: Version,
     method: Method,
-    explain: Option<String>,
+    added: &'a Added<'a>,
     keeps_alive: bool,
 }
 
-fn write(local: &Local, down: &mut Downstream, reply: &Reply, head: &Head) {
+fn write(local: &Local, down: &mut Downstream, reply: &Reply, head: &Head<'_>) {
     let length = match reply.status {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => None,
         _ => Some(reply.body.len()),
@@ -87,7 +96,8 @@ fn write(local: &Local, down: &mut Downstream, reply: &Reply, head: &Head) {
             version: head.version,
             keeps_alive: head.keeps_alive,
             date,
-            explain: head.explain.as_deref().map(str::as_bytes),
+            explain: head.added.explain.map(str::as_bytes),
+            hsts: head.added.hsts,
         };
         encode::own(down.outbox.bytes(), status, fields, length, &to);
     });

@@ -174,8 +174,9 @@ impl Acceptor {
             }
             return;
         }
-        let client = Rc::new(Client::new(local, peer, None, Arc::clone(presence), id, false));
-        let down = Downstream::new(local, client, stream);
+        let scheme = listener.spec.scheme();
+        let client = Client::new(local, peer, None, Arc::clone(presence), id, scheme);
+        let down = Downstream::new(local, Rc::new(client), stream);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
             (false, false) => {

@@ -23,7 +23,7 @@ use lb_prelude::{
 use lb_routing::millis;
 
 use super::{
-    h1,
+    client_cert, h1,
     input::{Input, ReadError},
     tcp, tls,
 };
@@ -140,18 +140,22 @@ async fn run(
         said = Some(hello(local, id, &mut input).await?);
     }
     let Input { mut stream, mut bytes, .. } = input;
+    let mut client_cert = Box::default();
     if let Some(tls) = &listener.tls {
         let agreed;
         let read = std::mem::take(&mut bytes).into_bytes();
         (stream, agreed) = tls::shake(local, tls, id, stream, read).await?;
+        client_cert = client_cert::lines(listener, &agreed.certificates);
         if let Some(hello) = &mut said {
             // Of what the client offers, that is what is left.
             **hello =
                 ClientHello::offering(hello.server_name.as_deref(), agreed.protocol.as_deref());
         }
     }
-    let is_tls = listener.tls.is_some();
-    let client = Client::new(local, peer, proxied, Arc::clone(&listener.presence), id, is_tls);
+    let scheme = listener.spec.scheme();
+    let presence = Arc::clone(&listener.presence);
+    let mut client = Client::new(local, peer, proxied, presence, id, scheme);
+    client.client_cert = client_cert;
     let mut down = Downstream::new(local, Rc::new(client), stream);
     down.input = bytes;
     Ok((down, said))

@@ -104,7 +104,7 @@ impl Way {
         let view = local.view();
         let (listener, _) = view.listener_of(&client.presence)?;
         let Service::Tcp(tcp) = &listener.service else { return None };
-        let (set, route) = match tcp.taker(&hello.unwrap_or_default())? {
+        let (set, route) = match tcp.taker(&hello.unwrap_or_default(), client.address.ip())? {
             Taker::BackendSet(set) => (set, None),
             Taker::Route(route) => {
                 let Target::Forward(split) = &route.target else { return None };

@@ -10,8 +10,12 @@ use std::{
     },
 };
 
-use lb_common::{id::ListenerName, spec};
-use lb_routing::route::Routes;
+use http::HeaderValue;
+use lb_common::{
+    id::ListenerName,
+    spec::{self, Scheme},
+};
+use lb_routing::{origin::Origin, route::Routes};
 
 use super::{route::Route, tcp::Tcp, tls::ListenerTls};
 
@@ -31,13 +35,6 @@ pub struct Listener {
 pub enum Service {
     Http(Box<Routes<Arc<Route>>>),
     Tcp(Box<Tcp>),
-}
-
-impl Listener {
-    /// Whether it matters what its TLS clients say first.
-    pub fn goes_by_hello(&self) -> bool {
-        matches!(&self.service, Service::Tcp(tcp) if tcp.asks_for_hello())
-    }
 }
 
 /// What stays of a listener whatever its settings are: its place in the table, and its connections.
@@ -61,6 +58,19 @@ pub struct Counted(Arc<Presence>);
 pub struct CountedClient {
     presence: Arc<Presence>,
     client: IpAddr,
+}
+
+impl Listener {
+    /// Whether it matters what its TLS clients say first.
+    pub fn goes_by_hello(&self) -> bool {
+        matches!(&self.service, Service::Tcp(tcp) if tcp.asks_for_hello())
+    }
+
+    /// The policy for who came from there.
+    pub fn hsts(&self, origin: &Origin<'_>) -> Option<&[u8]> {
+        let hsts = self.spec.hsts.as_ref().filter(|_| origin.scheme == Scheme::Https);
+        hsts.map(HeaderValue::as_bytes)
+    }
 }
 
 impl Presence {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -57,9 +58,9 @@ impl Tcp {
         self.routes.asks_for_hello()
     }
 
-    /// For a client that says this; without TLS, nothing.
-    pub fn taker(&self, hello: &ClientHello) -> Option<Taker> {
-        let route = self.routes.find(hello).cloned().map(Taker::Route);
+    /// For a client there that says this; without TLS, nothing.
+    pub fn taker(&self, hello: &ClientHello, from: IpAddr) -> Option<Taker> {
+        let route = self.routes.find(hello, from).cloned().map(Taker::Route);
         route.or_else(|| self.backend_set.clone().map(Taker::BackendSet))
     }
 

@@ -4,10 +4,13 @@
 //! walk does not lead to a route is told by its host and path, because the walk has no reason to
 //! give.
 
-use std::{borrow::Cow, fmt, ptr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, ptr, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method};
-use lb_common::spec::{self, HostMatch, PathMatch};
+use lb_common::{
+    network::Networks,
+    spec::{self, HostMatch, PathMatch},
+};
 
 use super::{
     Candidate, Candidates, Host, Key, Path, Routes, Subject, Trie, takes, takes_header,
@@ -42,6 +45,8 @@ pub enum Mismatch<'a> {
     Host { host: String, wanted: &'a HostMatch },
     Path { path: Cow<'a, str>, wanted: &'a PathMatch },
     Method { method: Cow<'a, str>, wanted: &'a Method },
+    From { client: IpAddr, wanted: &'a Networks },
+    NotFrom { client: IpAddr, unwanted: &'a Networks },
     Header { given: Vec<Cow<'a, str>>, name: &'a HeaderName, wanted: Option<&'a HeaderValue> },
 }
 
@@ -109,6 +114,13 @@ impl<R> Candidate<R> {
             name,
             wanted: wanted.as_ref(),
         }));
+        let client = subject.from;
+        if !matches.from.is_empty() && !matches.from.contains(client) {
+            mismatches.push(Mismatch::From { client, wanted: &matches.from });
+        }
+        if matches.not_from.contains(client) {
+            mismatches.push(Mismatch::NotFrom { client, unwanted: &matches.not_from });
+        }
         mismatches
     }
 }
@@ -165,6 +177,12 @@ impl fmt::Display for Mismatch<'_> {
             }
             Self::Method { method, wanted } => {
                 write!(f, "method: {} is not {wanted}", Quoted(method))
+            }
+            Self::From { client, wanted } => {
+                write!(f, "from: {client} is not in {}", Quoted(&wanted.to_string()))
+            }
+            Self::NotFrom { client, unwanted } => {
+                write!(f, "not_from: {client} is in {}", Quoted(&unwanted.to_string()))
             }
             Self::Header { given, name, .. } if given.is_empty() => {
                 write!(f, "headers: {name} is missing")
@@ -224,6 +242,10 @@ mod tests {
             let headers = ["x-a = '1'", "x-a = '*'", "x-b = '2'", "x-a = '1', x-b = '*'"];
             parts.push(format!("headers = {{ {} }}", headers[rng.usize(..headers.len())]));
         }
+        if rng.u8(..4) == 0 {
+            let from = ["from", "not_from"][rng.usize(..2)];
+            parts.push(format!("{from} = ['10.0.0.{}']", rng.u8(..2)));
+        }
         parts.join(", ")
     }
 
@@ -263,7 +285,8 @@ mod tests {
                 let fields: Vec<_> = fields.iter().map(String::as_str).collect();
                 let request = fixture::request(&format!("{method} {path} HTTP/1.1"), &fields);
                 let mut scratch = Vec::new();
-                let subject = Subject::of(&request, normalization, &mut scratch);
+                let from = [10, 0, 0, rng.u8(..2)].into();
+                let subject = Subject::of(&request, from, normalization, &mut scratch);
                 let verdicts = routes.explain(&subject);
                 assert_eq!(verdicts.len(), 30, "seed {seed}: {subject:?}");
 
@@ -307,6 +330,8 @@ mod tests {
             ("method = 'POST'",                "/other", "method: GET is not POST"),
             ("headers = { x-b = '*' }",        "/other", "headers: x-b is missing"),
             ("headers = { x-a = '3' }",        "/other", "headers: x-a is \"1\", \"2\", not \"3\""),
+            ("from = ['::1', '10.0.0.0/8']",   "/other", "from: 192.0.2.1 is not in ::1, 10.0.0.0/8"),
+            ("not_from = ['192.0.2.0/24']",    "/other", "not_from: 192.0.2.1 is in 192.0.2.0/24"),
             ("host = 'b.test', method = 'PUT'", "/other", "host: a.test is not b.test; method: GET is not PUT"),
         ];
         for (matches, path, expected) in cases {
@@ -317,7 +342,8 @@ mod tests {
             let fields = ["host: A.Test:80", "x-a: 1", "X-A: 2"];
             let request = fixture::request(&format!("GET {path} HTTP/1.1"), &fields);
             let mut scratch = Vec::new();
-            let subject = Subject::of(&request, Match, &mut scratch);
+            let from = [192, 0, 2, 1].into();
+            let subject = Subject::of(&request, from, Match, &mut scratch);
             let verdicts = routes.explain(&subject);
             let Standing::Mismatched(reasons) = &verdicts[0].standing else {
                 panic!("{verdicts:?}")

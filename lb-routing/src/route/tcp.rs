@@ -2,18 +2,20 @@
 //!
 //! The server's name that the client wants (SNI) first: exact, then the longest wildcard, then any; then
 //! the protocol (ALPN): of those that it offers, the one that it likes best and for which there is a
-//! route, then any; then the route's name. Where a more specific place has no route for these protocols,
-//! the next less specific one is asked.
+//! route, then any; then whether it asks where the client is; then the route's name. Where a more specific
+//! place has no route for these protocols and this client, the next less specific one is asked.
 //!
 //! Without TLS there are no names and no protocols: routes that ask for neither take such connections.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::spec::{self, HostMatch};
 use lb_prelude::client_hello::ClientHello;
 
 use super::{
+    asks_from,
     key::Host,
+    takes_from,
     trie::{Trie, Values},
 };
 
@@ -60,23 +62,25 @@ impl<R> TcpRoutes<R> {
         self.asks_for_hello
     }
 
-    /// For a client that says this; without TLS, nothing.
-    pub fn find(&self, hello: &ClientHello) -> Option<&R> {
+    /// For a client there that says this; without TLS, nothing.
+    pub fn find(&self, hello: &ClientHello, from: IpAddr) -> Option<&R> {
         let name = hello.server_name.as_deref().unwrap_or_default();
-        self.names.visit(&Host::of(name.as_bytes()), |candidates| best(candidates, hello))
+        self.names.visit(&Host::of(name.as_bytes()), |candidates| best(candidates, hello, from))
     }
 }
 
 /// Of those whose server name is the client's.
-fn best<'a, R>(candidates: &'a [Candidate<R>], hello: &ClientHello) -> Option<&'a R> {
+fn best<'a, R>(candidates: &'a [Candidate<R>], hello: &ClientHello, from: IpAddr) -> Option<&'a R> {
     let liked = |candidate: &Candidate<R>| match &candidate.spec.matches.alpn {
         // Behind all protocols.
         None => Some(usize::MAX),
         Some(wanted) => hello.protocols.iter().position(|offered| offered == wanted.as_bytes()),
     };
-    let fitting = candidates.iter().filter_map(|candidate| Some((liked(candidate)?, candidate)));
-    // Of equals, the last one that was looked at.
-    let best = fitting.rev().max_by_key(|(liked, _)| Reverse(*liked));
+    let fitting = candidates.iter().filter(|candidate| takes_from(&candidate.spec.matches, from));
+    let fitting = fitting.filter_map(|candidate| Some((liked(candidate)?, candidate)));
+    // Of equals, the first one.
+    let best =
+        fitting.min_by_key(|(liked, candidate)| (*liked, !asks_from(&candidate.spec.matches)));
     best.map(|(_, candidate)| &candidate.found)
 }
 
@@ -107,10 +111,22 @@ mod tests {
 
     #[track_caller]
     fn check(routes: &TcpRoutes<String>, name: &str, protocols: &[&str], expected: Option<&str>) {
+        check_from("192.0.2.1", routes, name, protocols, expected);
+    }
+
+    #[track_caller]
+    fn check_from(
+        from: &str,
+        routes: &TcpRoutes<String>,
+        name: &str,
+        protocols: &[&str],
+        expected: Option<&str>,
+    ) {
+        let from = from.parse().expect("an address");
         let name = (!name.is_empty()).then_some(name);
         let hello = ClientHello::offering(name, protocols.iter().map(|text| text.as_bytes()));
-        let found = routes.find(&hello).map(String::as_str);
-        assert_eq!(found, expected, "{name:?}, {protocols:?}");
+        let found = routes.find(&hello, from).map(String::as_str);
+        assert_eq!(found, expected, "{from}, {name:?}, {protocols:?}");
     }
 
     #[test]
@@ -157,6 +173,22 @@ mod tests {
         // Nobody there: the next less specific place is asked.
         check(&routes, "b.test", &["mqtt"], Some("wild-mqtt"));
         check(&routes, "b.test", &["http/1.1"], Some("wild"));
+    }
+
+    #[test]
+    fn a_route_may_be_for_clients_of_some_networks() {
+        let routes = routes(&[
+            ("all", "{ sni = 'a.test' }"),
+            ("inside", "{ sni = 'a.test', from = ['10.0.0.0/8'], not_from = ['10.6.6.6'] }"),
+            ("h2", "{ sni = 'a.test', alpn = 'h2' }"),
+            ("rest", "{ not_from = ['192.0.2.0/24'] }"),
+        ]);
+        check_from("10.1.1.1", &routes, "a.test", &[], Some("inside"));
+        check_from("::ffff:10.1.1.1", &routes, "a.test", &[], Some("inside"));
+        check_from("10.6.6.6", &routes, "a.test", &[], Some("all"));
+        check_from("10.1.1.1", &routes, "a.test", &["h2"], Some("h2"));
+        check_from("10.1.1.1", &routes, "b.test", &[], Some("rest"));
+        check(&routes, "b.test", &[], None);
     }
 
     #[test]

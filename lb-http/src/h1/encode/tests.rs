@@ -8,12 +8,20 @@ const LIMITS: Limits = Limits { head: 1000, fields: 20, target: 100 };
 const TO_BACKEND: ToBackend<'_> = ToBackend {
     target: b"/x",
     host: b"b:81",
-    forwarded_for: b"192.0.2.1",
-    proto: b"https",
+    forwarded: FORWARDED_FOR,
+    client_cert: b"",
     via: false,
     body: RequestBody::None,
     upgrades: false,
     trace: TraceContext::AsItCame,
+};
+const FORWARDED_FOR: Forwarded<'_> = Forwarded {
+    address: b"192.0.2.1",
+    appends: false,
+    host: b"a",
+    proto: b"https",
+    port: 443,
+    by_forwarded: false,
 };
 const TO_CLIENT: ToClient<'_> = ToClient {
     body: ResponseBody::None,
@@ -21,6 +29,7 @@ const TO_CLIENT: ToClient<'_> = ToClient {
     keeps_alive: true,
     date: b"now",
     explain: None,
+    hsts: None,
 };
 
 #[track_caller]
@@ -45,14 +54,60 @@ fn check_response(head: &str, to: &ToClient<'_>, expected: &str) {
 }
 
 const BEGIN: &str = "GET /x HTTP/1.1\r\nHost: b:81\r\n";
-const FORWARDED: &str =
-    "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: https\r\n";
+const FORWARDED: &str = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: a\r\n\
+                         X-Forwarded-Port: 443\r\nX-Forwarded-Proto: https\r\n";
 
 #[test]
 fn a_request_goes_where_it_is_sent_and_says_for_whom() {
     check_request("A: b\r\n", &TO_BACKEND, &format!("{BEGIN}A: b\r\n{FORWARDED}\r\n"));
     let expected = format!("{BEGIN}{FORWARDED}Via: 1.1 lb\r\n\r\n");
     check_request("", &ToBackend { via: true, ..TO_BACKEND }, &expected);
+}
+
+#[test]
+fn who_passed_a_request_on_is_replaced_or_put_behind_what_came() {
+    let fields = "X-Forwarded-For: 10.0.0.1, 10.0.0.2\r\nForwarded: for=10.0.0.1\r\n\
+                  X-Forwarded-For:\r\nX-Forwarded-For: 10.0.0.3\r\nX-Forwarded-Proto: ftp\r\n\
+                  X-Real-IP: 10.0.0.1\r\nX-Client-Cert-Subject: CN=me\r\nClient_Cert: x\r\n";
+    check_request(fields, &TO_BACKEND, &format!("{BEGIN}{FORWARDED}\r\n"));
+    let by = Forwarded { appends: true, ..FORWARDED_FOR };
+    let appended = FORWARDED.replacen("192", "10.0.0.1, 10.0.0.2, 10.0.0.3, 192", 1);
+    let to = ToBackend { forwarded: by, ..TO_BACKEND };
+    check_request(fields, &to, &format!("{BEGIN}{appended}\r\n"));
+    let by = Forwarded { by_forwarded: true, ..by };
+    let to = ToBackend { forwarded: by, ..TO_BACKEND };
+    let standard = "Forwarded: for=10.0.0.1, for=192.0.2.1;host=\"a\";proto=https\r\n";
+    check_request(fields, &to, &format!("{BEGIN}{appended}{standard}\r\n"));
+    let by = Forwarded { address: b"::1", host: b"", appends: false, ..by };
+    let to = ToBackend { forwarded: by, ..TO_BACKEND };
+    let expected = "X-Forwarded-For: ::1\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Proto: https\r\n\
+                    Forwarded: for=\"[::1]\";proto=https\r\n";
+    check_request(fields, &to, &format!("{BEGIN}{expected}\r\n"));
+}
+
+#[test]
+fn what_is_known_of_a_clients_certificate_is_said_by_nobody_else() {
+    let to = ToBackend { client_cert: b"X-Client-Cert-Subject: CN=me\r\n", ..TO_BACKEND };
+    let fields = "X-Client-Cert-Subject: CN=you\r\nConnection: X-Client-Cert-Subject\r\n";
+    let expected = format!("{BEGIN}{FORWARDED}X-Client-Cert-Subject: CN=me\r\n\r\n");
+    check_request(fields, &to, &expected);
+}
+
+#[test]
+fn a_policy_about_tls_is_the_proxys_if_it_has_one() {
+    let head = "HTTP/1.1 200 OK\r\nDate: d\r\nstrict-transport-security: max-age=1\r\n\r\n";
+    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nstrict-transport-security: max-age=1\r\n\
+                    Via: 1.1 lb\r\n\r\n";
+    check_response(head, &TO_CLIENT, expected);
+    let to = ToClient { hsts: Some(b"max-age=9"), ..TO_CLIENT };
+    let expected = "HTTP/1.1 200 OK\r\nDate: d\r\nVia: 1.1 lb\r\n\
+                    Strict-Transport-Security: max-age=9\r\n\r\n";
+    check_response(head, &to, expected);
+    let mut out = Vec::new();
+    own(&mut out, (204, "No Content"), [], None, &to);
+    let expected =
+        "HTTP/1.1 204 No Content\r\nDate: now\r\nStrict-Transport-Security: max-age=9\r\n\r\n";
+    assert_eq!(String::from_utf8_lossy(&out), expected);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use lb_http::{
     h1::{
         BodyDecoder, HeadParser, Limits, RequestError,
-        encode::{self, ToBackend, TraceContext},
+        encode::{self, Forwarded, ToBackend, TraceContext},
     },
     hop,
     message::{Field, Name, Request, RequestBody, Version},
@@ -154,8 +154,15 @@ fn write_request(request: &Request, body: &Body) -> Vec<u8> {
     let to = ToBackend {
         target: request.target(),
         host,
-        forwarded_for: b"192.0.2.1",
-        proto: b"http",
+        forwarded: Forwarded {
+            address: b"192.0.2.1",
+            appends: false,
+            host: request.authority(),
+            proto: b"http",
+            port: 80,
+            by_forwarded: false,
+        },
+        client_cert: b"",
         via: true,
         body: request.body,
         upgrades: true,

@@ -162,6 +162,7 @@ fn write_response(response: &Response, body: &Body) -> Vec<u8> {
         keeps_alive: true,
         date: b"now",
         explain: None,
+        hsts: None,
     };
     encode::response(&mut out, response, &to);
     write_body(&mut out, &response.fields, body, to.body == ResponseBody::Chunked);

@@ -10,7 +10,7 @@ use lb_http::message::Request;
 
 use super::json::{self, Object, WallClock, key};
 use crate::{
-    downstream::Client,
+    downstream::{self, Client},
     observe::facts::{Attempts, ConnectionFacts, Facts, Tried, Why},
     table::Pick,
 };
@@ -31,7 +31,14 @@ pub fn request(
 ) {
     let started = facts.started;
     let mut line = Object::begin(out, "time", clock, started);
-    client(&mut line, proxy, &facts.client, "http");
+    match facts.passed_on_for {
+        None => client(&mut line, proxy, &facts.client, "http"),
+        Some(address) => {
+            accepted(&mut line, proxy, &facts.client, "http");
+            line.name(key!("client"), &downstream::text(address));
+            line.address(key!("peer"), facts.client.peer);
+        }
+    }
     line.text(key!("method"), request.method_text(), MAX_METHOD);
     if !request.authority().is_empty() {
         line.text(key!("host"), request.authority(), MAX_HOST);
@@ -110,15 +117,19 @@ pub fn malformed(
 fn client(line: &mut Object<'_>, proxy: &ProxyId, client: &Client, protocol: &'static str) {
     line.written(client.log_part.get_or_init(|| {
         json::fields(|part| {
-            part.name(key!("proxy"), proxy.as_str());
-            part.name(key!("listener"), client.presence.name.as_str());
-            part.name(key!("protocol"), protocol);
+            accepted(part, proxy, client, protocol);
             part.address(key!("client"), client.address);
             if client.address != client.peer {
                 part.address(key!("peer"), client.peer);
             }
         })
     }));
+}
+
+fn accepted(line: &mut Object<'_>, proxy: &ProxyId, client: &Client, protocol: &'static str) {
+    line.name(key!("proxy"), proxy.as_str());
+    line.name(key!("listener"), client.presence.name.as_str());
+    line.name(key!("protocol"), protocol);
 }
 
 fn attempts(line: &mut Object<'_>, attempts: &Attempts) {
