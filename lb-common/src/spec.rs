@@ -310,6 +310,15 @@ pub struct BackendSet {
     pub pool: PoolLimits,
     /// Backends are spoken to by TLS.
     pub tls: Option<BackendTls>,
+    /// Backends are told first whose connection it is.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 /// What backends must show, and what they are shown.
@@ -472,15 +481,6 @@ impl DesiredState {
 /// What is to be told of sets that are [`DesiredState::unverified`].
 pub const UNVERIFIED: &str = "verify = false believes whoever answers at a backend's address";
 
-impl Scheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
 impl Listener {
     /// Of the URLs that lead here.
     pub fn scheme(&self) -> Scheme {
@@ -544,6 +544,15 @@ impl ProxyProtocol {
         match self {
             Self::Optional => "optional",
             Self::Required => "required",
+        }
+    }
+}
+
+impl ProxyVersion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
         }
     }
 }

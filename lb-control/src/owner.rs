@@ -320,9 +320,14 @@ impl Owner {
 
 /// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
 async fn run_probe(Job { id, address, asking }: Job) -> Event {
-    let finding = AssertUnwindSafe(probe::probe(address, &asking.check, asking.tls.as_deref()))
-        .catch_unwind()
-        .await;
+    let finding = AssertUnwindSafe(probe::probe(
+        address,
+        &asking.check,
+        asking.proxy_protocol,
+        asking.tls.as_deref(),
+    ))
+    .catch_unwind()
+    .await;
     let finding = finding.unwrap_or_else(|_| Finding {
         outcome: None,
         detail: "the probe itself failed".into(),

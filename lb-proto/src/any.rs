@@ -220,6 +220,7 @@ fn any_set(rng: &mut Rng, name: &str, certificates: &[String]) -> v1::BackendSet
             max_percent: number(rng, 100),
         }),
         connect_timeout: time(rng),
+        proxy_protocol: one_of(rng, &["", "v1", "v2"]),
         slow_start: if rng.bool() { time(rng) } else { Some(<_>::default()) },
         pool: rng
             .bool()

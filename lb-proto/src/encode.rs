@@ -194,6 +194,7 @@ impl Defaults {
             pool: self.message(self.pool(&set.pool)),
             slow_start: self.time(set.slow_start.unwrap_or(duration::OFF), defaults::SLOW_START),
             tls: set.tls.as_ref().map(|tls| self.backend_tls(tls)),
+            proxy_protocol: set.proxy_protocol.map_or("", |version| version.as_str()).into(),
         }
     }
 

@@ -16,7 +16,7 @@ use lb_common::{
     spec::{self, Scheme},
 };
 use lb_http::{h1::BodyDecoder, message::Request};
-use lb_prelude::proxy_protocol::Header;
+use lb_prelude::proxy_protocol::{Addresses, Header, Tlvs, Version, encode};
 use lb_routing::origin::Origin;
 
 use crate::{
@@ -123,6 +123,30 @@ impl Proxied {
 }
 
 impl Downstream {
+    /// What tells a backend of this set whose connection it is; mostly nothing.
+    pub fn proxy_header(&self, set: &spec::BackendSet) -> Box<[u8]> {
+        let Some(version) = set.proxy_protocol else { return Box::default() };
+        let Client { peer, address, proxied, .. } = &*self.client;
+        let said = proxied.as_ref().map(|proxied| &proxied.header);
+        let addresses = said.and_then(|said| said.addresses);
+        // Of a socket that is gone, it does not matter any more.
+        let own = || self.stream.local_address().unwrap_or(*peer);
+        let destination = addresses.map_or_else(own, |addresses| addresses.destination);
+        let version = match version {
+            spec::ProxyVersion::V1 => Version::V1,
+            spec::ProxyVersion::V2 => Version::V2,
+        };
+        let nothing = Tlvs::default();
+        let mut header = Vec::new();
+        encode(
+            version,
+            Some(Addresses { source: *address, destination }),
+            said.map_or(&nothing, |said| &said.tlvs),
+            &mut header,
+        );
+        header.into()
+    }
+
     pub fn new(local: &Rc<Local>, client: Rc<Client>, stream: Stream) -> Self {
         Self {
             client,

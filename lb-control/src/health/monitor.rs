@@ -17,7 +17,7 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     material::Materials,
     snapshot::UnhealthyBackends,
-    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck},
+    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
 };
 use lb_proto::{duration, v1};
 
@@ -57,6 +57,7 @@ pub struct Job {
 pub struct Asking {
     pub check: Arc<HealthCheck>,
     pub tls: Option<Arc<ProbeTls>>,
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug)]
@@ -102,7 +103,8 @@ impl Monitor {
             let Some(check) = &set.health_check else { continue };
             let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.get(name));
             self.tls.extend(tls.clone().map(|tls| (name.clone(), tls)));
-            let asking = Asking { check: Arc::new(check.clone()), tls };
+            let proxy_protocol = set.proxy_protocol;
+            let asking = Asking { check: Arc::new(check.clone()), tls, proxy_protocol };
             for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
                 let key = (name.clone(), backend.name.clone());
                 let target = match old.remove(&key) {
@@ -283,7 +285,9 @@ impl Asking {
     /// Whether it asks the same, in the same way.
     fn is(&self, other: &Self) -> bool {
         let tls = |asking: &Self| asking.tls.as_ref().map(Arc::as_ptr);
-        self.check == other.check && tls(self) == tls(other)
+        self.check == other.check
+            && tls(self) == tls(other)
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 

@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use lb_common::{
     clock,
     shortage::is_shortage,
-    spec::{HealthCheck, Probe},
+    spec::{HealthCheck, Probe, ProxyVersion},
 };
+use lb_prelude::proxy_protocol::{self, Addresses, Tlvs, Version};
 use lb_proto::{duration, encode};
 use lb_tls::fault::Fault;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
@@ -54,10 +55,15 @@ enum Problem {
 }
 
 /// Takes no longer than the check's timeout, from the connect to the answer.
-pub async fn probe(address: SocketAddr, check: &HealthCheck, tls: Option<&ProbeTls>) -> Finding {
+pub async fn probe(
+    address: SocketAddr,
+    check: &HealthCheck,
+    proxy_protocol: Option<ProxyVersion>,
+    tls: Option<&ProbeTls>,
+) -> Finding {
     let started = clock::now();
     let asking = async {
-        let stream = connect(address, tls).await?;
+        let stream = connect(address, proxy_protocol, tls).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         ask(address, stream, scheme, &check.probe).await
     };
@@ -101,9 +107,19 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn connect(address: SocketAddr, tls: Option<&ProbeTls>) -> Result<Box<dyn Stream>, Problem> {
-    let connecting = TcpStream::connect(address).await;
-    let stream = connecting.map_err(|error| describe(&error, address))?;
+async fn connect(
+    address: SocketAddr,
+    proxy_protocol: Option<ProxyVersion>,
+    tls: Option<&ProbeTls>,
+) -> Result<Box<dyn Stream>, Problem> {
+    let connecting = async {
+        let mut stream = TcpStream::connect(address).await?;
+        if let Some(version) = proxy_protocol {
+            stream.write_all(&own_header(version, &stream)?).await?;
+        }
+        Ok(stream)
+    };
+    let stream = connecting.await.map_err(|error: io::Error| describe(&error, address))?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let config = tls.config().map_err(|why| Problem::Ours(format!("TLS: {why}")))?;
     let connector = TlsConnector::from(Arc::clone(config));
@@ -120,6 +136,21 @@ async fn connect(address: SocketAddr, tls: Option<&ProbeTls>) -> Result<Box<dyn 
         return Err(Problem::OfBackend(format!("{TLS}it does not speak h2")));
     }
     Ok(Box::new(stream))
+}
+
+/// What says that a connection is this process's own. Version 1 has no word for that which all servers
+/// know: its description says to give the connection's own addresses.
+fn own_header(version: ProxyVersion, stream: &TcpStream) -> io::Result<Vec<u8>> {
+    let (version, addresses) = match version {
+        ProxyVersion::V1 => {
+            let (source, destination) = (stream.local_addr()?, stream.peer_addr()?);
+            (Version::V1, Some(Addresses { source, destination }))
+        }
+        ProxyVersion::V2 => (Version::V2, None),
+    };
+    let mut header = Vec::new();
+    proxy_protocol::encode(version, addresses, &Tlvs::default(), &mut header);
+    Ok(header)
 }
 
 fn request(
@@ -282,7 +313,7 @@ mod tests {
 
     async fn check_answer(answer: &'static [u8], outcome: Outcome, detail: &str) {
         let (address, _task) = backend(Some(answer)).await;
-        let finding = probe(address, &http("/up"), None).await;
+        let finding = probe(address, &http("/up"), None, None).await;
         assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
     }
 
@@ -298,7 +329,7 @@ mod tests {
     #[tokio::test]
     async fn the_request_is_what_the_check_says() {
         let (address, task) = backend(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        probe(address, &http("/up?deep=1"), None).await;
+        probe(address, &http("/up?deep=1"), None, None).await;
         let request = task.await.expect("got a request").to_ascii_lowercase();
         for expected in [
             "get /up?deep=1 http/1.1\r\n",
@@ -318,21 +349,21 @@ mod tests {
         let grpc = Probe::Grpc { service: String::new(), host: None };
         for probe_kind in [http("/").probe, Probe::Tcp, grpc] {
             let check = HealthCheck { probe: probe_kind, ..http("/") };
-            let finding = probe(address, &check, None).await;
+            let finding = probe(address, &check, None, None).await;
             assert_eq!(finding.detail, "connection refused", "{:?}", check.probe);
             assert_eq!(finding.outcome, Some(Outcome::Fail));
         }
 
         let (address, _task) = backend(None).await;
         let check = HealthCheck { timeout: Duration::from_millis(30), ..http("/") };
-        assert_eq!(probe(address, &check, None).await.detail, "no answer within 30ms");
+        assert_eq!(probe(address, &check, None, None).await.detail, "no answer within 30ms");
     }
 
     #[tokio::test]
     async fn a_connect_is_enough_for_tcp() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("is bound");
-        let finding = probe(address, &check_of(1, 1), None).await;
+        let finding = probe(address, &check_of(1, 1), None, None).await;
         assert_eq!((finding.outcome, finding.detail.as_str()), (Some(Outcome::Pass), "connected"));
     }
 
@@ -367,7 +398,8 @@ mod tests {
         ];
         for (service, outcome, detail) in cases {
             let grpc = Probe::Grpc { service: service.into(), host: None };
-            let finding = probe(address, &HealthCheck { probe: grpc, ..http("/") }, None).await;
+            let finding =
+                probe(address, &HealthCheck { probe: grpc, ..http("/") }, None, None).await;
             assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
         }
     }

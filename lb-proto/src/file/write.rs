@@ -127,6 +127,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
         pool,
         slow_start,
         tls,
+        proxy_protocol,
     } = set;
     let mut element = Element::new("backend_sets");
     element.value("name", name);
@@ -138,6 +139,7 @@ fn backend_set(set: &v1::BackendSet) -> String {
     element.duration("slow_start", *slow_start);
     element.message("pool", pool.as_ref());
     element.message("tls", tls.as_ref());
+    element.value("proxy_protocol", proxy_protocol);
     element.lines("backends", backends);
     element.finish()
 }

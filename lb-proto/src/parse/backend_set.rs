@@ -7,7 +7,7 @@ use lb_common::{
     id::{BackendName, BackendSetName, CertificateName},
     spec::{
         Backend, BackendSet, BackendState, BackendTls, Balance, Hash, HashAlgorithm, HashFunction,
-        HashKey, HealthCheck, OutlierEjection, PoolLimits, Probe, Trust,
+        HashKey, HealthCheck, OutlierEjection, PoolLimits, Probe, ProxyVersion, Trust,
     },
 };
 use rustls_pki_types::ServerName;
@@ -56,6 +56,12 @@ pub fn backend_set(
     let outlier_path = format!("{path}.outlier_ejection");
     let outlier_ejection =
         outlier_ejection(wire.outlier_ejection.as_ref(), &outlier_path, problems);
+    let proxy_protocol = match wire.proxy_protocol.as_str() {
+        "" => Some(None),
+        "v1" => Some(Some(ProxyVersion::V1)),
+        "v2" => Some(Some(ProxyVersion::V2)),
+        other => At { path, problems }.one_of("proxy_protocol", other, "v1, v2"),
+    };
     let pool = pool(wire.pool.as_ref(), &format!("{path}.pool"), problems);
     let tls = match &wire.tls {
         Some(wire) => tls(wire, &format!("{path}.tls"), problems).map(Some),
@@ -70,6 +76,7 @@ pub fn backend_set(
         connect_timeout: connect_timeout?,
         slow_start: slow_start?,
         pool: pool?,
+        proxy_protocol: proxy_protocol?,
         tls: tls?,
     })
 }

@@ -102,6 +102,7 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("backend_sets = [{ name = 'a', health_check = { statuses = ['299-200'] } }]", "backend_sets[a].health_check.statuses[0]", "2xx"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { consecutive_failures = 0 } }]", "backend_sets[a].outlier_ejection.consecutive_failures", "1 or more"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { min_requests = 0 } }]", "backend_sets[a].outlier_ejection.min_requests", "1 or more"),
+        ("backend_sets = [{ name = 'a', proxy_protocol = 'v3' }]", "backend_sets[a].proxy_protocol", "v1, v2"),
         ("backend_sets = [{ name = 'a', slow_start = '25h' }]", "backend_sets[a].slow_start", "1ms and 24h"),
         ("backend_sets = [{ name = 'a', tls = {} }]", "backend_sets[a].tls.ca", "verify = false"),
         ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', verify = false } }]", "backend_sets[a].tls.ca", "one of the two"),

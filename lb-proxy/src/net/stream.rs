@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     task::{Context, Poll},
 };
 
@@ -126,6 +126,14 @@ impl Stream {
             Self::Tcp(_) => {}
             Self::Tls(tls) => tls.cut(),
         }
+    }
+
+    /// As [`Socket::local_address`].
+    ///
+    /// # Errors
+    /// If the system does not know any more.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket().local_address()
     }
 
     /// As [`Socket::has_failed`].

@@ -175,7 +175,9 @@ async fn open(
         // From here on, so that a backend that is slow to accept is not taken for an idle one.
         let in_flight = InFlight::start(&backend.live);
         let limit = set.spec.connect_timeout;
-        match connect(local, &pick, started, started + limit, &client.timer).await {
+        let header = down.proxy_header(&set.spec);
+        let until = started + limit;
+        match connect(local, &pick, &header, started, until, &client.timer).await {
             Ok(stream) => {
                 let now = clock::now();
                 pick.record_attempt(local.index, now - started);

@@ -43,14 +43,16 @@ pub enum ConnectError {
     Local(io::Error),
 }
 
-/// Connects to the backend, and shakes hands with it if it is spoken to by TLS: both together within
-/// the set's `connect_timeout`, and before `deadline`.
+/// Connects to the backend, tells it first whose connection it is if there is such a `header`, and shakes
+/// hands with it if it is spoken to by TLS: all together within the set's `connect_timeout`, and before
+/// `deadline`.
 ///
 /// # Errors
 /// Why it could not.
 pub async fn connect(
     local: &Rc<Local>,
     pick: &Pick,
+    header: &[u8],
     now: Instant,
     deadline: Instant,
     timer: &LazyTimer,
@@ -73,6 +75,17 @@ pub async fn connect(
         Poll::Pending => timer.poll_expired(until, cx).map(|()| Err(ConnectError::Timeout(late()))),
     });
     connected.await?;
+    let mut sent = 0;
+    while sent < header.len() {
+        // A new connection has room for it.
+        let written = poll_fn(|cx| match socket.poll_write(cx, &header[sent..]) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(failed)),
+            Poll::Pending => {
+                timer.poll_expired(until, cx).map(|()| Err(ConnectError::Timeout(late())))
+            }
+        });
+        sent += written.await?;
+    }
     let stream = Stream::Tcp(socket);
     let Some(client) = pick.tls() else { return Ok(stream) };
     // In a box, because most do without.
