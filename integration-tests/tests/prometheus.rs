@@ -26,6 +26,9 @@ use expression::Expression;
 const CHECK: &str = "health_check = { http = '/health', interval = '100ms', timeout = '1s', \
     healthy_after = 1, unhealthy_after = 1 }";
 
+/// So that there is TLS to count.
+const UNUSED: &str = "[[backend_sets]]\nname = 'unused'\ntls = { verify = false }";
+
 /// Two proxies that have served something, and their backends.
 async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
     let backends = [
@@ -39,7 +42,8 @@ async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
     let entries: Vec<_> = entries.collect();
     let host = "match = { host = 'app.test' }";
     let certificate = Ca::new("a test's").sign(&["app.test"]).entry(dir, "site");
-    let spec = app_with(host, CHECK, &entries.join(", "));
+    let check = format!("{CHECK}\n{UNUSED}");
+    let spec = app_with(host, &check, &entries.join(", "));
     let fleet = Fleet::start(2, &format!("{certificate}{spec}")).await;
     fleet.settled(1).await;
     for proxy in &fleet.proxies {

@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use lb_common::{clock, spec::DesiredState};
+use lb_common::{
+    clock,
+    spec::{DesiredState, UNVERIFIED},
+};
 use lb_control::{files, vault::Vault};
 use lb_proto::{
     error::Problems,
@@ -49,7 +52,12 @@ pub enum Refused {
 pub fn main(args: &Args) -> ExitCode {
     match read(&args.file) {
         Ok(spec) => {
-            crate::print(&format!("{}: ok: {}\n", args.file.display(), summary(&spec)));
+            let file = args.file.display();
+            crate::print(&format!("{file}: ok: {}\n", summary(&spec)));
+            for set in parse::desired_state(&spec).iter().flat_map(DesiredState::unverified) {
+                let field = format!("backend_sets[{set}].tls.verify");
+                crate::print(&format!("{file}: {field}: warning: {UNVERIFIED}\n"));
+            }
             ExitCode::SUCCESS
         }
         Err(refused) => {

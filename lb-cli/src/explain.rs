@@ -169,8 +169,12 @@ fn backend_set(set: &v1::BackendSetVerdict, screen: &Screen) -> String {
         pick,
         why,
         backends,
+        scheme,
     } = set;
-    let mut facts = vec![backend_set.clone()];
+    let mut facts = vec![match scheme.as_str() {
+        "https" => format!("{backend_set} by https"),
+        _ => backend_set.clone(),
+    }];
     if *share < 1.0 {
         facts.push(format!("{} of such requests", percent(*share)));
     }
@@ -293,6 +297,7 @@ mod tests {
                         backend("127.0.0.1:3001", true, ""),
                         backend("127.0.0.1:3002", false, "draining"),
                     ],
+                    scheme: "https".into(),
                 }],
             })),
             ..v1::ExplainResponse::default()
@@ -309,8 +314,8 @@ routes    canary  no        headers: there is no x-canary,
           app     takes it  path_prefix: /api begins with /
           all     would     less specific than app
 
-forward   app, 90% of such requests, consistent_hash of
-          header:x-user = \"7\"
+forward   app by https, 90% of such requests,
+          consistent_hash of header:x-user = \"7\"
 pick      127.0.0.1:3001: it is the first in rank for this
           hash
           BACKEND         WEIGHT  MAY     WHY

@@ -12,6 +12,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use rustls_pki_types::ServerName;
 
 use crate::{
     id::{BackendName, BackendSetName, CertificateName, ListenerName, RouteName},
@@ -37,7 +38,7 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Between requests; for tcp, in both directions.
     pub idle_timeout: Duration,
-    /// For a request's head.
+    /// For a request's head; without TLS, also for what comes before.
     pub header_timeout: Duration,
     /// Silence within a request's body.
     pub body_timeout: Duration,
@@ -55,6 +56,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Whom it believes who its clients are.
     pub trusted_proxies: Networks,
+    /// Whether these say so by the PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What becomes of what those say.
     pub forwarded: Forwarding,
     /// In which fields they say it.
@@ -63,6 +66,12 @@ pub struct Listener {
     pub hsts: Option<HeaderValue>,
     /// What comes without TLS is sent there.
     pub redirect_to_https: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Optional,
+    Required,
 }
 
 /// What backends get of what is said by who passed a request on.
@@ -151,7 +160,10 @@ pub enum Key {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
     Http,
-    Tcp { backend_set: BackendSetName },
+    Tcp {
+        /// For what no route takes.
+        backend_set: Option<BackendSetName>,
+    },
 }
 
 /// Who sees a request's path in its normal form, without escapes that are none, `.` and `..`, and
@@ -170,7 +182,7 @@ pub enum PathNormalization {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     pub name: RouteName,
-    /// Empty: every http listener.
+    /// All http, or all tcp. Empty: every http listener.
     pub listeners: BTreeSet<ListenerName>,
     pub matches: RouteMatch,
     pub action: Action,
@@ -196,6 +208,10 @@ pub struct RouteMatch {
     pub method: Option<Method>,
     /// Ordered by name, each once. `None` takes any value.
     pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// The server that a TLS client asks for. This and the next are for tcp, those above for http.
+    pub sni: HostMatch,
+    /// A protocol that it offers.
+    pub alpn: Option<String>,
     /// Where the client is. Empty: anywhere.
     pub from: Networks,
     /// Where it is not.
@@ -292,6 +308,36 @@ pub struct BackendSet {
     /// How long a backend that others have a lead on takes to get its whole share.
     pub slow_start: Option<Duration>,
     pub pool: PoolLimits,
+    /// Backends are spoken to by TLS.
+    pub tls: Option<BackendTls>,
+    /// Backends are told first whose connection it is.
+    pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
+}
+
+/// What backends must show, and what they are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendTls {
+    pub trust: Trust,
+    /// Asked for, and looked for in certificates. `None` is the backend's address.
+    pub server_name: Option<ServerName<'static>>,
+    pub client_certificate: Option<CertificateName>,
+    pub min_version: TlsVersion,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trust {
+    /// Those that this CA signed.
+    Ca(Pem),
+    /// Everybody's.
+    Anybody,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -414,18 +460,45 @@ impl DesiredState {
             let tls = listener.tls.as_ref()?;
             tls.client_auth.as_ref()?.ca.material()
         });
-        let mut needed: BTreeSet<_> = of_certificates.chain(of_listeners).flatten().collect();
+        let of_sets = self.backend_sets.values().map(|set| set.tls.as_ref()?.ca()?.material());
+        let all = of_certificates.chain(of_listeners).chain(of_sets);
+        let mut needed: BTreeSet<_> = all.flatten().collect();
         if self.listeners.values().any(|listener| listener.tls.is_some()) {
             needed.insert(MaterialId::tickets());
         }
         needed
     }
+
+    /// Backend sets whose backends nobody checks. To be told wherever somebody may hear it.
+    pub fn unverified(&self) -> impl Iterator<Item = &BackendSetName> {
+        let is_unverified = |set: &&Arc<BackendSet>| {
+            set.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody)
+        };
+        self.backend_sets.values().filter(is_unverified).map(|set| &set.name)
+    }
 }
+
+/// What is to be told of sets that are [`DesiredState::unverified`].
+pub const UNVERIFIED: &str = "verify = false believes whoever answers at a backend's address";
 
 impl Listener {
     /// Of the URLs that lead here.
     pub fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+impl BackendTls {
+    pub fn ca(&self) -> Option<&Pem> {
+        match &self.trust {
+            Trust::Ca(ca) => Some(ca),
+            Trust::Anybody => None,
+        }
+    }
+
+    /// What the one at this address is asked for.
+    pub fn name_of(&self, address: SocketAddr) -> ServerName<'static> {
+        self.server_name.clone().unwrap_or_else(|| address.ip().into())
     }
 }
 
@@ -462,6 +535,24 @@ impl TlsVersion {
         match self {
             Self::Tls12 => "1.2",
             Self::Tls13 => "1.3",
+        }
+    }
+}
+
+impl ProxyProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
+impl ProxyVersion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
         }
     }
 }
@@ -555,15 +646,28 @@ impl HashFunction {
 }
 
 impl BackendSet {
+    /// Of the URLs that lead to its backends.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
     pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.name == *name)
     }
 }
 
+impl RouteMatch {
+    /// Whether it matters what a TLS client says first.
+    pub fn asks_for_hello(&self) -> bool {
+        self.sni != HostMatch::Any || self.alpn.is_some()
+    }
+}
+
 impl Route {
-    /// Whether requests of that http listener may go here.
-    pub fn serves(&self, listener: &ListenerName) -> bool {
-        self.listeners.is_empty() || self.listeners.contains(listener)
+    /// Whether what comes to that listener may go here.
+    pub fn serves(&self, listener: &Listener) -> bool {
+        let is_for_all = self.listeners.is_empty() && listener.protocol == Protocol::Http;
+        is_for_all || self.listeners.contains(&listener.name)
     }
 
     /// The backend sets that it forwards to; none if it answers by itself.

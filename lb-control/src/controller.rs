@@ -232,10 +232,10 @@ impl Controller {
     ) -> Result<(Self, Sealed), Problems> {
         let desired = parse::desired_state(&stored.spec)?;
         let mut health = Monitor::new(stored.health, rng);
-        health.sync(&desired, moment.now);
+        let vault = Vault::new(stored.materials, &desired);
+        health.sync(&desired, vault.materials(), moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
         let unhealthy = health.unhealthy();
-        let vault = Vault::new(stored.materials, &desired);
         let content = Content {
             desired: desired.clone(),
             unhealthy: unhealthy.clone(),
@@ -278,7 +278,7 @@ impl Controller {
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
                 Event::HealthCommitted => self.health_committed(),
-                Event::Found(found) => self.found(found),
+                Event::Found(found) => self.found(found, moment),
                 Event::Probed { id, finding } => self.probed(id, finding, moment),
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
@@ -400,14 +400,19 @@ impl Controller {
             self.vault.advance(&desired, materials, &base);
             self.desired = desired;
             self.revision = about.revision;
-            if self.health.sync(&self.desired, moment.now) {
-                self.store_health();
-            }
+            self.sync_health(moment);
             self.publish(self.health.unhealthy(), cause);
             changes.clone_from(&about.changes);
             self.announce(News::Revision(about), moment);
         }
         Applied { revision: self.revision, version: self.published.version, changes }
+    }
+
+    /// Probes what there is now, as it is to be asked now.
+    fn sync_health(&mut self, moment: Moment) {
+        if self.health.sync(&self.desired, self.vault.materials(), moment.now) {
+            self.store_health();
+        }
     }
 
     /// Publishes what holds now, unless that is what was published last.
@@ -445,10 +450,11 @@ impl Controller {
     }
 
     /// What is new and of use is in force at once: it is no change of what was asked for.
-    fn found(&mut self, found: Found) {
+    fn found(&mut self, found: Found, moment: Moment) {
         let fresh = self.vault.find(&self.desired, found);
         if !fresh.is_empty() {
             self.effects.push(Effect::CommitMaterials(fresh));
+            self.sync_health(moment);
             self.publish(self.health.unhealthy(), None);
         }
     }

@@ -188,7 +188,7 @@ impl Question {
             },
         });
         let routes = compiled.snapshot.desired.routes.values();
-        let elsewhere = routes.filter(|route| !route.serves(listener)).map(|route| {
+        let elsewhere = routes.filter(|route| !route.serves(&self.listener)).map(|route| {
             let serves: Vec<_> = route.listeners.iter().map(ListenerName::as_str).collect();
             v1::RouteVerdict {
                 route: route.name.to_string(),

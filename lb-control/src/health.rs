@@ -6,6 +6,7 @@
 pub mod monitor;
 pub mod probe;
 pub mod schedule;
+pub mod tls;
 
 use lb_common::{health::Health, spec::HealthCheck};
 

@@ -10,6 +10,7 @@ use std::{
 use futures_util::FutureExt;
 use lb_common::{
     clock,
+    spec::{DesiredState, UNVERIFIED},
     telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
 };
 use lb_proto::{update::Sealed, v1};
@@ -74,6 +75,8 @@ struct Owner {
     store: Arc<Store>,
     probes: JoinSet<Event>,
     writes: JoinSet<Event>,
+    /// The revision that was looked at for what is unwise in it.
+    warned_of: u64,
 }
 
 /// Starts the owner; `first` is published already when this returns. `trace_ratio` says how many of
@@ -84,6 +87,8 @@ pub fn spawn(
     store: Store,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
+    warn(&first.snapshot.desired);
+    let warned_of = first.snapshot.revision;
     let (events, inbox) = mpsc::channel(INBOX);
     let (stop, stopped) = oneshot::channel();
     let handle = Handle {
@@ -101,6 +106,7 @@ pub fn spawn(
         store: Arc::clone(&handle.store),
         probes: JoinSet::new(),
         writes: JoinSet::new(),
+        warned_of,
     };
     (handle, Running { stop, task: tokio::spawn(owner.run(stopped)) })
 }
@@ -291,6 +297,10 @@ impl Owner {
             }
             Effect::Publish { sealed, cause } => {
                 let snapshot = &sealed.snapshot;
+                if self.warned_of < snapshot.revision {
+                    self.warned_of = snapshot.revision;
+                    warn(&snapshot.desired);
+                }
                 let span = trace::publish(cause, snapshot.id, snapshot.revision);
                 self.publisher.publish(*sealed, context_of(&span));
             }
@@ -309,8 +319,15 @@ impl Owner {
 }
 
 /// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
-async fn run_probe(Job { id, address, check }: Job) -> Event {
-    let finding = AssertUnwindSafe(probe::probe(address, &check)).catch_unwind().await;
+async fn run_probe(Job { id, address, asking }: Job) -> Event {
+    let finding = AssertUnwindSafe(probe::probe(
+        address,
+        &asking.check,
+        asking.proxy_protocol,
+        asking.tls.as_deref(),
+    ))
+    .catch_unwind()
+    .await;
     let finding = finding.unwrap_or_else(|_| Finding {
         outcome: None,
         detail: "the probe itself failed".into(),
@@ -331,6 +348,12 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+fn warn(desired: &DesiredState) {
+    for backend_set in desired.unverified() {
+        tracing::warn!(%backend_set, "{UNVERIFIED}");
     }
 }
 

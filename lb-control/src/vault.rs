@@ -24,6 +24,7 @@ use lb_tls::{
     certificate::{self, Certificate, Facts},
     server,
 };
+use rustls::pki_types::CertificateDer;
 
 use crate::timestamp;
 
@@ -152,16 +153,23 @@ impl Vault {
                 }
             }
         }
+        let mut judge_ca = |field: String, ca: &Pem| {
+            if let Err(why) = text(ca, &all, found).and_then(check_ca) {
+                problems.add(field, said(ca, &why));
+            }
+        };
         for (name, listener) in &next.listeners {
-            let auth = listener.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
-            if let Some(auth) = auth
+            if let Some(ca) = ca_of_clients(listener)
                 && current.listeners.get(name).is_none_or(|old| old.tls != listener.tls)
             {
-                let field = format!("listeners[{name}].tls.client_auth.ca");
-                let read = text(&auth.ca, &all, found).and_then(check_ca);
-                if let Err(why) = read {
-                    problems.add(field, said(&auth.ca, &why));
-                }
+                judge_ca(format!("listeners[{name}].tls.client_auth.ca"), ca);
+            }
+        }
+        for (name, set) in &next.backend_sets {
+            if let Some(ca) = ca_of_backends(set)
+                && current.backend_sets.get(name).is_none_or(|old| old.tls != set.tls)
+            {
+                judge_ca(format!("backend_sets[{name}].tls.ca"), ca);
             }
         }
         problems.or(needed(next, &all))
@@ -318,20 +326,47 @@ fn read(spec: &spec::Certificate, all: &Materials, found: &Found) -> Result<Cert
     })
 }
 
-/// Files with the CAs of clients.
+/// Files with CAs.
 fn cas(desired: &DesiredState) -> BTreeSet<MaterialId> {
-    let of_listener =
-        |listener: &Arc<spec::Listener>| listener.tls.as_ref()?.client_auth.as_ref()?.ca.material();
-    desired.listeners.values().filter_map(of_listener).collect()
+    let of_clients = desired.listeners.values().filter_map(|listener| ca_of_clients(listener));
+    let of_backends = desired.backend_sets.values().filter_map(|set| ca_of_backends(set));
+    of_clients.chain(of_backends).filter_map(Pem::material).collect()
 }
 
-/// Whether proxies can use it to know their clients by.
+fn ca_of_clients(listener: &spec::Listener) -> Option<&Pem> {
+    Some(&listener.tls.as_ref()?.client_auth.as_ref()?.ca)
+}
+
+fn ca_of_backends(set: &spec::BackendSet) -> Option<&Pem> {
+    set.tls.as_ref()?.ca()
+}
+
+/// Whether proxies can use it to know others by.
 fn check_ca(text: &[u8]) -> Result<(), String> {
     let ca = certificate::certificates(text).map_err(|error| error.to_string())?;
     server::check_ca(&ca).map_err(|error| error.to_string())
 }
 
-fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
+/// Of what is in force.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn certificate(spec: &spec::Certificate, all: &Materials) -> Result<Certificate, String> {
+    read(spec, all, &Found::default())
+        .map_err(|Unusable { source, why, .. }| format!("{source}{why}"))
+}
+
+/// Of what is in force.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn ca(pem: &Pem, all: &Materials) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = text(pem, all, &Found::default()).map_err(|why| said(pem, &why))?;
+    certificate::certificates(text).map_err(|error| said(pem, &error.to_string()))
+}
+
+/// What a certificate needs.
+pub fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
     spec.chain.material().into_iter().chain([spec.key.material()]).collect()
 }
 
@@ -514,23 +549,31 @@ mod tests {
 
     #[test]
     fn a_ca_that_proxies_could_not_use_is_refused_and_a_broken_file_of_one_changes_nothing() {
-        let with_ca = state(
-            "certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }]\n\
-             listeners = [{ name = 'web', address = '127.0.0.1:1', tls = { certificates = ['a'], \
-             client_auth = { mode = 'required', ca = '/ca.pem' } } }]",
-        );
-        let (chain, key) = pair("a.test");
-        let mut vault = vault(&chain, &key);
-        let none = b"-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
-        let none = Secret::new(none.to_vec());
-        let refused = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &none)]), NOW);
-        let refused = refused.expect_err("it is none").to_string();
-        assert!(refused.starts_with("listeners[web].tls.client_auth.ca: /ca.pem: "), "{refused}");
-        let needed = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &chain)]), NOW);
-        let base = vault.materials().clone();
-        vault.advance(&with_ca, needed.expect("it is one"), &base);
-        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &none)])), Materials::new());
-        assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], chain);
+        let of_clients = "listeners = [{ name = 'web', address = '127.0.0.1:1', \
+             tls = { certificates = ['a'], client_auth = { mode = 'required', ca = '/ca.pem' } } }]";
+        let of_backends = "backend_sets = [{ name = 'app', tls = { ca = '/ca.pem' } }]";
+        for (more, field) in [
+            (of_clients, "listeners[web].tls.client_auth.ca"),
+            (of_backends, "backend_sets[app].tls.ca"),
+        ] {
+            let with_ca = state(&format!(
+                "certificates = [{{ name = 'a', cert = '/a.pem', key = '/a.key' }}]\n{more}"
+            ));
+            let ((chain, key), (renewed, _)) = (pair("a.test"), pair("b.test"));
+            let mut vault = vault(&chain, &key);
+            let none = b"-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
+            let none = Secret::new(none.to_vec());
+            let refused = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &none)]), NOW);
+            let refused = refused.expect_err("it is none").to_string();
+            assert!(refused.starts_with(&format!("{field}: /ca.pem: ")), "{refused}");
+            let needed = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &chain)]), NOW);
+            let base = vault.materials().clone();
+            vault.advance(&with_ca, needed.expect("it is one"), &base);
+            assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &none)])), Materials::new());
+            assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], chain);
+            assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &renewed)])).len(), 1);
+            assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], renewed);
+        }
     }
 
     #[test]

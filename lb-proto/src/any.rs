@@ -34,10 +34,24 @@ pub fn any_spec(rng: &mut Rng) -> v1::Spec {
         backend_set: some_of(rng, &sets, 1).remove(0),
         ..any_limits(rng)
     });
+    let mut routes: Vec<_> =
+        (0..rng.usize(0..4)).map(|i| any_route(rng, i, &http, &sets)).collect();
+    if rng.bool() {
+        // Without a set of its own, it needs the route.
+        let backend_set = if rng.bool() { some_of(rng, &sets, 1).remove(0) } else { String::new() };
+        listeners.push(v1::Listener {
+            name: "edge".into(),
+            address: "[::1]:2".into(),
+            protocol: "tcp".into(),
+            backend_set,
+            ..any_limits(rng)
+        });
+        routes.push(any_tcp_route(rng, &sets));
+    }
     v1::Spec {
         listeners,
-        routes: (0..rng.usize(0..4)).map(|i| any_route(rng, i, &http, &sets)).collect(),
-        backend_sets: sets.iter().map(|name| any_set(rng, name)).collect(),
+        routes,
+        backend_sets: sets.iter().map(|name| any_set(rng, name, &names)).collect(),
         certificates,
     }
 }
@@ -71,6 +85,9 @@ fn any_certificate(rng: &mut Rng, i: usize) -> v1::Certificate {
 }
 
 fn any_limits(rng: &mut Rng) -> v1::Listener {
+    let trusted_proxies = networks(rng);
+    let asks = !trusted_proxies.is_empty();
+    let proxy_protocol = one_of(rng, if asks { &["", "optional", "required"] } else { &[""] });
     v1::Listener {
         idle_timeout: time(rng),
         header_timeout: time(rng),
@@ -83,7 +100,8 @@ fn any_limits(rng: &mut Rng) -> v1::Listener {
         max_header_fields: within(rng, 1, 1000),
         max_target_bytes: within(rng, 64, 65_536),
         path_normalization: one_of(rng, &["", "off", "match", "forward"]),
-        trusted_proxies: networks(rng),
+        trusted_proxies,
+        proxy_protocol,
         forwarded: one_of(rng, &["", "replace", "append"]),
         forwarded_header: one_of(rng, &["", "x-forwarded", "forwarded"]),
         ..v1::Listener::default()
@@ -157,7 +175,22 @@ fn any_route(rng: &mut Rng, i: usize, http: &[String], sets: &[String]) -> v1::R
     route
 }
 
-fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {
+fn any_tcp_route(rng: &mut Rng, sets: &[String]) -> v1::Route {
+    v1::Route {
+        name: "by-sni".into(),
+        listeners: vec!["edge".into()],
+        r#match: rng.bool().then(|| v1::RouteMatch {
+            sni: one_of(rng, &["", "example.com", "*.Example.com"]),
+            alpn: one_of(rng, &["", "h2", "it's"]),
+            from: networks(rng),
+            ..v1::RouteMatch::default()
+        }),
+        backend_set: some_of(rng, sets, 1).remove(0),
+        ..v1::Route::default()
+    }
+}
+
+fn any_set(rng: &mut Rng, name: &str, certificates: &[String]) -> v1::BackendSet {
     let hashed = rng.bool();
     let health_check = rng.bool().then(|| any_check(rng));
     let backends = (0..rng.u16(0..5)).map(|i| v1::Backend {
@@ -187,10 +220,28 @@ fn any_set(rng: &mut Rng, name: &str) -> v1::BackendSet {
             max_percent: number(rng, 100),
         }),
         connect_timeout: time(rng),
+        proxy_protocol: one_of(rng, &["", "v1", "v2"]),
         slow_start: if rng.bool() { time(rng) } else { Some(<_>::default()) },
         pool: rng
             .bool()
             .then(|| v1::Pool { max_idle: number(rng, u32::MAX), idle_timeout: time(rng) }),
+        tls: rng.bool().then(|| any_backend_tls(rng, certificates)),
+    }
+}
+
+fn any_backend_tls(rng: &mut Rng, certificates: &[String]) -> v1::BackendTls {
+    let verify = [None, Some(true), Some(false)][rng.usize(..3)];
+    let shows = !certificates.is_empty() && rng.bool();
+    v1::BackendTls {
+        ca: if verify == Some(false) { String::new() } else { one_of(rng, &PEMS) },
+        server_name: one_of(rng, &["", "App.internal", "fd00::1"]),
+        client_certificate: if shows {
+            some_of(rng, certificates, 1).remove(0)
+        } else {
+            String::new()
+        },
+        verify,
+        min_version: one_of(rng, &["", "1.2", "1.3"]),
     }
 }
 

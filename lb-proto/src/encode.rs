@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Dur
 
 use http::HeaderMap;
 use lb_common::spec::{
-    Action, Answer, Backend, BackendSet, BackendState, Balance, Certificate, DesiredState, Hash,
-    HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener, ListenerTls,
-    OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route,
-    RouteMatch, Scheme, WeightedBackendSet,
+    Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
+    DesiredState, Hash, HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener,
+    ListenerTls, OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn,
+    RetryPolicy, Route, RouteMatch, Scheme, WeightedBackendSet,
 };
 
 use crate::{
@@ -66,7 +66,9 @@ impl Defaults {
     pub fn listener(self, listener: &Listener) -> v1::Listener {
         let (protocol, backend_set) = match &listener.protocol {
             Protocol::Http => ("http", String::new()),
-            Protocol::Tcp { backend_set } => ("tcp", backend_set.to_string()),
+            Protocol::Tcp { backend_set } => {
+                ("tcp", backend_set.as_ref().map(ToString::to_string).unwrap_or_default())
+            }
         };
         let limit = |limit: Option<NonZeroU32>| self.value(limit.map_or(0, NonZeroU32::get), 0);
         v1::Listener {
@@ -89,6 +91,7 @@ impl Defaults {
                 .word(listener.path_normalization.as_str(), defaults::PATH_NORMALIZATION.as_str()),
             tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
             trusted_proxies: listener.trusted_proxies.to_texts(),
+            proxy_protocol: listener.proxy_protocol.map_or("", |how| how.as_str()).into(),
             forwarded: self.word(listener.forwarded.as_str(), defaults::FORWARDED.as_str()),
             forwarded_header: self
                 .word(listener.forwarded_header.as_str(), defaults::FORWARDED_HEADER.as_str()),
@@ -157,11 +160,7 @@ impl Defaults {
         let status = redirect.status.as_u16().into();
         v1::Redirect {
             status: self.value(status, defaults::REDIRECT_STATUS).unwrap_or_default(),
-            scheme: match redirect.scheme {
-                None => String::new(),
-                Some(Scheme::Http) => "http".into(),
-                Some(Scheme::Https) => "https".into(),
-            },
+            scheme: redirect.scheme.map(Scheme::as_str).unwrap_or_default().into(),
             host: redirect.host.clone().unwrap_or_default(),
             path: redirect.path.clone().unwrap_or_default(),
         }
@@ -194,6 +193,20 @@ impl Defaults {
             connect_timeout: self.time(set.connect_timeout, defaults::CONNECT_TIMEOUT),
             pool: self.message(self.pool(&set.pool)),
             slow_start: self.time(set.slow_start.unwrap_or(duration::OFF), defaults::SLOW_START),
+            tls: set.tls.as_ref().map(|tls| self.backend_tls(tls)),
+            proxy_protocol: set.proxy_protocol.map_or("", |version| version.as_str()).into(),
+        }
+    }
+
+    fn backend_tls(self, tls: &BackendTls) -> v1::BackendTls {
+        let (server_name, certificate) =
+            (tls.server_name.as_ref(), tls.client_certificate.as_ref());
+        v1::BackendTls {
+            ca: tls.ca().map(pem::of_pem).unwrap_or_default(),
+            server_name: server_name.map(|name| name.to_str().into()).unwrap_or_default(),
+            client_certificate: certificate.map(ToString::to_string).unwrap_or_default(),
+            verify: self.value(tls.ca().is_some(), defaults::VERIFY),
+            min_version: self.word(tls.min_version.as_str(), defaults::MIN_TLS_VERSION.as_str()),
         }
     }
 
@@ -316,17 +329,23 @@ fn route_match(matches: &RouteMatch) -> v1::RouteMatch {
         (name.to_string(), value)
     });
     v1::RouteMatch {
-        host: match &matches.host {
-            HostMatch::Any => String::new(),
-            HostMatch::Wildcard(suffix) => format!("*{suffix}"),
-            HostMatch::Exact(host) => host.clone(),
-        },
+        host: host(&matches.host),
         path,
         path_prefix,
         method: matches.method.as_ref().map(ToString::to_string).unwrap_or_default(),
         headers: headers.collect(),
+        sni: host(&matches.sni),
+        alpn: matches.alpn.clone().unwrap_or_default(),
         from: matches.from.to_texts(),
         not_from: matches.not_from.to_texts(),
+    }
+}
+
+fn host(matches: &HostMatch) -> String {
+    match matches {
+        HostMatch::Any => String::new(),
+        HostMatch::Wildcard(suffix) => format!("*{suffix}"),
+        HostMatch::Exact(host) => host.clone(),
     }
 }
 

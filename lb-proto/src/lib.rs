@@ -58,6 +58,7 @@ pub mod defaults {
     pub const FORWARDED_HEADER: ForwardedHeader = ForwardedHeader::XForwarded;
     pub const CLIENT_CERT_HEADERS: ClientCertHeaders = ClientCertHeaders::Facts;
     pub const MIN_TLS_VERSION: TlsVersion = TlsVersion::Tls12;
+    pub const VERIFY: bool = true;
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
     pub const MAX_HANDSHAKES: u32 = 1024;
     pub const UPGRADE: [&str; 1] = ["websocket"];

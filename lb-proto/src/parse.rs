@@ -15,6 +15,7 @@ mod certificate;
 mod check;
 mod listener;
 mod route;
+mod route_kind;
 
 use at::At;
 pub use backend_set::{backend, backend_set, name_of};

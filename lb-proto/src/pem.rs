@@ -71,7 +71,8 @@ pub fn resolve(spec: &mut v1::Spec, directory: &Path) {
         .certificates
         .iter_mut()
         .flat_map(|certificate| [&mut certificate.cert, &mut certificate.key]);
-    for place in of_listeners.chain(of_certificates) {
+    let of_sets = spec.backend_sets.iter_mut().filter_map(|set| Some(&mut set.tls.as_mut()?.ca));
+    for place in of_listeners.chain(of_certificates).chain(of_sets) {
         if !(place.is_empty() || is_text(place) || place.starts_with(GIVEN)) {
             let path = directory.join(&*place);
             let path = path::absolute(&path).unwrap_or(path);

@@ -44,7 +44,7 @@ struct Slot {
     waker: Option<Waker>,
     /// The listener's slot in the table.
     listener: u32,
-    peer: IpAddr,
+    client: IpAddr,
     idle: Option<Idle>,
 }
 
@@ -71,8 +71,11 @@ struct List {
 pub enum Waits {
     /// The next request.
     Request,
-    /// The end of its handshake with this listener, which is called by its slot.
+    /// The end of its handshake with this listener, which is called by its slot, and of what comes
+    /// before.
     Handshake { listener: u32 },
+    /// The same, where there is no TLS.
+    Prelude { listener: u32 },
 }
 
 /// How many were ended because they waited for too long.
@@ -80,6 +83,7 @@ pub enum Waits {
 pub struct Ended {
     pub idle: u64,
     pub handshakes: u64,
+    pub preludes: u64,
 }
 
 /// Whose idle connections may be ended to make room.
@@ -96,10 +100,10 @@ pub enum Scope {
 const SEARCH: usize = 256;
 
 impl Connections {
-    pub fn open(&self, listener: u32, peer: IpAddr) -> Id {
+    pub fn open(&self, listener: u32, client: IpAddr) -> Id {
         let slots = &mut *self.0.borrow_mut();
         let slot =
-            Slot { is_open: true, end: End::NotYet, waker: None, listener, peer, idle: None };
+            Slot { is_open: true, end: End::NotYet, waker: None, listener, client, idle: None };
         slots.open += 1;
         match slots.free.pop() {
             Some(free) => {
@@ -111,6 +115,11 @@ impl Connections {
                 Id(u32::try_from(slots.slots.len() - 1).expect("there are fewer descriptors"))
             }
         }
+    }
+
+    /// It was found out whose it is.
+    pub fn is_of(&self, id: Id, client: IpAddr) {
+        self.0.borrow_mut().slots[id.0 as usize].client = client;
     }
 
     pub fn close(&self, id: Id) {
@@ -172,7 +181,7 @@ impl Connections {
         let fits = |slot: &Slot| match scope {
             Scope::All | Scope::That(_) => true,
             Scope::Listener(listener) => slot.listener == listener,
-            Scope::Client(listener, peer) => slot.listener == listener && slot.peer == peer,
+            Scope::Client(listener, client) => slot.listener == listener && slot.client == client,
         };
         let lists = slots.lists.iter().filter(|list| match scope {
             Scope::That(what) => list.what == what,
@@ -213,6 +222,7 @@ impl Connections {
                 match slots.lists[list].what {
                     Waits::Request => ended.idle += 1,
                     Waits::Handshake { .. } => ended.handshakes += 1,
+                    Waits::Prelude { .. } => ended.preludes += 1,
                 }
             }
         }
@@ -345,13 +355,15 @@ mod tests {
         let ids: Vec<_> = (0..4).map(|_| connections.open(0, PEER)).collect();
         connections.wait(ids[0], Waits::Request, 0, 10);
         let [here, there] = [0, 1].map(|listener| Waits::Handshake { listener });
+        let ids: Vec<_> = ids.into_iter().chain([connections.open(2, PEER)]).collect();
+        connections.wait(ids[4], Waits::Prelude { listener: 2 }, 2, 10);
         connections.wait(ids[1], here, 1, 10);
         connections.wait(ids[2], here, 2, 10);
         connections.wait(ids[3], there, 0, 10);
         assert_eq!((connections.count_of(here), connections.count_of(there)), (2, 1));
         assert!(connections.end_oldest(Scope::That(here)));
         assert_eq!((ended(&connections, &ids), connections.count_of(here)), (vec![1], 1));
-        assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 2 });
+        assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 2, preludes: 1 });
         assert!(!connections.end_oldest(Scope::That(here)));
     }
 

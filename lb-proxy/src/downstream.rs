@@ -16,6 +16,7 @@ use lb_common::{
     spec::{self, Scheme},
 };
 use lb_http::{h1::BodyDecoder, message::Request};
+use lb_prelude::proxy_protocol::{Addresses, Header, Tlvs, Version, encode};
 use lb_routing::origin::Origin;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     local::{Held, Local},
     metrics::RouteMetrics,
     net::{block::Block, outbox::Outbox, stream::Stream, timer::LazyTimer},
-    table::Presence,
+    table::{CountedClient, Presence},
 };
 
 /// Who a connection is from.
@@ -33,6 +34,8 @@ pub struct Client {
     pub peer: SocketAddr,
     /// The client, which is the peer unless somebody trusted says otherwise.
     pub address: SocketAddr,
+    /// What that one said, by the PROXY protocol.
+    pub proxied: Option<Box<Proxied>>,
     /// The client's address as a field has it.
     pub forwarded_for: String,
     pub scheme: Scheme,
@@ -45,6 +48,14 @@ pub struct Client {
     pub log_part: OnceCell<Box<[u8]>>,
     /// For whatever its requests wait for; it has one at a time.
     pub timer: LazyTimer,
+}
+
+/// A connection that a balancer in front passes on, by the PROXY protocol.
+#[derive(Debug)]
+pub struct Proxied {
+    pub header: Header,
+    #[expect(dead_code, reason = "dropping it counts the connection's end")]
+    counted: Option<CountedClient>,
 }
 
 #[derive(Debug)]
@@ -77,14 +88,18 @@ impl Client {
     pub fn new(
         local: &Local,
         peer: SocketAddr,
+        proxied: Option<Box<Proxied>>,
         presence: Arc<Presence>,
         id: Id,
         scheme: Scheme,
     ) -> Self {
+        let said = proxied.as_ref().and_then(|proxied| proxied.header.addresses);
+        let address = said.map_or(peer, |addresses| addresses.source);
         Self {
             peer,
-            address: peer,
-            forwarded_for: text(peer.ip().to_canonical()),
+            address,
+            proxied,
+            forwarded_for: text(address.ip().to_canonical()),
             scheme,
             client_cert: Box::default(),
             presence,
@@ -101,7 +116,37 @@ impl Client {
     }
 }
 
+impl Proxied {
+    pub fn new(header: Header, counted: Option<CountedClient>) -> Self {
+        Self { header, counted }
+    }
+}
+
 impl Downstream {
+    /// What tells a backend of this set whose connection it is; mostly nothing.
+    pub fn proxy_header(&self, set: &spec::BackendSet) -> Box<[u8]> {
+        let Some(version) = set.proxy_protocol else { return Box::default() };
+        let Client { peer, address, proxied, .. } = &*self.client;
+        let said = proxied.as_ref().map(|proxied| &proxied.header);
+        let addresses = said.and_then(|said| said.addresses);
+        // Of a socket that is gone, it does not matter any more.
+        let own = || self.stream.local_address().unwrap_or(*peer);
+        let destination = addresses.map_or_else(own, |addresses| addresses.destination);
+        let version = match version {
+            spec::ProxyVersion::V1 => Version::V1,
+            spec::ProxyVersion::V2 => Version::V2,
+        };
+        let nothing = Tlvs::default();
+        let mut header = Vec::new();
+        encode(
+            version,
+            Some(Addresses { source: *address, destination }),
+            said.map_or(&nothing, |said| &said.tlvs),
+            &mut header,
+        );
+        header.into()
+    }
+
     pub fn new(local: &Rc<Local>, client: Rc<Client>, stream: Stream) -> Self {
         Self {
             client,

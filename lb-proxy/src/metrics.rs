@@ -66,11 +66,26 @@ pub struct RouteMetrics {
     pub budget_exhausted: Counter,
 }
 
+/// Of the connections of one tcp listener that went to one backend set.
+#[derive(Debug, Default)]
+pub struct TcpMetrics {
+    pub opened: Counter,
+    pub closed: Counter,
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+    /// From a connection's begin to its end.
+    pub duration: Histogram,
+}
+
 /// Of one backend set, whatever backends it has had.
 #[derive(Debug, Default)]
 pub struct SetMetrics {
     /// As [`BackendMetrics::latency`].
     pub attempts: Histogram,
+    /// TLS with its backends.
+    pub handshakes_full: Counter,
+    pub handshakes_resumed: Counter,
+    pub handshakes_failed: Counter,
 }
 
 /// Of one backend.
@@ -107,9 +122,33 @@ pub struct WorkerMetrics {
     pub handshakes_resumed: Counter,
     /// That did not come to their end.
     pub handshakes_failed: Counter,
+    pub proxy_headers: ProxyHeaders,
+    pub client_hellos: ClientHellos,
+    /// TCP connections that no route took.
+    pub tcp_unrouted: Counter,
     /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
     refusals: [Counter; REASONS.len() + 1],
     pub limits: Limits,
+}
+
+/// By which balancers in front say whose connection they pass on.
+#[derive(Debug, Default)]
+pub struct ProxyHeaders {
+    pub read: Counter,
+    pub malformed: Counter,
+    /// One was required.
+    pub absent: Counter,
+    /// One was required, and the peer is not trusted to send any.
+    pub untrusted: Counter,
+}
+
+/// That tcp listeners look at, and do not answer.
+#[derive(Debug, Default)]
+pub struct ClientHellos {
+    pub read: Counter,
+    /// The client speaks something else.
+    pub no_tls: Counter,
+    pub malformed: Counter,
 }
 
 /// What became of the access log's lines so far. Counted a chunk at a time, so threads may share it.
@@ -128,7 +167,9 @@ pub struct Limits {
     pub handshake_timeout: Counter,
     /// There were too many handshakes under way.
     pub max_handshakes: Counter,
-    /// A client took too long for a request's head.
+    /// There were too many connections that had not got to HTTP or TCP yet.
+    pub max_preludes: Counter,
+    /// A client took too long for a request's head, or for what comes before.
     pub header_timeout: Counter,
     /// A client sent nothing of a body for too long.
     pub body_timeout: Counter,
@@ -157,7 +198,7 @@ pub struct Limits {
 }
 
 /// What `Proxy-Status` calls the errors that the proxy answers.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 16] = [
     "connection_limit_reached",
     "connection_refused",
     "connection_terminated",
@@ -171,6 +212,9 @@ pub const REASONS: [&str; 13] = [
     "http_request_error",
     "http_response_timeout",
     "proxy_internal_error",
+    "tls_alert_received",
+    "tls_certificate_error",
+    "tls_protocol_error",
 ];
 
 // === impl Sharded, Counter, Histogram ===

@@ -8,6 +8,7 @@ pub mod listen;
 pub mod lookout;
 pub mod outbox;
 pub mod pipe;
+pub mod shake;
 pub mod socket;
 pub mod stream;
 pub mod timer;

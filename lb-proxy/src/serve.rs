@@ -2,7 +2,9 @@
 
 pub mod accept;
 mod client_cert;
-pub mod h1;
+mod h1;
+mod input;
 mod linger;
-pub mod tcp;
-pub mod tls;
+mod prelude;
+mod tcp;
+mod tls;

@@ -2,15 +2,18 @@
 //! retry budgets and counters, is shared with the next.
 
 mod backend_set;
+mod backend_tls;
 mod listener;
 mod pick;
 mod route;
 mod routing;
+mod tcp;
 mod tls;
 
 pub use backend_set::BackendSet;
-pub use listener::{Counted, Listener, Presence, Service, TooMany};
+pub use listener::{Counted, CountedClient, Listener, Presence, Service};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};
 pub use routing::{RoutingTable, View};
+pub use tcp::{Taker, Tcp};
 pub use tls::{ListenerTls, Unusable};

@@ -87,6 +87,7 @@ async fn keep_sweeping(cx: Rc<Context>) {
         let limits = &local.metrics().limits;
         limits.idle_timeout.add(ended.idle);
         limits.handshake_timeout.add(ended.handshakes);
+        limits.header_timeout.add(ended.preludes);
     }
 }
 

@@ -19,9 +19,11 @@ use lb_http::message::Request;
 
 mod explain;
 mod key;
+mod tcp;
 mod trie;
 
 pub use explain::{Mismatch, Standing, Verdict};
+pub use tcp::TcpRoutes;
 
 use self::{
     key::{Host, Key, Path},

@@ -85,6 +85,16 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certifi
     }
 }
 
+/// Whether it is not good any more; one that is not readable is not either.
+pub fn has_expired(certificate: &CertificateDer<'_>, wall: Duration) -> bool {
+    X509Certificate::from_der(certificate)
+        .map_or(true, |(_, parsed)| since_epoch(parsed.validity().not_after.timestamp()) < wall)
+}
+
+fn since_epoch(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
 impl Certificate {
     /// Reads a chain, the server's own certificate first, and its key.
     ///
@@ -126,7 +136,6 @@ impl Facts {
         let alternatives = parsed.subject_alternative_name().map_err(|error| unreadable(&error))?;
         let alternatives =
             alternatives.map_or_else(Vec::new, |names| names.value.general_names.clone());
-        let seconds = |time: i64| Duration::from_secs(u64::try_from(time).unwrap_or(0));
         let serial = parsed.tbs_certificate.raw_serial();
         Ok(Self {
             subject: distinguished::name(parsed.subject()),
@@ -134,8 +143,8 @@ impl Facts {
             identities: alternatives.iter().filter_map(identity).collect(),
             issuer: distinguished::name(parsed.issuer()),
             serial: hex(serial.strip_prefix(&[0]).filter(|s| !s.is_empty()).unwrap_or(serial)),
-            not_before: seconds(parsed.validity().not_before.timestamp()),
-            not_after: seconds(parsed.validity().not_after.timestamp()),
+            not_before: since_epoch(parsed.validity().not_before.timestamp()),
+            not_after: since_epoch(parsed.validity().not_after.timestamp()),
             fingerprint: hex(digest(&SHA256, certificate).as_ref()),
             kind: match parsed.public_key().algorithm.algorithm.to_id_string().as_str() {
                 "1.2.840.10045.2.1" => "ecdsa",

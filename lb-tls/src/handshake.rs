@@ -43,6 +43,8 @@ pub struct Agreed {
     pub version: rustls::ProtocolVersion,
     pub suite: rustls::CipherSuite,
     pub is_resumed: bool,
+    /// By ALPN.
+    pub protocol: Option<Vec<u8>>,
     /// The other side's, its own first.
     pub certificates: Vec<CertificateDer<'static>>,
 }
@@ -206,6 +208,7 @@ impl Agreed {
             version: common.protocol_version().unwrap_or(rustls::ProtocolVersion::TLSv1_2),
             suite: suite.map_or(rustls::CipherSuite::TLS_NULL_WITH_NULL_NULL, |s| s.suite()),
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            protocol: common.alpn_protocol().map(<[u8]>::to_vec),
             certificates: certificates.to_vec(),
         }
     }

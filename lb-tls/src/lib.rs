@@ -3,6 +3,7 @@
 //! - [`certificate`]: read from PEM, and what is told of them; [`distinguished`]: whom they are of.
 //! - [`server`], [`client`], [`tickets`]: what is offered to clients and to backends.
 //! - [`handshake`], then [`session`]: one connection, bytes in and bytes out.
+//! - [`fault`]: what is wrong with a server, in people's words.
 //! - [`record`]: its records, sealed and opened without a copy.
 //!
 //! rustls does the handshakes, with the cryptography of aws-lc, and derives all keys. What follows a
@@ -12,11 +13,13 @@
 pub mod certificate;
 pub mod client;
 pub mod distinguished;
+pub mod fault;
 pub mod handshake;
 mod names;
 pub mod record;
 pub mod server;
 pub mod session;
+mod sessions;
 pub mod tickets;
 
 use std::sync::{Arc, LazyLock};

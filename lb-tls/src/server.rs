@@ -69,7 +69,7 @@ pub fn server(options: &ServerOptions<'_>) -> Result<Arc<ServerConfig>, OptionsE
     Ok(Arc::new(config))
 }
 
-/// Whether clients can be known by these.
+/// Whether others can be known by these.
 ///
 /// # Errors
 /// If they cannot.

@@ -9,7 +9,10 @@ use rustls::{
     server::ServerConnectionData,
 };
 
-use crate::record::{ContentType, MOST_PLAIN, OVERHEAD, Opener, RecordError, Sealer, Version};
+use crate::{
+    fault::Fault,
+    record::{ContentType, MOST_PLAIN, OVERHEAD, Opener, RecordError, Sealer, Version},
+};
 
 pub struct Session {
     side: Side,
@@ -75,6 +78,18 @@ const MOST_SAID: usize = 64 + OVERHEAD;
 const MOST_IDLE_TALK: u32 = 32;
 /// A key is replaced when it is good for so few records.
 const REPLACED_AT: u64 = 1024;
+
+impl SessionError {
+    /// As it is told of a server.
+    pub fn of_server(&self) -> Fault {
+        match self {
+            Self::Alert(alert) => Fault::of_alert((*alert).into()),
+            Self::Tls(error) => Fault::of(error),
+            Self::Record(_) => Fault::Protocol(self.to_string()),
+            Self::Cipher | Self::WornOut => Fault::Ours(self.to_string()),
+        }
+    }
+}
 
 impl Session {
     pub(crate) fn of_server(

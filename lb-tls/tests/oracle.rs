@@ -3,11 +3,13 @@
 use std::{
     io::{Read, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use lb_tls::{
     certificate::Certificate,
-    client::{ClientOptions, Trust, client},
+    client::{Client, ClientOptions, Trust, client},
+    fault::Fault,
     handshake::{Agreed, Handshake, Progress},
     provider, record,
     server::{ServerOptions, server},
@@ -52,6 +54,13 @@ fn client_config(ca: &str, suite: CipherSuite) -> ClientConfig {
         .expect("a version is left")
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+/// One for servers called [`name`].
+fn client_of(trust: Trust<'_>, only_tls13: bool) -> Client {
+    let options = ClientOptions { trust, certificate: None, only_tls13, alpn: &[] };
+    let verifies = matches!(trust, Trust::Of(_));
+    Client::new(&client(&options).expect("it can be used"), name(), verifies)
 }
 
 const SUITES: [CipherSuite; 6] = [
@@ -231,16 +240,13 @@ fn a_server_of_rustls_understands_our_client_and_is_understood() {
     let mut rng = fastrand::Rng::with_seed(2);
     for piece in [1, 7, 100_000] {
         let trust = ca_of(&own);
-        let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
-        let ours = Handshake::client(&client(&options).expect("it can be used"), name());
+        let ours = client_of(Trust::Of(&trust), false).handshake();
         let mut theirs = ServerConnection::new(Arc::clone(&config)).expect("it can be");
         let finished = shake(ours.expect("it can be"), &mut theirs, piece);
         talk(finished, &mut theirs, &mut rng);
     }
     let trust = ca_of(&ca);
-    let options = ClientOptions { trust: Trust::Of(&trust), certificate: None, alpn: &[] };
-    let mut ours =
-        Handshake::client(&client(&options).expect("it can be used"), name()).expect("it can be");
+    let mut ours = client_of(Trust::Of(&trust), false).handshake().expect("it can be");
     let mut theirs = ServerConnection::new(Arc::clone(&config)).expect("it can be");
     let (mut input, mut to_them) = (Vec::new(), Vec::new());
     ours.advance(&mut input, &mut to_them).expect("it begins");
@@ -251,6 +257,98 @@ fn a_server_of_rustls_understands_our_client_and_is_understood() {
     assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
     let told = theirs.give(&to_them).expect_err("it is told");
     assert!(matches!(told, rustls::Error::AlertReceived(_)), "{told}");
+}
+
+/// A server of rustls with this certificate, of this version only.
+fn rustls_server(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>, tls12: bool) -> ServerConfig {
+    let key = PemObject::from_pem_slice(certificate.signing_key.serialize_pem().as_bytes());
+    let version = if tls12 { &rustls::version::TLS12 } else { &rustls::version::TLS13 };
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[version])
+        .expect("there is one")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key.expect("PEM"))
+        .expect("a pair")
+}
+
+/// Goes on until there is agreement, or one of them refuses.
+fn try_shake(client: &Client, server: &Arc<ServerConfig>) -> Result<(Agreed, Session), Fault> {
+    let mut theirs = ServerConnection::new(Arc::clone(server)).expect("it can be");
+    let mut ours = client.handshake().expect("it can be");
+    let (mut input, mut to_them) = (Vec::new(), Vec::new());
+    loop {
+        let progress = ours.advance(&mut input, &mut to_them).map_err(|e| Fault::of(&e))?;
+        // What they think of it they say.
+        let _ = theirs.give(&to_them);
+        to_them.clear();
+        input.extend(output(&mut theirs));
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    let (agreed, mut session) = ours.finish().expect("it is done");
+    open(&mut session, &input).map_err(|error| error.of_server())?;
+    Ok((agreed, session))
+}
+
+#[test]
+fn our_client_resumes_its_sessions_until_they_are_forgotten() {
+    let made = rcgen::generate_simple_self_signed(["a.test".into()]).expect("it is made");
+    let trust = [made.cert.der().clone()];
+    for tls12 in [false, true] {
+        let server = Arc::new(rustls_server(&made, tls12));
+        let client = client_of(Trust::Of(&trust), false);
+        let resumed = || try_shake(&client, &server).expect("they agree").0.is_resumed;
+        assert_eq!([resumed(), resumed(), resumed()], [false, true, true], "1.2: {tls12}");
+        client.forget_sessions();
+        assert_eq!([resumed(), resumed()], [false, true], "1.2: {tls12}");
+    }
+}
+
+#[test]
+fn a_session_outlives_its_servers_certificate_but_is_known_to() {
+    let made = rcgen::generate_simple_self_signed(["a.test".into()]).expect("it is made");
+    let trust = [made.cert.der().clone()];
+    let server = Arc::new(rustls_server(&made, false));
+    let (early, late) = (Duration::from_secs(1_000_000_000), Duration::from_secs(100_000_000_000));
+    let client = client_of(Trust::Of(&trust), false);
+    let shake = || try_shake(&client, &server).expect("they agree").0;
+    assert!(!client.has_expired(&shake(), late), "rustls has looked at it");
+    assert!(!client.has_expired(&shake(), early));
+    assert!(client.has_expired(&shake(), late));
+    let careless = client_of(Trust::Anybody, false);
+    let shake = || try_shake(&careless, &server).expect("they agree").0;
+    assert!(!careless.has_expired(&shake(), late) && !careless.has_expired(&shake(), late));
+}
+
+#[test]
+fn whoever_is_not_believed_is_told_of_by_what_is_wrong() {
+    let signed = |name: &str, year: i32| {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signing_key = rcgen::KeyPair::generate().expect("it is made");
+        let cert = params.self_signed(&signing_key).expect("it signs");
+        rcgen::CertifiedKey { cert, signing_key }
+    };
+    let (good, other) = (signed("a.test", 2090), signed("b.test", 2090));
+    let old = signed("a.test", 2021);
+    for tls12 in [false, true] {
+        let fault = |shown: &rcgen::CertifiedKey<_>, trusted: &rcgen::CertifiedKey<_>, only13| {
+            let server = Arc::new(rustls_server(shown, tls12));
+            let trust = [trusted.cert.der().clone()];
+            let shaken = try_shake(&client_of(Trust::Of(&trust), only13), &server);
+            let careless = try_shake(&client_of(Trust::Anybody, false), &server);
+            assert!(careless.is_ok(), "whatever it is: {careless:?}");
+            shaken.map(drop)
+        };
+        assert_eq!(fault(&good, &good, false), Ok(()));
+        assert_eq!(fault(&good, &other, false), Err(Fault::UnknownIssuer));
+        assert_eq!(fault(&old, &old, false), Err(Fault::Expired));
+        assert!(matches!(fault(&other, &other, false), Err(Fault::OtherName(_))));
+        let too_old = fault(&good, &good, true);
+        assert_eq!(too_old.is_err(), tls12, "{too_old:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Writes the vectors of `lb-http`'s tests as seeds: `seeds FOLDER`.
+//! Writes the vectors of the crates' tests as seeds: `seeds FOLDER`.
 
 use std::{env, fs, io, path::Path};
 
-use lb_fuzz_seeds::text;
+use lb_fuzz_seeds::{hello, text};
 
 /// Longer ones are for limits, and slow.
 const LONGEST: usize = 2_000;
@@ -23,6 +23,17 @@ fn main() -> io::Result<()> {
                     write(&folder, "chunked", &vector.name, &vector.bytes[head + 4..])?;
                 }
             }
+        }
+    }
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../lb-prelude/tests/prelude/proxy_protocol.txt");
+    for vector in text::parse(&fs::read_to_string(vectors)?) {
+        write(&folder, "proxy_protocol", &vector.name, &vector.bytes)?;
+    }
+    for (name, content) in hello::some() {
+        for each in [1, 40, 16 * 1024] {
+            let bytes = hello::records(&hello::message(1, &content), each);
+            write(&folder, "client_hello", &format!("{name} in {each}"), &bytes)?;
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ impl Compiled {
         let desired = &snapshot.desired;
         let routes = desired.listeners.values().filter(|l| l.protocol == Protocol::Http);
         let routes = routes.map(|listener| {
-            let serving = desired.routes.values().filter(|route| route.serves(&listener.name));
+            let serving = desired.routes.values().filter(|route| route.serves(listener));
             let routes = serving.map(|route| (Arc::clone(route), Arc::clone(route)));
             (listener.name.clone(), Routes::new(listener.path_normalization, routes))
         });

@@ -81,6 +81,7 @@ fn forward(
         backend_set: name.to_string(),
         share,
         balance: set.spec.balance.as_str().into(),
+        scheme: set.spec.scheme().as_str().into(),
         backends: set
             .backends
             .iter()

@@ -3,8 +3,7 @@
 //! # Invariants
 //!
 //! - A backend is a target exactly while its set has a health check and it is not disabled.
-//! - A change that is not about a backend's address or its set's health check leaves its target
-//!   alone.
+//! - A change that is not about a backend's address or how its set is asked leaves its target alone.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,8 +15,9 @@ use std::{
 use lb_common::{
     health::Health,
     id::{BackendName, BackendSetName},
+    material::Materials,
     snapshot::UnhealthyBackends,
-    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck},
+    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
 };
 use lb_proto::{duration, v1};
 
@@ -25,6 +25,7 @@ use super::{
     HealthTracker, Outcome, Transition,
     probe::Finding,
     schedule::{Schedule, TargetId},
+    tls::ProbeTls,
 };
 use crate::{metrics::Tally, timestamp};
 
@@ -36,6 +37,8 @@ pub struct Monitor {
     keys: HashMap<TargetId, Key>,
     schedule: Schedule,
     rng: fastrand::Rng,
+    /// How backends are probed, of sets that are spoken to by TLS.
+    tls: BTreeMap<BackendSetName, Arc<ProbeTls>>,
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
     tallies: BTreeMap<BackendSetName, Tally>,
@@ -46,14 +49,22 @@ pub struct Monitor {
 pub struct Job {
     pub id: TargetId,
     pub address: SocketAddr,
+    pub asking: Asking,
+}
+
+/// How a backend is asked.
+#[derive(Clone, Debug)]
+pub struct Asking {
     pub check: Arc<HealthCheck>,
+    pub tls: Option<Arc<ProbeTls>>,
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug)]
 struct Target {
     id: TargetId,
     address: SocketAddr,
-    check: Arc<HealthCheck>,
+    asking: Asking,
     tracker: HealthTracker,
     since: Option<prost_types::Timestamp>,
     why: String,
@@ -79,28 +90,35 @@ impl Monitor {
             rng,
             stored: stored.into_iter().filter_map(parse_stored).collect(),
             tallies: BTreeMap::new(),
+            tls: BTreeMap::new(),
         }
     }
 
     /// Takes the desired state's backends over. Returns whether something that was decided is
     /// forgotten.
-    pub fn sync(&mut self, desired: &DesiredState, now: Instant) -> bool {
+    pub fn sync(&mut self, desired: &DesiredState, materials: &Materials, now: Instant) -> bool {
         let mut old = std::mem::take(&mut self.targets);
+        let old_tls = std::mem::take(&mut self.tls);
         for (name, set) in &desired.backend_sets {
             let Some(check) = &set.health_check else { continue };
-            let check = Arc::new(check.clone());
+            let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.get(name));
+            self.tls.extend(tls.clone().map(|tls| (name.clone(), tls)));
+            let proxy_protocol = set.proxy_protocol;
+            let asking = Asking { check: Arc::new(check.clone()), tls, proxy_protocol };
             for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
                 let key = (name.clone(), backend.name.clone());
                 let target = match old.remove(&key) {
-                    Some(kept) if kept.address == backend.address && kept.check == check => kept,
+                    Some(kept) if kept.address == backend.address && kept.asking.is(&asking) => {
+                        kept
+                    }
                     Some(kept) if kept.address == backend.address => {
-                        self.recheck(kept, &check, now)
+                        self.recheck(kept, &asking, now)
                     }
                     Some(moved) => {
                         self.forget(moved.id);
-                        self.target(&key, backend, &check, now)
+                        self.target(&key, backend, &asking, now)
                     }
-                    None => self.target(&key, backend, &check, now),
+                    None => self.target(&key, backend, &asking, now),
                 };
                 self.keys.insert(target.id, key.clone());
                 self.targets.insert(key, target);
@@ -119,7 +137,7 @@ impl Monitor {
         let id = self.schedule.start(now)?;
         let target = self.keys.get(&id).and_then(|key| self.targets.get(key));
         let target = target.expect("what is scheduled is a target");
-        Some(Job { id, address: target.address, check: Arc::clone(&target.check) })
+        Some(Job { id, address: target.address, asking: target.asking.clone() })
     }
 
     /// When [`Monitor::start`] will have something, unless a probe ends before.
@@ -233,14 +251,8 @@ impl Monitor {
         self.targets.get(&(set.name.clone(), backend.name.clone()))
     }
 
-    fn target(
-        &mut self,
-        key: &Key,
-        backend: &Backend,
-        check: &Arc<HealthCheck>,
-        now: Instant,
-    ) -> Target {
-        let address = backend.address;
+    fn target(&mut self, key: &Key, backend: &Backend, asking: &Asking, now: Instant) -> Target {
+        let (address, check) = (backend.address, &asking.check);
         let stored = self.stored.remove(key).filter(|s| s.address == address.to_string());
         let tracker = HealthTracker::resume(check, stored.as_ref().map(|stored| stored.health));
         let (since, why) = match stored {
@@ -248,16 +260,16 @@ impl Monitor {
             None => (None, "no probe has concluded yet".into()),
         };
         let id = self.schedule.add(check.interval, now);
-        let check = Arc::clone(check);
-        Target { id, address, check, tracker, since, why, last_probe: None }
+        Target { id, address, asking: asking.clone(), tracker, since, why, last_probe: None }
     }
 
     /// The same backend under another check: what was decided stands until that one's streak.
-    fn recheck(&mut self, target: Target, check: &Arc<HealthCheck>, now: Instant) -> Target {
+    fn recheck(&mut self, target: Target, asking: &Asking, now: Instant) -> Target {
         self.forget(target.id);
+        let check = &asking.check;
         Target {
             id: self.schedule.add(check.interval, now),
-            check: Arc::clone(check),
+            asking: asking.clone(),
             tracker: HealthTracker::resume(check, target.tracker.decided()),
             ..target
         }
@@ -266,6 +278,16 @@ impl Monitor {
     fn forget(&mut self, id: TargetId) {
         self.schedule.remove(id);
         self.keys.remove(&id);
+    }
+}
+
+impl Asking {
+    /// Whether it asks the same, in the same way.
+    fn is(&self, other: &Self) -> bool {
+        let tls = |asking: &Self| asking.tls.as_ref().map(Arc::as_ptr);
+        self.check == other.check
+            && tls(self) == tls(other)
+            && self.proxy_protocol == other.proxy_protocol
     }
 }
 
@@ -311,7 +333,7 @@ mod tests {
         }
 
         fn sync(&mut self, desired: &str) -> bool {
-            self.monitor.sync(&state(desired), self.now)
+            self.monitor.sync(&state(desired), &Materials::new(), self.now)
         }
 
         /// Lets time pass, makes every probe that is due, and returns the addresses.

@@ -2,27 +2,39 @@
 //!
 //! Each probe has a connection of its own, because whether the backend takes one is the question.
 
-use std::{error::Error, io, net::SocketAddr, ops::RangeInclusive, pin::pin, time::Duration};
+use std::{
+    error::Error, future::ready, io, net::SocketAddr, ops::RangeInclusive, pin::pin, sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use lb_common::{
     clock,
     shortage::is_shortage,
-    spec::{HealthCheck, Probe},
+    spec::{HealthCheck, Probe, ProxyVersion},
 };
+use lb_prelude::proxy_protocol::{self, Addresses, Tlvs, Version};
 use lb_proto::{duration, encode};
-use tokio::net::TcpStream;
+use lb_tls::fault::Fault;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tower::service_fn;
 
-use super::Outcome;
+use super::{Outcome, tls::ProbeTls};
 
 const USER_AGENT: &str = "lb-health";
+/// Before what is wrong with it.
+const TLS: &str = "TLS: ";
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +55,19 @@ enum Problem {
 }
 
 /// Takes no longer than the check's timeout, from the connect to the answer.
-pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Finding {
+pub async fn probe(
+    address: SocketAddr,
+    check: &HealthCheck,
+    proxy_protocol: Option<ProxyVersion>,
+    tls: Option<&ProbeTls>,
+) -> Finding {
     let started = clock::now();
-    let answer = match tokio::time::timeout(check.timeout, ask(address, &check.probe)).await {
+    let asking = async {
+        let stream = connect(address, proxy_protocol, tls).await?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        ask(address, stream, scheme, &check.probe).await
+    };
+    let answer = match tokio::time::timeout(check.timeout, asking).await {
         Ok(answer) => answer,
         Err(_) => {
             Err(Problem::OfBackend(format!("no answer within {}", duration::format(check.timeout))))
@@ -60,20 +82,75 @@ pub async fn probe(address: SocketAddr, check: &HealthCheck) -> Finding {
     Finding { outcome, detail, took }
 }
 
-async fn ask(address: SocketAddr, probe: &Probe) -> Result<String, Problem> {
+async fn ask(
+    address: SocketAddr,
+    stream: Box<dyn Stream>,
+    scheme: &str,
+    probe: &Probe,
+) -> Result<String, Problem> {
     match probe {
-        Probe::Tcp => connect(address).await.map(|_| "connected".into()),
+        Probe::Tcp => Ok("connected".into()),
         Probe::Http { path, statuses, host, headers } => {
             let request =
                 request(address, path, host.as_deref(), headers).map_err(Problem::OfBackend)?;
-            ask_http(address, request, statuses).await
+            ask_http(address, stream, request, statuses).await
         }
-        Probe::Grpc { service, host } => ask_grpc(address, service, host.as_deref()).await,
+        Probe::Grpc { service, host } => {
+            let host = host.as_deref().map_or_else(|| address.to_string(), Into::into);
+            ask_grpc(address, stream, service, &format!("{scheme}://{host}")).await
+        }
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Problem> {
-    TcpStream::connect(address).await.map_err(|error| describe(&error, address))
+/// What is asked through.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(
+    address: SocketAddr,
+    proxy_protocol: Option<ProxyVersion>,
+    tls: Option<&ProbeTls>,
+) -> Result<Box<dyn Stream>, Problem> {
+    let connecting = async {
+        let mut stream = TcpStream::connect(address).await?;
+        if let Some(version) = proxy_protocol {
+            stream.write_all(&own_header(version, &stream)?).await?;
+        }
+        Ok(stream)
+    };
+    let stream = connecting.await.map_err(|error: io::Error| describe(&error, address))?;
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let config = tls.config().map_err(|why| Problem::Ours(format!("TLS: {why}")))?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector.connect(tls.name_of(address), stream).await.map_err(|error| {
+        match describe(&error, address) {
+            Problem::OfBackend(why) if !why.starts_with(TLS) => {
+                Problem::OfBackend(format!("{TLS}{why}"))
+            }
+            problem => problem,
+        }
+    })?;
+    let agreed = stream.get_ref().1.alpn_protocol();
+    if config.alpn_protocols.iter().any(|wanted| agreed != Some(wanted)) {
+        return Err(Problem::OfBackend(format!("{TLS}it does not speak h2")));
+    }
+    Ok(Box::new(stream))
+}
+
+/// What says that a connection is this process's own. Version 1 has no word for that which all servers
+/// know: its description says to give the connection's own addresses.
+fn own_header(version: ProxyVersion, stream: &TcpStream) -> io::Result<Vec<u8>> {
+    let (version, addresses) = match version {
+        ProxyVersion::V1 => {
+            let (source, destination) = (stream.local_addr()?, stream.peer_addr()?);
+            (Version::V1, Some(Addresses { source, destination }))
+        }
+        ProxyVersion::V2 => (Version::V2, None),
+    };
+    let mut header = Vec::new();
+    proxy_protocol::encode(version, addresses, &Tlvs::default(), &mut header);
+    Ok(header)
 }
 
 fn request(
@@ -97,10 +174,11 @@ fn request(
 
 async fn ask_http(
     address: SocketAddr,
+    stream: Box<dyn Stream>,
     request: Request<Empty<Bytes>>,
     statuses: &[RangeInclusive<u16>],
 ) -> Result<String, Problem> {
-    let io = TokioIo::new(connect(address).await?);
+    let io = TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
         .await
         .map_err(|error| describe(&error, address))?;
@@ -121,18 +199,23 @@ async fn ask_http(
 
 async fn ask_grpc(
     address: SocketAddr,
+    stream: Box<dyn Stream>,
     service: &str,
-    host: Option<&str>,
+    origin: &str,
 ) -> Result<String, Problem> {
     let invalid = |error: &dyn Error| Problem::OfBackend(error.to_string());
-    let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
+    let origin = origin.parse().map_err(|error| invalid(&error))?;
+    // Whatever this says, the connection is there, and the origin is what is asked for.
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
-        .map_err(|error| invalid(&error))?;
-    if let Some(host) = host {
-        let origin = format!("http://{host}").parse().map_err(|error| invalid(&error))?;
-        endpoint = endpoint.origin(origin);
-    }
-    let channel = endpoint.connect().await.map_err(|error| describe(&error, address))?;
+        .map_err(|error| invalid(&error))?
+        .origin(origin);
+    let mut io = Some(TokioIo::new(stream));
+    let connector = service_fn(move |_: Uri| {
+        ready(io.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    });
+    let connected = endpoint.connect_with_connector(connector).await;
+    let channel = connected.map_err(|error| describe(&error, address))?;
     let request = HealthCheckRequest { service: service.into() };
     match HealthClient::new(channel).check(request).await {
         Ok(response) => match response.into_inner().status() {
@@ -151,6 +234,13 @@ fn describe(error: &(dyn Error + 'static), to: SocketAddr) -> Problem {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             if is_shortage(error, to) {
                 return Problem::Ours(error.to_string());
+            }
+            let inner = error.get_ref();
+            if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                return match Fault::of(error) {
+                    Fault::Ours(why) => Problem::Ours(format!("{TLS}{why}")),
+                    fault => Problem::OfBackend(format!("{TLS}{fault}")),
+                };
             }
             if let Some(known) = describe_io(error) {
                 return Problem::OfBackend(known.into());
@@ -223,7 +313,7 @@ mod tests {
 
     async fn check_answer(answer: &'static [u8], outcome: Outcome, detail: &str) {
         let (address, _task) = backend(Some(answer)).await;
-        let finding = probe(address, &http("/up")).await;
+        let finding = probe(address, &http("/up"), None, None).await;
         assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
     }
 
@@ -239,7 +329,7 @@ mod tests {
     #[tokio::test]
     async fn the_request_is_what_the_check_says() {
         let (address, task) = backend(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        probe(address, &http("/up?deep=1")).await;
+        probe(address, &http("/up?deep=1"), None, None).await;
         let request = task.await.expect("got a request").to_ascii_lowercase();
         for expected in [
             "get /up?deep=1 http/1.1\r\n",
@@ -259,21 +349,21 @@ mod tests {
         let grpc = Probe::Grpc { service: String::new(), host: None };
         for probe_kind in [http("/").probe, Probe::Tcp, grpc] {
             let check = HealthCheck { probe: probe_kind, ..http("/") };
-            let finding = probe(address, &check).await;
+            let finding = probe(address, &check, None, None).await;
             assert_eq!(finding.detail, "connection refused", "{:?}", check.probe);
             assert_eq!(finding.outcome, Some(Outcome::Fail));
         }
 
         let (address, _task) = backend(None).await;
         let check = HealthCheck { timeout: Duration::from_millis(30), ..http("/") };
-        assert_eq!(probe(address, &check).await.detail, "no answer within 30ms");
+        assert_eq!(probe(address, &check, None, None).await.detail, "no answer within 30ms");
     }
 
     #[tokio::test]
     async fn a_connect_is_enough_for_tcp() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("is bound");
-        let finding = probe(address, &check_of(1, 1)).await;
+        let finding = probe(address, &check_of(1, 1), None, None).await;
         assert_eq!((finding.outcome, finding.detail.as_str()), (Some(Outcome::Pass), "connected"));
     }
 
@@ -308,7 +398,8 @@ mod tests {
         ];
         for (service, outcome, detail) in cases {
             let grpc = Probe::Grpc { service: service.into(), host: None };
-            let finding = probe(address, &HealthCheck { probe: grpc, ..http("/") }).await;
+            let finding =
+                probe(address, &HealthCheck { probe: grpc, ..http("/") }, None, None).await;
             assert_eq!((finding.outcome, finding.detail.as_str()), (Some(outcome), detail));
         }
     }

@@ -46,6 +46,7 @@ fn listener(listener: &v1::Listener) -> String {
         path_normalization,
         tls,
         trusted_proxies,
+        proxy_protocol,
         forwarded,
         forwarded_header,
         hsts,
@@ -69,6 +70,7 @@ fn listener(listener: &v1::Listener) -> String {
     element.value("path_normalization", path_normalization);
     element.message("tls", tls.as_ref());
     element.value("trusted_proxies", trusted_proxies);
+    element.value("proxy_protocol", proxy_protocol);
     element.value("forwarded", forwarded);
     element.value("forwarded_header", forwarded_header);
     element.value("hsts", hsts);
@@ -124,6 +126,8 @@ fn backend_set(set: &v1::BackendSet) -> String {
         connect_timeout,
         pool,
         slow_start,
+        tls,
+        proxy_protocol,
     } = set;
     let mut element = Element::new("backend_sets");
     element.value("name", name);
@@ -134,6 +138,8 @@ fn backend_set(set: &v1::BackendSet) -> String {
     element.duration("connect_timeout", *connect_timeout);
     element.duration("slow_start", *slow_start);
     element.message("pool", pool.as_ref());
+    element.message("tls", tls.as_ref());
+    element.value("proxy_protocol", proxy_protocol);
     element.lines("backends", backends);
     element.finish()
 }

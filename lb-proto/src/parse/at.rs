@@ -13,11 +13,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
 use lb_common::{
     id::InvalidName,
     network::{self, InvalidNetwork, Networks},
-    spec::Pem,
+    spec::{Pem, TlsVersion},
 };
 
 use super::MAX_WEIGHT;
-use crate::{duration, error::Problems, pem};
+use crate::{defaults, duration, error::Problems, pem};
 
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
@@ -115,6 +115,15 @@ impl At<'_> {
             })
             .collect();
         parsed.into_iter().collect::<Option<Vec<_>>>().map(Networks::new)
+    }
+
+    pub fn tls_version(&mut self, field: &str, text: &str) -> Option<TlsVersion> {
+        match text {
+            "" => Some(defaults::MIN_TLS_VERSION),
+            "1.2" => Some(TlsVersion::Tls12),
+            "1.3" => Some(TlsVersion::Tls13),
+            other => self.one_of(field, other, "1.2, 1.3"),
+        }
     }
 
     /// A text, or a path of a file.

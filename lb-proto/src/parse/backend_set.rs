@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, ops::RangeInclusive, str::FromStr};
 
 use http::{HeaderName, uri::PathAndQuery};
 use lb_common::{
-    id::{BackendName, BackendSetName},
+    id::{BackendName, BackendSetName, CertificateName},
     spec::{
-        Backend, BackendSet, BackendState, Balance, Hash, HashAlgorithm, HashFunction, HashKey,
-        HealthCheck, OutlierEjection, PoolLimits, Probe,
+        Backend, BackendSet, BackendState, BackendTls, Balance, Hash, HashAlgorithm, HashFunction,
+        HashKey, HealthCheck, OutlierEjection, PoolLimits, Probe, ProxyVersion, Trust,
     },
 };
+use rustls_pki_types::ServerName;
 
 use super::{at::At, element};
 use crate::{defaults, duration, error::Problems, v1};
@@ -55,7 +56,17 @@ pub fn backend_set(
     let outlier_path = format!("{path}.outlier_ejection");
     let outlier_ejection =
         outlier_ejection(wire.outlier_ejection.as_ref(), &outlier_path, problems);
+    let proxy_protocol = match wire.proxy_protocol.as_str() {
+        "" => Some(None),
+        "v1" => Some(Some(ProxyVersion::V1)),
+        "v2" => Some(Some(ProxyVersion::V2)),
+        other => At { path, problems }.one_of("proxy_protocol", other, "v1, v2"),
+    };
     let pool = pool(wire.pool.as_ref(), &format!("{path}.pool"), problems);
+    let tls = match &wire.tls {
+        Some(wire) => tls(wire, &format!("{path}.tls"), problems).map(Some),
+        None => Some(None),
+    };
     Some(BackendSet {
         name: name?,
         balance: balance?,
@@ -65,6 +76,8 @@ pub fn backend_set(
         connect_timeout: connect_timeout?,
         slow_start: slow_start?,
         pool: pool?,
+        proxy_protocol: proxy_protocol?,
+        tls: tls?,
     })
 }
 
@@ -276,4 +289,44 @@ fn pool(wire: Option<&v1::Pool>, path: &str, problems: &mut Problems) -> Option<
     let idle_timeout = at.duration("idle_timeout", wire.idle_timeout, defaults::POOL_IDLE_TIMEOUT);
     let max_idle = usize::try_from(wire.max_idle.unwrap_or(defaults::POOL_MAX_IDLE));
     Some(PoolLimits { max_idle: max_idle.unwrap_or(usize::MAX), idle_timeout: idle_timeout? })
+}
+
+fn tls(wire: &v1::BackendTls, path: &str, problems: &mut Problems) -> Option<BackendTls> {
+    let mut at = At { path, problems };
+    let trust = match (wire.verify.unwrap_or(defaults::VERIFY), wire.ca.as_str()) {
+        (true, "") => {
+            at.problem(
+                "ca",
+                "is empty; give who signs the backends' certificates, as PEM or as the path of a file \
+                 with it (the system's CAs are not used), or believe everybody with verify = false",
+            );
+            None
+        }
+        (true, ca) => at.pem("ca", ca).map(Trust::Ca),
+        (false, "") => Some(Trust::Anybody),
+        (false, _) => {
+            at.problem("ca", "is of no use with verify = false; give one of the two");
+            None
+        }
+    };
+    let server_name = match wire.server_name.as_str() {
+        "" => Some(None),
+        name => match ServerName::try_from(name.to_ascii_lowercase()) {
+            Ok(name) => Some(Some(name)),
+            Err(_) => {
+                at.invalid("server_name", name, "a host name without a port, or an IP address")
+            }
+        },
+    };
+    let client_certificate = match wire.client_certificate.as_str() {
+        "" => Some(None),
+        name => at.name("client_certificate", name, CertificateName::new).map(Some),
+    };
+    let min_version = at.tls_version("min_version", &wire.min_version);
+    Some(BackendTls {
+        trust: trust?,
+        server_name: server_name?,
+        client_certificate: client_certificate?,
+        min_version: min_version?,
+    })
 }

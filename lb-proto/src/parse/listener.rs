@@ -7,7 +7,7 @@ use lb_common::{
     id::{BackendSetName, CertificateName, ListenerName},
     spec::{
         ClientAuth, ClientCertHeaders, ForwardedHeader, Forwarding, Listener, ListenerTls,
-        PathNormalization, Protocol, TlsVersion,
+        PathNormalization, Protocol, ProxyProtocol,
     },
 };
 
@@ -28,9 +28,10 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
             }
             Some(Protocol::Http)
         }
+        "tcp" if wire.backend_set.is_empty() => Some(Protocol::Tcp { backend_set: None }),
         "tcp" => at
             .name("backend_set", &wire.backend_set, BackendSetName::new)
-            .map(|backend_set| Protocol::Tcp { backend_set }),
+            .map(|backend_set| Protocol::Tcp { backend_set: Some(backend_set) }),
         other => at.one_of("protocol", other, "http, tcp"),
     };
     let idle_default = protocol.as_ref().map(defaults::idle_timeout).unwrap_or_default();
@@ -70,6 +71,15 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         None => Some(None),
     };
     let trusted_proxies = at.networks("trusted_proxies", &wire.trusted_proxies);
+    let proxy_protocol = match wire.proxy_protocol.as_str() {
+        "" => Some(None),
+        "optional" => Some(Some(ProxyProtocol::Optional)),
+        "required" => Some(Some(ProxyProtocol::Required)),
+        other => at.one_of("proxy_protocol", other, "optional, required"),
+    };
+    if !wire.proxy_protocol.is_empty() && wire.trusted_proxies.is_empty() {
+        at.problem("proxy_protocol", "is for the trusted_proxies, and there are none; name them");
+    }
     let forwarded = match wire.forwarded.as_str() {
         "" => Some(defaults::FORWARDED),
         "replace" => Some(Forwarding::Replace),
@@ -109,6 +119,7 @@ pub fn listener(wire: &v1::Listener, path: &str, problems: &mut Problems) -> Opt
         path_normalization: path_normalization?,
         tls: tls?,
         trusted_proxies: trusted_proxies?,
+        proxy_protocol: proxy_protocol?,
         forwarded: forwarded?,
         forwarded_header: forwarded_header?,
         hsts: hsts?,
@@ -152,12 +163,7 @@ fn tls(wire: &v1::Tls, path: &str, problems: &mut Problems) -> Option<ListenerTl
         }
         certificates.push(parsed);
     }
-    let min_version = match wire.min_version.as_str() {
-        "" => Some(defaults::MIN_TLS_VERSION),
-        "1.2" => Some(TlsVersion::Tls12),
-        "1.3" => Some(TlsVersion::Tls13),
-        other => at.one_of("min_version", other, "1.2, 1.3"),
-    };
+    let min_version = at.tls_version("min_version", &wire.min_version);
     let client_auth = match &wire.client_auth {
         Some(wire) => client_auth(wire, &mut at).map(Some),
         None => Some(None),

@@ -1,6 +1,6 @@
 //! Routes: which requests, and what to do with them.
 
-use std::{collections::BTreeSet, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
 
 use http::Method;
 use lb_common::{
@@ -88,19 +88,24 @@ fn route_match(
 ) -> Option<RouteMatch> {
     let Some(wire) = wire else { return Some(RouteMatch::default()) };
     let mut at = At { path, problems };
-    let host = match wire.host.to_ascii_lowercase() {
-        host if host.is_empty() => Some(HostMatch::Any),
-        host => match host.strip_prefix('*') {
-            Some(rest) if rest.len() > 1 && rest.starts_with('.') && is_host(&rest[1..]) => {
-                Some(HostMatch::Wildcard(rest.into()))
-            }
-            None if is_host(&host) => Some(HostMatch::Exact(host)),
-            _ => at.invalid(
-                "host",
-                &wire.host,
-                "a host without a port, \"example.com\", or \"*.example.com\"",
-            ),
-        },
+    let host = host_match(
+        &mut at,
+        "host",
+        &wire.host,
+        is_host,
+        "a host without a port, \"example.com\", or \"*.example.com\"",
+    );
+    let sni = host_match(
+        &mut at,
+        "sni",
+        &wire.sni,
+        is_server_name,
+        "a DNS name, \"example.com\", or \"*.example.com\"",
+    );
+    let alpn = match wire.alpn.as_str() {
+        "" => Some(None),
+        alpn if is_protocol(alpn) => Some(Some(alpn.into())),
+        other => at.invalid("alpn", other, "a protocol of at most 255 visible characters, \"h2\""),
     };
     let path_match = match (wire.path.as_str(), wire.path_prefix.as_str()) {
         ("", "") => Some(PathMatch::Any),
@@ -126,9 +131,31 @@ fn route_match(
         path: path_match?,
         method: method?,
         headers,
+        sni: sni?,
+        alpn: alpn?,
         from: from?,
         not_from: not_from?,
     })
+}
+
+/// A name, or a wildcard for the names below it.
+fn host_match(
+    at: &mut At<'_>,
+    field: &str,
+    text: &str,
+    is_host: impl Fn(&str) -> bool,
+    valid: &str,
+) -> Option<HostMatch> {
+    match text.to_ascii_lowercase() {
+        host if host.is_empty() => Some(HostMatch::Any),
+        host => match host.strip_prefix('*') {
+            Some(rest) if rest.len() > 1 && rest.starts_with('.') && is_host(&rest[1..]) => {
+                Some(HostMatch::Wildcard(rest.into()))
+            }
+            None if is_host(&host) => Some(HostMatch::Exact(host)),
+            _ => at.invalid(field, text, valid),
+        },
+    }
 }
 
 fn action(wire: &v1::Route, path: &str, problems: &mut Problems) -> Option<Action> {
@@ -211,7 +238,8 @@ fn parse_answer(wire: &v1::Answer, mut at: At<'_>) -> Option<Answer> {
     Some(Answer { status: status?, body: wire.body.clone(), headers: headers? })
 }
 
-fn retry(wire: Option<&v1::Retry>, path: &str, problems: &mut Problems) -> Option<RetryPolicy> {
+/// Of a route that says nothing of it, the default.
+pub fn retry(wire: Option<&v1::Retry>, path: &str, problems: &mut Problems) -> Option<RetryPolicy> {
     let unset = v1::Retry::default();
     let wire = wire.unwrap_or(&unset);
     let mut at = At { path, problems };
@@ -277,4 +305,15 @@ fn is_host(host: &str) -> bool {
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'[' | b']');
     let v6 = host.starts_with('[') && host.ends_with(']');
     !host.is_empty() && (v6 || host.bytes().all(fits))
+}
+
+/// What a client may ask for; never an address.
+fn is_server_name(name: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(fits);
+    name.split('.').all(is_label) && name.parse::<IpAddr>().is_err()
+}
+
+fn is_protocol(alpn: &str) -> bool {
+    alpn.len() <= usize::from(u8::MAX) && alpn.bytes().all(|c| c.is_ascii_graphic())
 }

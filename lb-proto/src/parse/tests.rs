@@ -57,6 +57,13 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', max_target_bytes = 65537 }]", "listeners[w].max_target_bytes", "64 to 65536"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', path_normalization = 'on' }]", "listeners[w].path_normalization", "off, match, forward"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', body_timeout = '0s' }]", "listeners[w].body_timeout", "1ms and 24h"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', proxy_protocol = 'yes', trusted_proxies = ['10.0.0.1'] }]", "listeners[w].proxy_protocol", "optional, required"),
+        ("listeners = [{ name = 'w', address = '1.1.1.1:1', proxy_protocol = 'required' }]", "listeners[w].proxy_protocol", "trusted_proxies"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { sni = 'a.test' } }]", "routes[r].match.sni", "match host"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { alpn = 'h2' } }]", "routes[r].match.alpn", "for tcp"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { sni = '10.0.0.1' } }]", "routes[r].match.sni", "\"10.0.0.1\""),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { sni = 'a..b' } }]", "routes[r].match.sni", "DNS name"),
+        ("routes = [{ name = 'r', answer = { status = 200 }, match = { alpn = 'h 2' } }]", "routes[r].match.alpn", "\"h 2\""),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', trusted_proxies = ['10.0.0.1/8'] }]", "listeners[w].trusted_proxies[0]", "10.0.0.0/8"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', forwarded = 'add' }]", "listeners[w].forwarded", "replace, append"),
         ("listeners = [{ name = 'w', address = '1.1.1.1:1', forwarded_header = 'via' }]", "listeners[w].forwarded_header", "x-forwarded, forwarded"),
@@ -95,7 +102,13 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         ("backend_sets = [{ name = 'a', health_check = { statuses = ['299-200'] } }]", "backend_sets[a].health_check.statuses[0]", "2xx"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { consecutive_failures = 0 } }]", "backend_sets[a].outlier_ejection.consecutive_failures", "1 or more"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { min_requests = 0 } }]", "backend_sets[a].outlier_ejection.min_requests", "1 or more"),
+        ("backend_sets = [{ name = 'a', proxy_protocol = 'v3' }]", "backend_sets[a].proxy_protocol", "v1, v2"),
         ("backend_sets = [{ name = 'a', slow_start = '25h' }]", "backend_sets[a].slow_start", "1ms and 24h"),
+        ("backend_sets = [{ name = 'a', tls = {} }]", "backend_sets[a].tls.ca", "verify = false"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', verify = false } }]", "backend_sets[a].tls.ca", "one of the two"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', server_name = 'a.test:443' } }]", "backend_sets[a].tls.server_name", "without a port"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', min_version = '1.1' } }]", "backend_sets[a].tls.min_version", "1.2, 1.3"),
+        ("backend_sets = [{ name = 'a', tls = { ca = '/ca.pem', client_certificate = 'x' } }]", "backend_sets[a].tls.client_certificate", "\"x\"; there are none"),
         ("backend_sets = [{ name = 'a', outlier_ejection = { failure_percent = 101 } }]", "backend_sets[a].outlier_ejection.failure_percent", "1 to 100"),
     ];
     for (text, field, part) in cases {
@@ -104,6 +117,57 @@ fn what_is_wrong_is_told_with_the_field_the_value_and_what_would_be_valid() {
         assert_eq!(error.field, field, "{text}");
         assert!(error.message.contains(part), "{text}: {}", error.message);
     }
+}
+
+#[test]
+fn a_route_of_tcp_listeners_says_nothing_of_http() {
+    let told = |route: &str| {
+        let text = format!(
+            "listeners = [
+                 {{ name = 'edge', address = '1.1.1.1:1', protocol = 'tcp' }},
+                 {{ name = 'web', address = '1.1.1.1:2' }},
+             ]
+             backend_sets = [{{ name = 'a' }}]
+             [[routes]]
+             name = 'all'
+             listeners = ['edge']
+             backend_set = 'a'
+             [[routes]]
+             name = 'r'
+             {route}"
+        );
+        let fields = |errors: file::FileErrors| -> Vec<String> {
+            errors.0.into_iter().map(|error| error.field).collect()
+        };
+        file::parse(&text).map(drop).map_err(fields)
+    };
+    let edge = |more: &str| told(&format!("listeners = ['edge']\nbackend_set = 'a'\n{more}"));
+    assert_eq!(edge("match = { sni = '*.a.test', alpn = 'h2' }"), Ok(()));
+    assert_eq!(edge("via = true\ntimeout = '30s'"), Ok(()), "what is a default anyway");
+    let fields =
+        |fields: &[&str]| Err(fields.iter().map(|field| format!("routes[r].{field}")).collect());
+    let given = "match = { host = 'a', path = '/', method = 'GET', headers = { a = 'b' } }";
+    let matching = ["match.host", "match.path", "match.method", "match.headers"];
+    assert_eq!(edge(given), fields(&matching));
+    assert_eq!(edge("match = { path_prefix = '/a' }"), fields(&["match.path_prefix"]));
+    let given = "upgrade = []\nmax_request_bytes = 1\ntimeout = '1s'\nstream_idle_timeout = '1s'
+        tunnel_idle_timeout = '1s'\nvia = false\nretry = { attempts = 1 }";
+    let doing = [
+        "upgrade",
+        "max_request_bytes",
+        "timeout",
+        "stream_idle_timeout",
+        "tunnel_idle_timeout",
+        "via",
+        "retry",
+    ];
+    assert_eq!(edge(given), fields(&doing));
+    let both = "listeners = ['edge', 'web']\nbackend_set = 'a'";
+    assert_eq!(told(both), fields(&["listeners"]));
+    let answer = "listeners = ['edge']\nanswer = { status = 200 }";
+    assert_eq!(told(answer), fields(&["answer"]));
+    let redirect = "listeners = ['edge']\nredirect = { path = '/' }";
+    assert_eq!(told(redirect), fields(&["redirect"]));
 }
 
 #[test]

@@ -6,11 +6,11 @@
 use lb_common::exposition::{self, Page};
 use lb_proto::latency;
 
-use super::{BackendMetrics, Counter, Limits, RouteMetrics, Sharded};
+use super::{BackendMetrics, Counter, Limits, RouteMetrics, Sharded, TcpMetrics};
 use crate::{
     control::status::{ControlStatus, LastGoodStatus, Running},
     local::Shared,
-    table::{BackendSet, Route, RoutingTable, Target},
+    table::{BackendSet, Route, RoutingTable, Service, Target},
 };
 
 /// What a page is written from.
@@ -31,6 +31,7 @@ pub fn render(facts: &Facts<'_>) -> Page {
     control(facts, &mut page);
     workers(facts, &mut page);
     routes(&table, &mut page);
+    tcp(&table, &mut page);
     backends(&table, facts.now, &mut page);
     page
 }
@@ -106,6 +107,30 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     for (result, count) in counts {
         handshakes.sample(&[("result", result)], count);
     }
+    const HEADERS: &str = "PROXY protocol headers of clients' connections by what became of them.";
+    let mut headers = page.counter("lb_proxy_proxy_headers_total", HEADERS);
+    let counts = [
+        ("read", metrics.sum(|shard| &shard.proxy_headers.read)),
+        ("malformed", metrics.sum(|shard| &shard.proxy_headers.malformed)),
+        ("absent", metrics.sum(|shard| &shard.proxy_headers.absent)),
+        ("untrusted", metrics.sum(|shard| &shard.proxy_headers.untrusted)),
+    ];
+    for (result, count) in counts {
+        headers.sample(&[("result", result)], count);
+    }
+    const HELLOS: &str = "What clients of tcp listeners that go by their hello said first.";
+    let mut hellos = page.counter("lb_proxy_client_hellos_total", HELLOS);
+    let counts = [
+        ("read", metrics.sum(|shard| &shard.client_hellos.read)),
+        ("no_tls", metrics.sum(|shard| &shard.client_hellos.no_tls)),
+        ("malformed", metrics.sum(|shard| &shard.client_hellos.malformed)),
+    ];
+    for (result, count) in counts {
+        hellos.sample(&[("result", result)], count);
+    }
+    const TCP_UNROUTED: &str = "TCP connections that no route took.";
+    page.counter("lb_proxy_tcp_unrouted_total", TCP_UNROUTED)
+        .value(metrics.sum(|shard| &shard.tcp_unrouted));
     page.counter(
         "lb_proxy_unrouted_total",
         "Requests that no route took, or that were no proper or no whole requests.",
@@ -124,7 +149,7 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     const LIMITS: &str = "Times that a limit was reached.";
     let mut limits = page.counter("lb_proxy_limits_hit_total", LIMITS);
     type Read = fn(&Limits) -> &Counter;
-    let read: [(&str, Read); 17] = [
+    let read: [(&str, Read); 18] = [
         ("body_timeout", |limits| &limits.body_timeout),
         ("descriptors", |limits| &limits.descriptors),
         ("handshake_timeout", |limits| &limits.handshake_timeout),
@@ -135,6 +160,7 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
         ("max_connections_per_client", |limits| &limits.max_connections_per_client),
         ("max_handshakes", |limits| &limits.max_handshakes),
         ("max_header_bytes", |limits| &limits.max_header_bytes),
+        ("max_preludes", |limits| &limits.max_preludes),
         ("max_request_bytes", |limits| &limits.max_request_bytes),
         ("max_requests_per_connection", |limits| &limits.max_requests_per_connection),
         ("max_target_bytes", |limits| &limits.max_target_bytes),
@@ -152,35 +178,83 @@ fn routes(table: &RoutingTable, page: &mut Page) {
     let mut routes: Vec<(&str, &Route)> =
         table.routes.iter().map(|(name, route)| (name.as_str(), &**route)).collect();
     routes.sort_by_key(|(name, _)| *name);
+    // Connections have no responses.
+    let http: Vec<_> = routes.iter().copied().filter(|(_, route)| !route.is_tcp).collect();
 
     const RESPONSES: &str = "Responses by route and class of status.";
     let mut responses = page.counter("lb_proxy_responses_total", RESPONSES);
-    for (name, route) in &routes {
+    for (name, route) in &http {
         for (class, count) in route.metrics.responses() {
             responses.sample(&[("route", name), ("class", class)], count);
         }
     }
     const SECONDS: &str = "From a request's head to its response's head.";
     let mut seconds = page.histogram("lb_proxy_response_seconds", SECONDS);
-    for (name, route) in &routes {
+    for (name, route) in &http {
         let (counts, sum) = route.metrics.histogram(|shard| &shard.duration);
         seconds.buckets(&[("route", name)], latency::bounds(), &counts, sum);
     }
-    let forwards = |route: &Route| matches!(route.target, Target::Forward(_));
+    let any = |_: &Route| true;
+    let http = |route: &Route| !route.is_tcp;
+    let forwards = |route: &Route| !route.is_tcp && matches!(route.target, Target::Forward(_));
+    type Which<'a> = &'a dyn Fn(&Route) -> bool;
     type Read = fn(&RouteMetrics) -> &Counter;
     #[rustfmt::skip]
-    let counters: [(&str, &str, bool, Read); 5] = [
-        ("lb_proxy_aborted_total", "Requests that were cut off: by their clients, before the answer or within it, or at the end of a drain.", false, |m| &m.aborted),
-        ("lb_proxy_received_bytes_total", "Bytes from clients, requests' heads included.", false, |m| &m.received_bytes),
-        ("lb_proxy_sent_bytes_total", "Bytes to clients, responses' heads included.", false, |m| &m.sent_bytes),
-        ("lb_proxy_retries_total", "Attempts after the first.", true, |m| &m.retries),
-        ("lb_proxy_retry_budget_exhausted_total", "Retries that the budget did not pay for.", true, |m| &m.budget_exhausted),
+    let counters: [(&str, &str, Which<'_>, Read); 5] = [
+        ("lb_proxy_aborted_total", "Requests that were cut off: by their clients, before the answer or within it, or at the end of a drain.", &http, |m| &m.aborted),
+        ("lb_proxy_received_bytes_total", "Bytes from clients, requests' heads included.", &any, |m| &m.received_bytes),
+        ("lb_proxy_sent_bytes_total", "Bytes to clients, responses' heads included.", &any, |m| &m.sent_bytes),
+        ("lb_proxy_retries_total", "Attempts after the first.", &forwards, |m| &m.retries),
+        ("lb_proxy_retry_budget_exhausted_total", "Retries that the budget did not pay for.", &forwards, |m| &m.budget_exhausted),
     ];
-    for (metric, help, only_forwarding, read) in counters {
+    for (metric, help, has, read) in counters {
         let mut family = page.counter(metric, help);
-        for (name, route) in routes.iter().filter(|(_, r)| !only_forwarding || forwards(r)) {
+        for (name, route) in routes.iter().filter(|(_, route)| has(route)) {
             family.sample(&[("route", name)], route.metrics.sum(read));
         }
+    }
+}
+
+/// Of connections that are no requests, by listener and backend set.
+fn tcp(table: &RoutingTable, page: &mut Page) {
+    let mut pairs: Vec<(&str, &str, &Sharded<TcpMetrics>)> = table
+        .listeners()
+        .filter_map(|listener| match &listener.service {
+            Service::Tcp(tcp) => Some((listener.spec.name.as_str(), tcp)),
+            Service::Http(_) => None,
+        })
+        .flat_map(|(name, tcp)| tcp.counted().map(move |(set, counted)| (name, set, counted)))
+        .collect();
+    pairs.sort_by_key(|(listener, set, _)| (*listener, *set));
+    fn labels<'a>(listener: &'a str, set: &'a str) -> [(&'static str, &'a str); 2] {
+        [("listener", listener), ("backend_set", set)]
+    }
+
+    const SECONDS: &str = "From a TCP connection's begin to its end.";
+    let mut seconds = page.histogram("lb_proxy_tcp_connection_seconds", SECONDS);
+    for (listener, set, counted) in &pairs {
+        let (counts, sum) = counted.histogram(|shard| &shard.duration);
+        seconds.buckets(&labels(listener, set), latency::bounds(), &counts, sum);
+    }
+    type Read = fn(&TcpMetrics) -> &Counter;
+    #[rustfmt::skip]
+    let counters: [(&str, &str, Read); 3] = [
+        ("lb_proxy_tcp_connections_total", "TCP connections that were to go to a backend set.", |m| &m.opened),
+        ("lb_proxy_tcp_received_bytes_total", "Bytes from clients of TCP connections.", |m| &m.received_bytes),
+        ("lb_proxy_tcp_sent_bytes_total", "Bytes to clients of TCP connections.", |m| &m.sent_bytes),
+    ];
+    for (metric, help, read) in counters {
+        let mut family = page.counter(metric, help);
+        for (listener, set, counted) in &pairs {
+            family.sample(&labels(listener, set), counted.sum(read));
+        }
+    }
+    const OPEN: &str = "TCP connections that are open.";
+    let mut family = page.gauge("lb_proxy_tcp_connections_open", OPEN);
+    for (listener, set, counted) in &pairs {
+        let closed = counted.sum(|m| &m.closed);
+        let open = counted.sum(|m| &m.opened).saturating_sub(closed);
+        family.sample(&labels(listener, set), open);
     }
 }
 
@@ -194,6 +268,19 @@ fn backends(table: &RoutingTable, now: u64, page: &mut Page) {
     for (name, set) in &sets {
         let (counts, sum) = set.set_metrics().histogram(|shard| &shard.attempts);
         seconds.buckets(&[("backend_set", name)], latency::bounds(), &counts, sum);
+    }
+    const HANDSHAKES: &str = "TLS handshakes with backends by what became of them.";
+    let mut handshakes = page.counter("lb_proxy_backend_tls_handshakes_total", HANDSHAKES);
+    for (name, set) in sets.iter().filter(|(_, set)| set.tls().is_some()) {
+        let metrics = set.set_metrics();
+        let counts = [
+            ("full", metrics.sum(|shard| &shard.handshakes_full)),
+            ("resumed", metrics.sum(|shard| &shard.handshakes_resumed)),
+            ("failed", metrics.sum(|shard| &shard.handshakes_failed)),
+        ];
+        for (result, count) in counts {
+            handshakes.sample(&[("backend_set", name), ("result", result)], count);
+        }
     }
     type Read = fn(&BackendMetrics) -> &Counter;
     #[rustfmt::skip]

@@ -188,6 +188,14 @@ impl Socket {
         self.socket()?.poll_read_ready(cx).map_ok(drop)
     }
 
+    /// Where this side of it is.
+    ///
+    /// # Errors
+    /// If the system does not know any more.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket()?.get_ref().local_addr()
+    }
+
     /// Tells the other side that nothing more comes.
     pub fn end_writing(&mut self) -> io::Result<()> {
         self.socket()?.get_ref().shutdown(Shutdown::Write)

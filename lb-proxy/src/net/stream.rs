@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     task::{Context, Poll},
 };
 
@@ -118,6 +118,22 @@ impl Stream {
             Self::Tcp(socket) => Poll::Ready(socket.end_writing()),
             Self::Tls(tls) => tls.poll_end(cx),
         }
+    }
+
+    /// The end, when it comes, is not to look as if all had been said, where that can be told.
+    pub fn cut(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Tls(tls) => tls.cut(),
+        }
+    }
+
+    /// As [`Socket::local_address`].
+    ///
+    /// # Errors
+    /// If the system does not know any more.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket().local_address()
     }
 
     /// As [`Socket::has_failed`].

@@ -9,12 +9,13 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice},
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use lb_tls::{
-    record::{self, MOST_PLAIN, MOST_RECORD, OVERHEAD},
-    session::{Opened, Session},
+    fault::Fault,
+    record::{self, MOST_PLAIN, MOST_RECORD, OVERHEAD, RecordError},
+    session::{Opened, Session, SessionError},
 };
 
 use super::{block::Block, socket::Socket};
@@ -38,6 +39,10 @@ pub struct Tls {
     has_ended: bool,
     /// Once all of `output` is written, the other side is told that nothing more comes.
     is_ending: bool,
+    /// What went before is not all.
+    is_cut: bool,
+    /// Found when nobody read.
+    failed: Option<io::Error>,
 }
 
 /// A thread's buffers.
@@ -82,6 +87,8 @@ impl Tls {
             sealed: 0,
             has_ended: false,
             is_ending: false,
+            is_cut: false,
+            failed: None,
         }
     }
 
@@ -94,6 +101,7 @@ impl Tls {
     pub fn has_ready(&self) -> bool {
         let length = record::length(&self.input);
         self.has_ended
+            || self.failed.is_some()
             || !self.ready.is_empty()
             || !matches!(length, Ok(length) if length.is_none_or(|length| self.input.len() < length))
     }
@@ -105,6 +113,9 @@ impl Tls {
 
     /// Returns how many bytes came; none at the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         if !self.output.is_empty() {
             // What is said between the two ends waits for no writer. If it fails, so does reading.
             let _ = self.poll_flush(cx)?;
@@ -207,10 +218,18 @@ impl Tls {
         if !self.ready.is_empty() {
             return Poll::Ready(());
         }
+        if self.output.is_empty() && !self.has_ready() {
+            // As a rule there is nothing, which is known without memory for it. What fails here fails
+            // again when it is read.
+            if ready!(self.socket.poll_readable(cx)).is_err() {
+                return Poll::Ready(());
+            }
+        }
         let mut memory = vec![0; MOST_PLAIN];
         match ready!(self.poll_read(cx, &mut memory)) {
-            Ok(length) if length > 0 => self.ready = Block::new(memory, 0..length),
-            Ok(_) | Err(_) => {}
+            Ok(0) => {}
+            Ok(length) => self.ready = Block::new(memory, 0..length),
+            Err(error) => self.failed = Some(error),
         }
         Poll::Ready(())
     }
@@ -317,14 +336,35 @@ impl Tls {
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_ending {
             self.is_ending = true;
-            self.session.close(&mut self.output);
+            if !self.is_cut {
+                self.session.close(&mut self.output);
+            }
+            if self.output.is_empty() {
+                return Poll::Ready(self.socket.end_writing());
+            }
         }
         self.poll_flush(cx)
     }
 
-    /// Whether it is open and nothing has come for its reader.
+    /// What comes to an end now is not all that there was to be, so the end is not to look like one.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Whether it is open and nothing has come for its reader. What is between the two ends, tickets for
+    /// one, is taken.
     pub fn is_silent(&mut self) -> bool {
-        !self.is_amid() && !self.has_ended && self.socket.is_silent()
+        let nobody = &mut Context::from_waker(Waker::noop());
+        self.poll_said(nobody).is_pending() && !self.is_amid()
+    }
+}
+
+/// What was wrong with the server, if that is what the error is about.
+pub fn fault(error: &io::Error) -> Option<Fault> {
+    let inner = error.get_ref()?;
+    match inner.downcast_ref::<SessionError>() {
+        Some(error) => Some(error.of_server()),
+        None => Some(SessionError::from(*inner.downcast_ref::<RecordError>()?).of_server()),
     }
 }
 

@@ -341,6 +341,11 @@ impl ConnectionRecord {
         }
     }
 
+    /// No route took it.
+    pub fn unrouted(&mut self) {
+        self.ended(Some("destination_not_found"));
+    }
+
     /// No backend took it.
     pub fn given_up(&mut self) {
         let Some(told) = &mut self.0 else { return };

@@ -116,20 +116,19 @@ impl Attempt<'_> {
         let (local, pick) = (sides.local, self.pick);
         let (metrics, backend) = (pick.metrics(local.index), pick.backend());
         let in_flight = InFlight::start(&backend.live);
-        if !was_stale && let Some(stream) = local.pool.take(&backend.live, local.millis(self.now)) {
+        let header = sides.down.proxy_header(&pick.set().spec);
+        if !was_stale && let Some(stream) = local.pool.take(pick, &header, local.millis(self.now)) {
             metrics.reuses.increment();
-            return Ok(Lease::new(stream, pick.clone(), true, in_flight));
+            return Ok(Lease::new(stream, pick.clone(), true, header, in_flight));
         }
         metrics.connects.increment();
         // Time has passed if another connection was tried before.
         let now = if was_stale { clock::now() } else { self.now };
         let deadline =
             sides.upload.completed().unwrap_or(now).max(self.now) + sides.deadlines.response;
-        let limit = pick.set().spec.connect_timeout;
         let client = Rc::clone(&sides.down.client);
         // In a box of its own, as are other steps that few requests take: what all take is small then.
-        let mut connecting =
-            Box::pin(connect(local, backend.address, limit, now, deadline, &client.timer));
+        let mut connecting = Box::pin(connect(local, pick, &header, now, deadline, &client.timer));
         let connected = poll_fn(|cx| match sides.watch(cx) {
             Ok(()) => connecting.as_mut().poll(cx).map_err(|error| match was_stale {
                 true => AttemptError::Reconnect(error),
@@ -138,11 +137,12 @@ impl Attempt<'_> {
             Err(gone) => Poll::Ready(Err(gone.into())),
         });
         let stream = connected.await?;
+        drop(connecting);
         if sides.gone_at().is_some_and(|gone| gone < clock::now()) {
             return Err(ClientError::Gone.into());
         }
         record.connected();
-        Ok(Lease::new(stream, pick.clone(), false, in_flight))
+        Ok(Lease::new(stream, pick.clone(), false, header, in_flight))
     }
 
     fn head(&self, sides: &Sides<'_>, record: &Record<'_>) -> Vec<u8> {

@@ -7,6 +7,7 @@ use http::StatusCode;
 use lb_common::id::BackendName;
 use lb_http::h1::RequestError;
 use lb_routing::{outlier::Failure, refusal::Refusal};
+use lb_tls::fault::Fault;
 
 use crate::{policy::retry::Outcome, upstream::connect::ConnectError};
 
@@ -47,6 +48,9 @@ pub enum AttemptError {
     NotTaken(Duration),
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
+    /// TLS broke, after its handshake was done.
+    #[error("TLS: {0}")]
+    Tls(Box<Fault>),
     /// The client's doing: [`ProxyError::Client`] by the time that it is told.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -154,7 +158,9 @@ impl AttemptError {
             | Self::Client(_) => None,
             // Nobody saw anything of it.
             Self::Connect(_) => Some(Outcome::ConnectFailed),
-            Self::Reconnect(_) | Self::Closed | Self::Malformed(_) => Some(Outcome::Reset),
+            Self::Reconnect(_) | Self::Closed | Self::Malformed(_) | Self::Tls(_) => {
+                Some(Outcome::Reset)
+            }
             Self::Timeout(_) | Self::NotTaken(_) => Some(Outcome::PerTryTimeout),
         }
     }
@@ -166,7 +172,7 @@ impl AttemptError {
             | Self::Reconnect(ConnectError::Local(_))
             | Self::Client(_) => None,
             Self::Connect(_) | Self::Reconnect(_) => Some(Failure::Connect),
-            Self::Closed | Self::Malformed(_) => Some(Failure::Reset),
+            Self::Closed | Self::Malformed(_) | Self::Tls(_) => Some(Failure::Reset),
             Self::Timeout(_) | Self::NotTaken(_) => Some(Failure::Timeout),
         }
     }
@@ -174,12 +180,16 @@ impl AttemptError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Connect(error) | Self::Reconnect(error) => match error {
-                ConnectError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+                ConnectError::Timeout(_) | ConnectError::SlowHandshake(_) => {
+                    StatusCode::GATEWAY_TIMEOUT
+                }
                 ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
-                ConnectError::Refused | ConnectError::Failed(_) => StatusCode::BAD_GATEWAY,
+                ConnectError::Refused | ConnectError::Failed(_) | ConnectError::Tls(_) => {
+                    StatusCode::BAD_GATEWAY
+                }
             },
             Self::Timeout(_) | Self::NotTaken(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Closed | Self::Malformed(_) => StatusCode::BAD_GATEWAY,
+            Self::Closed | Self::Malformed(_) | Self::Tls(_) => StatusCode::BAD_GATEWAY,
             Self::Client(error) => error.status(),
         }
     }
@@ -189,17 +199,19 @@ impl AttemptError {
         match self {
             Self::Connect(error) | Self::Reconnect(error) => match error {
                 ConnectError::Refused => "connection_refused",
-                ConnectError::Timeout(_) => "connection_timeout",
+                ConnectError::Timeout(_) | ConnectError::SlowHandshake(_) => "connection_timeout",
                 ConnectError::Failed(error) if error.kind() == io::ErrorKind::TimedOut => {
                     "connection_timeout"
                 }
                 ConnectError::Failed(_) => "destination_ip_unroutable",
+                ConnectError::Tls(fault) => kind_of(fault),
                 ConnectError::Local(_) => "proxy_internal_error",
             },
             Self::Closed => "connection_terminated",
             Self::Timeout(_) => "http_response_timeout",
             Self::NotTaken(_) => "connection_write_timeout",
             Self::Malformed(_) => "http_protocol_error",
+            Self::Tls(fault) => kind_of(fault),
             Self::Client(_) => "http_request_error",
         }
     }
@@ -210,8 +222,29 @@ impl AttemptError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Client(error) => error.reason(),
+            Self::Connect(ConnectError::Tls(fault)) | Self::Reconnect(ConnectError::Tls(fault)) => {
+                match **fault {
+                    Fault::Expired => "tls_certificate_expired",
+                    Fault::OtherName(_) => "tls_certificate_of_other_name",
+                    Fault::UnknownIssuer => "tls_certificate_of_unknown_issuer",
+                    _ => self.kind(),
+                }
+            }
+            Self::Connect(ConnectError::SlowHandshake(_)) => "tls_handshake_timeout",
             _ => self.kind(),
         }
+    }
+}
+
+/// An error type of RFC 9209, section 2.3.
+fn kind_of(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Expired | Fault::OtherName(_) | Fault::UnknownIssuer | Fault::Certificate(_) => {
+            "tls_certificate_error"
+        }
+        Fault::Refused(_) | Fault::Alert(_) => "tls_alert_received",
+        Fault::Protocol(_) => "tls_protocol_error",
+        Fault::Ours(_) => "proxy_internal_error",
     }
 }
 
@@ -264,6 +297,10 @@ mod tests {
             (attempt(ConnectError::Failed(io::ErrorKind::HostUnreachable.into()).into()), 502, "destination_ip_unroutable"),
             (attempt(AttemptError::Malformed("no status")),                 502, "http_protocol_error"),
             (attempt(AttemptError::NotTaken(Duration::from_secs(1))),       504, "connection_write_timeout"),
+            (attempt(ConnectError::SlowHandshake(Duration::from_secs(1)).into()), 504, "connection_timeout"),
+            (attempt(ConnectError::Tls(Fault::Expired.into()).into()),      502, "tls_certificate_error"),
+            (attempt(ConnectError::Tls(Fault::Refused("x".into()).into()).into()), 502, "tls_alert_received"),
+            (attempt(AttemptError::Tls(Fault::Protocol("x".into()).into())), 502, "tls_protocol_error"),
             (ClientError::TooLarge(1).into(),                               413, "http_request_error"),
             (ProxyError::TooManyConnections,                                503, "connection_limit_reached"),
             (ProxyError::NoRoom,                                            503, "proxy_internal_error"),

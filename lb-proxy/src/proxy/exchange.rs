@@ -9,6 +9,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use lb_http::{
     h1::{HeadParser, Limits, ResponseError, encode},
     message::{Method, Request, Response, ResponseBody, Version},
 };
+use lb_tls::fault::Fault;
 
 use super::{
     download::{Broken, Download},
@@ -33,8 +35,9 @@ use crate::{
         hot::Filled,
         lookout::{Lookout, Waited},
         outbox::ENOUGH,
+        tls,
     },
-    upstream::lease::Lease,
+    upstream::{connect::ConnectError, lease::Lease},
 };
 
 /// What is done at one backend. Dropping it closes the backend's connection.
@@ -164,7 +167,7 @@ impl Exchange {
             sides.watch(cx).map_err(failed)?;
         }
         let held = sides.upload.capacity() + self.outgoing.capacity() + self.head.capacity();
-        sides.down.hold(held);
+        sides.down.hold(held + self.lease.stream.capacity());
         let (deadline, error) = self.head_deadline(sides, started);
         let waited = ready!(self.poll_wait(sides, Some(deadline), cx));
         Poll::Ready(Err(HeadError::Failed(match waited {
@@ -222,7 +225,8 @@ impl Exchange {
             Some(rest) => rest,
             None => match ready!(sides.local.poll_fill(&mut self.lease.stream, cx)) {
                 Ok(filled) if !filled.is_empty() => filled,
-                Ok(_) | Err(_) => return Poll::Ready(Err(self.closed())),
+                Ok(_) => return Poll::Ready(Err(self.closed())),
+                Err(error) => return Poll::Ready(Err(self.broken(&error))),
             },
         };
         self.received += filled.len() as u64;
@@ -301,6 +305,22 @@ impl Exchange {
         }
     }
 
+    /// The same, if it was no proper end.
+    fn broken(&self, error: &io::Error) -> HeadError {
+        match (self.closed(), tls::fault(error)) {
+            (HeadError::Failed(AttemptError::Closed), Some(fault)) => {
+                // A client of TLS 1.3 is done with its handshake before its certificate is looked at. One
+                // that is refused for that was not listened to.
+                let is_unheard = self.received == 0 && matches!(fault, Fault::Refused(_));
+                HeadError::Failed(match is_unheard {
+                    true => AttemptError::Connect(ConnectError::Tls(fault.into())),
+                    false => AttemptError::Tls(fault.into()),
+                })
+            }
+            (closed, _) => closed,
+        }
+    }
+
     fn advance(&mut self, sides: &mut Sides<'_>, cx: &mut Context<'_>) -> Result<(), ClientError> {
         self.outgoing.advance(&mut self.lease.stream, sides, &mut self.silences, cx)
     }
@@ -341,7 +361,7 @@ impl Exchange {
             return Poll::Ready(result);
         }
         let waits_for_client = download.waits_for_client(sides.down);
-        let held = download.capacity() + self.outgoing.capacity();
+        let held = download.capacity() + self.outgoing.capacity() + self.lease.stream.capacity();
         if self.advance(sides, cx).is_err() {
             // It may still read what it asked for.
             self.outgoing.break_off();

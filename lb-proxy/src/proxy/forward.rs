@@ -146,7 +146,7 @@ impl Forward<'_> {
                     record.dismissed(exchange.status());
                     exchange.dismiss(local);
                 }
-                Err(error) => record.failed(error.kind(), &error, true),
+                Err(error) => record.failed(error.reason(), &error, true),
             }
             if wait > Duration::ZERO {
                 if let Err(gone) = Box::pin(rest(wait, &mut sides)).await {

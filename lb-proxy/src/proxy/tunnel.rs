@@ -75,14 +75,21 @@ impl<'a> Side<'a> {
 }
 
 impl Side<'_> {
+    /// So many bytes were read of it before, which wait for the other side.
+    pub fn after(mut self, read: usize) -> Self {
+        self.read = read as u64;
+        self
+    }
+
     /// Nothing more can be written to it. What it said before may be there to be read.
     fn takes_no_more(&mut self, error: io::Error) {
         self.error.get_or_insert(error);
     }
 
-    /// It is gone.
-    fn failed(&mut self, error: io::Error) {
+    /// It is gone, and so is what it had to say to the other one.
+    fn failed(&mut self, error: io::Error, to: &mut Side<'_>) {
         self.has_ended = true;
+        to.stream.cut();
         self.takes_no_more(error);
     }
 
@@ -205,7 +212,7 @@ fn poll_move(
                 Ok(Moved::In(bytes)) => from.read += bytes as u64,
                 Ok(Moved::Out(bytes)) => to.outbox.went_past(bytes),
                 Ok(Moved::End) => from.has_ended = true,
-                Err(Failed::From(error)) => from.failed(error),
+                Err(Failed::From(error)) => from.failed(error, to),
                 Err(Failed::To(error)) => to.takes_no_more(error),
             }
             continue;
@@ -213,7 +220,7 @@ fn poll_move(
         let filled = match ready!(local.poll_fill(from.stream, cx)) {
             Ok(filled) => filled,
             Err(error) => {
-                from.failed(error);
+                from.failed(error, to);
                 continue;
             }
         };

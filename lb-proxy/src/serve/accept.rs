@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     io,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -11,19 +11,24 @@ use std::{
     time::Duration,
 };
 
-use lb_common::id::ListenerName;
+use lb_common::{id::ListenerName, spec::ProxyProtocol};
 use lb_http::message::Request;
 use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, task::spawn_local, time};
 
-use super::{client_cert, h1, linger::linger, tcp, tls};
+use super::{
+    h1,
+    linger::linger,
+    prelude::{self, Arrived},
+    tcp,
+};
 use crate::{
     connections::{End, Id, Scope},
     downstream::{Client, Downstream},
     local::Local,
     net::{listen, stream::Stream},
     proxy::{Context, error::ProxyError, reply, respond},
-    table::{Counted, Listener, Service, TooMany},
+    table::{Counted, CountedClient, Listener, Service},
 };
 
 /// How long connections that are being made get to complete, once no new ones begin.
@@ -120,26 +125,34 @@ impl Acceptor {
         let listener = view.listener_of(presence).map_or(&self.at_first, |(listener, _)| listener);
         let ip = peer.ip().to_canonical();
         let is_http = matches!(listener.service, Service::Http(_));
-        let (mut open, too_many) = Open::new(local, listener, peer);
+        let trusts = listener.spec.trusted_proxies.contains(ip);
+        let proxy_protocol = listener.spec.proxy_protocol.filter(|_| trusts);
+        // Of a balancer in front, whose connection it is is not known yet.
+        let client = proxy_protocol.is_none().then_some(ip);
+        let (mut open, too_many) = Open::new(local, listener, client);
+        if listener.spec.proxy_protocol == Some(ProxyProtocol::Required) && !trusts {
+            local.metrics().proxy_headers.untrusted.increment();
+            return;
+        }
         let limits = &local.metrics().limits;
         let makes_room = |scope| local.connections.end_oldest(scope);
         let is_refused = match too_many {
             None => !local.make_room_within(local.shared.bounds.room.for_clients),
-            Some(Excess::All) => {
+            Some(TooMany::InAll) => {
                 limits.max_connections.increment();
                 !makes_room(Scope::All)
             }
-            Some(Excess::Of(TooMany::OfListener)) => {
+            Some(TooMany::OfListener) => {
                 limits.max_connections.increment();
                 !makes_room(Scope::Listener(presence.slot))
             }
-            Some(Excess::Of(TooMany::OfClient)) => {
+            Some(TooMany::OfClient) => {
                 limits.max_connections_per_client.increment();
                 !makes_room(Scope::Client(presence.slot, ip))
             }
         };
         if is_refused {
-            open.of_listener = None;
+            open.counted = None;
         }
         let id = local.connections.open(presence.slot, ip);
         let place = Place { local: Rc::clone(local), open, id };
@@ -152,50 +165,28 @@ impl Acceptor {
             }
         };
         let cx = Rc::clone(&self.cx);
-        let is_tls = listener.tls.is_some();
-        let scheme = listener.spec.scheme();
-        let client = Client::new(local, peer, Arc::clone(presence), id, scheme);
-        if is_tls {
+        if listener.tls.is_some() || proxy_protocol.is_some() || listener.goes_by_hello() {
             // Who is one too many is not told so: that would take a handshake.
             if !is_refused {
-                let (listener, serve) = (Arc::clone(listener), serve_tls);
-                drop(spawn_local(Serving { place, serve: serve(cx, listener, client, stream) }));
+                let arrived = Arrived { stream, peer, id, proxy_protocol };
+                let serve = prelude::serve(cx, Arc::clone(listener), arrived);
+                drop(spawn_local(Serving { place, serve }));
             }
             return;
         }
+        let scheme = listener.spec.scheme();
+        let client = Client::new(local, peer, None, Arc::clone(presence), id, scheme);
         let down = Downstream::new(local, Rc::new(client), stream);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
-            (false, false) => drop(spawn_local(Serving { place, serve: tcp::serve(cx, down) })),
+            (false, false) => {
+                drop(spawn_local(Serving { place, serve: tcp::serve(cx, down, None) }))
+            }
             (true, true) if self.told.get() < MOST_TOLD => {
                 let told = Rc::clone(&self.told);
                 drop(spawn_local(Serving { place, serve: tell(cx, told, down) }));
             }
             (true, _) => {}
-        }
-    }
-}
-
-/// Once the client has made a handshake, serves what goes through it.
-#[expect(clippy::manual_async_fn, reason = "an async function's arguments are in its future twice")]
-fn serve_tls(
-    cx: Rc<Context>,
-    listener: Arc<Listener>,
-    mut client: Client,
-    stream: Stream,
-) -> impl Future<Output = ()> {
-    async move {
-        // In boxes, so that a connection that idles is small.
-        let shaken = Box::pin(tls::shake(&cx.local, &listener, client.id, stream)).await;
-        let Some((stream, agreed)) = shaken else { return };
-        client.client_cert = client_cert::lines(&listener, &agreed.certificates);
-        let is_http = matches!(listener.service, Service::Http(_));
-        // What it is by then, the table says.
-        drop(listener);
-        let down = Downstream::new(&cx.local, Rc::new(client), stream);
-        match is_http {
-            true => h1::serve(cx, down).await,
-            false => tcp::serve(cx, down).await,
         }
     }
 }
@@ -214,32 +205,41 @@ async fn tell(cx: Rc<Context>, told: Rc<Cell<usize>>, mut down: Downstream) {
     told.set(told.get() - 1);
 }
 
-enum Excess {
-    All,
-    Of(TooMany),
+/// Why a connection is one too many.
+enum TooMany {
+    InAll,
+    OfListener,
+    OfClient,
 }
 
 /// Counts a connection for as long as it is open.
 struct Open {
     local: Rc<Local>,
     /// `None` once it is refused: while it is told so, it takes nobody's place.
-    of_listener: Option<Counted>,
+    counted: Option<(Counted, Option<CountedClient>)>,
 }
 
 impl Open {
-    /// Counts it, and says if it is one too many.
-    fn new(local: &Rc<Local>, listener: &Listener, peer: SocketAddr) -> (Self, Option<Excess>) {
+    /// Counts it, and says if it is one too many. `client` is `None` if that is not known yet.
+    fn new(
+        local: &Rc<Local>,
+        listener: &Listener,
+        client: Option<IpAddr>,
+    ) -> (Self, Option<TooMany>) {
         local.metrics().connections_accepted.increment();
         let before = local.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let (spec, ip) = (&listener.spec, peer.ip().to_canonical());
-        let (of_listener, too_many) =
-            listener.presence.count(spec.max_connections, spec.max_connections_per_client, ip);
-        let excess = match too_many {
-            Some(TooMany::OfClient) => Some(Excess::Of(TooMany::OfClient)),
-            _ if local.shared.bounds.connections <= before => Some(Excess::All),
-            _ => too_many.map(Excess::Of),
+        let (spec, presence) = (&listener.spec, &listener.presence);
+        let (of_listener, is_full) = presence.count(spec.max_connections);
+        let of_client = spec.max_connections_per_client.zip(client);
+        let of_client = of_client.map(|(most, client)| presence.count_client(most, client));
+        let too_many = match of_client {
+            // Whoever has too many itself takes nobody else's place.
+            Some((_, true)) => Some(TooMany::OfClient),
+            _ if local.shared.bounds.connections <= before => Some(TooMany::InAll),
+            _ => is_full.then_some(TooMany::OfListener),
         };
-        (Self { local: Rc::clone(local), of_listener: Some(of_listener) }, excess)
+        let of_client = of_client.map(|(counted, _)| counted);
+        (Self { local: Rc::clone(local), counted: Some((of_listener, of_client)) }, too_many)
     }
 }
 
@@ -289,7 +289,7 @@ impl<F: Future<Output = ()>> Future for Serving<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use tokio::task::LocalSet;
 
@@ -302,7 +302,7 @@ mod tests {
     /// A connection of which nobody knows but this worker.
     fn place(local: &Rc<Local>) -> Place {
         local.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let open = Open { local: Rc::clone(local), of_listener: None };
+        let open = Open { local: Rc::clone(local), counted: None };
         let id = local.connections.open(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
         Place { local: Rc::clone(local), open, id }
     }

@@ -2,92 +2,59 @@
 
 use std::{
     future::poll_fn,
-    io,
     rc::Rc,
     sync::Arc,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Poll, ready},
 };
 
 use lb_common::clock;
-use lb_routing::millis;
 use lb_tls::{
-    certificate::Facts,
-    handshake::{Agreed, Handshake, Progress},
-    session::SessionError,
+    certificate::has_expired,
+    handshake::{Agreed, Handshake},
 };
 use rustls::ServerConfig;
 
+use super::input::{ReadError, may_wait};
 use crate::{
-    connections::{End, Id, Scope, Waits},
+    connections::{End, Id},
     local::{Held, Local},
-    net::{stream::Stream, tls::Tls},
-    table::Listener,
+    net::{
+        shake::{ShakeError, Shaking},
+        stream::Stream,
+    },
+    table::ListenerTls,
 };
 
 /// Why there was no handshake.
 #[derive(Debug, thiserror::Error)]
-enum ShakeError {
-    #[error("the client is gone")]
-    Gone,
-    #[error("it took too long, or others needed its place")]
-    Ended,
-    #[error("too much waits in buffers")]
-    NoRoom,
-    #[error("it sent too much before it was done")]
-    TooMuch,
+pub enum Failed {
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("the client's certificate has expired since")]
     Expired,
     #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Tls(#[from] rustls::Error),
-    #[error(transparent)]
-    Session(#[from] SessionError),
+    Shake(#[from] ShakeError),
 }
 
-/// Of what is read at once.
-const AT_ONCE: usize = 16 * 1024;
-/// Of what has come and is no whole flight; a hello of 16 KiB in records of one byte each has less.
-const MOST: usize = 128 * 1024;
-/// The same when buffers are full.
-const LITTLE: usize = 4 * 1024;
-/// Of what rustls itself holds meanwhile; an estimate.
-const STATE: usize = 8 * 1024;
-
-/// What was agreed on, with the connection as it goes on. `None` if it came to nothing; that is counted.
+/// What was agreed on, with the connection as it goes on. `input` has come already.
+///
+/// # Errors
+/// If it came to nothing; that is counted.
 pub async fn shake(
     local: &Rc<Local>,
-    listener: &Listener,
+    tls: &ListenerTls,
     id: Id,
     stream: Stream,
-) -> Option<(Stream, Agreed)> {
-    let (tls, spec) = (listener.tls.as_ref()?, listener.spec.tls.as_ref()?);
+    input: Vec<u8>,
+) -> Result<(Stream, Agreed), Failed> {
     let metrics = local.metrics();
-    let most = (spec.max_handshakes.get() as usize).div_ceil(local.shared.workers);
-    let waits = Waits::Handshake { listener: listener.presence.slot };
-    if most <= local.connections.count_of(waits) {
-        // Who just came may be well behaved. Who has taken longest most likely is not.
-        metrics.limits.max_handshakes.increment();
-        local.connections.end_oldest(Scope::That(waits));
+    let shaken = run(local, &tls.config, id, stream, input).await;
+    match &shaken {
+        Ok((_, agreed)) if agreed.is_resumed => metrics.handshakes_resumed.increment(),
+        Ok(_) => metrics.handshakes_full.increment(),
+        Err(_) => metrics.handshakes_failed.increment(),
     }
-    let timeout = millis::of(spec.handshake_timeout);
-    local.connections.wait(id, waits, local.coarse(), timeout);
-    let shaken = run(local, &tls.config, id, stream).await;
-    local.connections.busy(id);
-    match shaken {
-        Ok((stream, agreed)) => {
-            match agreed.is_resumed {
-                true => metrics.handshakes_resumed.increment(),
-                false => metrics.handshakes_full.increment(),
-            }
-            Some((stream, agreed))
-        }
-        Err(error) => {
-            metrics.handshakes_failed.increment();
-            tracing::debug!(listener = %listener.spec.name, %error, "no TLS handshake");
-            None
-        }
-    }
+    shaken
 }
 
 async fn run(
@@ -95,88 +62,30 @@ async fn run(
     config: &Arc<ServerConfig>,
     id: Id,
     stream: Stream,
-) -> Result<(Stream, Agreed), ShakeError> {
-    let mut shaking = Shaking {
-        stream,
-        handshake: Handshake::server(config)?,
-        input: Vec::new(),
-        output: Vec::new(),
-        sent: 0,
-        held: Held::new(local),
-        failed: None,
-    };
-    poll_fn(|cx| shaking.poll(local, id, cx)).await?;
-    let Shaking { stream, handshake, input, .. } = shaking;
-    let (agreed, session) = handshake.finish()?;
-    // A ticket is no way to go on with a certificate that is not good any more.
-    let shown = agreed.certificates.first().map(Facts::of);
-    if agreed.is_resumed
-        && shown.is_some_and(|facts| facts.is_ok_and(|f| f.not_after < clock::wall()))
-    {
-        return Err(ShakeError::Expired);
-    }
-    let Stream::Tcp(socket) = stream else { return Err(ShakeError::Gone) };
-    let scratch = Rc::clone(&local.scratch);
-    let tls = Tls::new(socket, session, scratch, &input);
-    Ok((Stream::Tls(Box::new(tls)), agreed))
-}
-
-/// One that is under way.
-struct Shaking {
-    stream: Stream,
-    handshake: Handshake,
-    /// What came and was not used yet.
     input: Vec<u8>,
-    output: Vec<u8>,
-    /// How much of it is written.
-    sent: usize,
-    held: Held,
-    /// Once the client was told, it is over.
-    failed: Option<rustls::Error>,
-}
-
-impl Shaking {
-    fn poll(
-        &mut self,
-        local: &Local,
-        id: Id,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<(), ShakeError>> {
-        let mut progress = Progress::Waiting;
+) -> Result<(Stream, Agreed), Failed> {
+    let handshake = Handshake::server(config).map_err(ShakeError::from)?;
+    let mut shaking = Shaking::answering(stream, handshake, input);
+    let mut held = Held::new(local);
+    poll_fn(|cx| {
         loop {
             if local.connections.poll_end(id, cx) != End::NotYet {
-                return Poll::Ready(Err(ShakeError::Ended));
+                return Poll::Ready(Err(Failed::from(ReadError::Ended)));
             }
-            // Each flight goes out as one.
-            while self.sent < self.output.len() {
-                self.sent += ready!(self.stream.poll_write(cx, &self.output[self.sent..]))?;
-            }
-            self.output.clear();
-            self.sent = 0;
-            if let Some(error) = self.failed.take() {
-                return Poll::Ready(Err(error.into()));
-            }
-            if progress == Progress::Done {
+            if ready!(shaking.poll_step(&local.hot, cx))? {
                 return Poll::Ready(Ok(()));
             }
-            let filled = ready!(local.hot.poll_fill(AT_ONCE, &mut self.stream, cx))?;
-            if filled.is_empty() {
-                return Poll::Ready(Err(ShakeError::Gone));
-            }
-            local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
-            match self.handshake.advance(&mut self.input, &mut self.output) {
-                Ok(now) => progress = now,
-                Err(error) => self.failed = Some(error),
-            }
-            self.held.set(self.input.capacity() + self.output.capacity() + STATE);
-            let waits = if progress == Progress::Done { 0 } else { self.input.len() };
-            if MOST < waits {
-                return Poll::Ready(Err(ShakeError::TooMuch));
-            }
+            held.set(shaking.capacity());
             // What comes in one piece is no burden.
-            if LITTLE < waits && local.is_full() {
-                return Poll::Ready(Err(ShakeError::NoRoom));
-            }
+            may_wait(local, shaking.waiting())?;
         }
+    })
+    .await?;
+    let (tls, agreed) = shaking.finish(&local.scratch)?;
+    // A ticket is no way to go on with a certificate that is not good any more.
+    let shown = agreed.certificates.first().filter(|_| agreed.is_resumed);
+    if shown.is_some_and(|shown| has_expired(shown, clock::wall())) {
+        return Err(Failed::Expired);
     }
+    Ok((Stream::Tls(Box::new(tls)), agreed))
 }

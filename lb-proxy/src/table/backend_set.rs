@@ -12,7 +12,9 @@ use lb_routing::{
     millis::Millis,
     outlier::Ejector,
 };
+use lb_tls::client::Client;
 
+use super::backend_tls::BackendTls;
 use crate::metrics::{BackendMetrics, SetMetrics, Sharded};
 
 /// Belongs to the tables that have it in common; its backends' live parts outlive it.
@@ -30,12 +32,16 @@ pub struct BackendSet {
     picker: Box<dyn Picker>,
     slow_start: SlowStart,
     pub ejector: Option<Ejector>,
+    tls: Option<Arc<BackendTls>>,
+    /// How each backend is spoken to, if that is by TLS.
+    clients: Vec<Arc<Client>>,
 }
 
 impl BackendSet {
     /// `former` is the set of this name in the table before.
     pub fn new(
         spec: &Arc<spec::BackendSet>,
+        tls: Option<&Arc<BackendTls>>,
         is_healthy: impl Fn(&BackendName) -> bool,
         former: Option<&Self>,
         workers: usize,
@@ -63,6 +69,15 @@ impl BackendSet {
                 (Arc::new(backend), metrics)
             })
             .unzip();
+        let clients = tls.map_or_else(Vec::new, |tls| {
+            let client = |backend: &spec::Backend| match same(backend) {
+                Some((former, i)) if former.is_spoken_to_by(Some(tls)) => {
+                    Arc::clone(&former.clients[i])
+                }
+                _ => tls.client(backend.address),
+            };
+            spec.backends.iter().map(client).collect()
+        });
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
         let ejector = Ejector::of(spec, former_ejector);
         let set_metrics = match former {
@@ -73,7 +88,31 @@ impl BackendSet {
         let picker = balance::build(&spec.balance, &backends, former_picker, rng);
         let slow_start = SlowStart::new(spec.slow_start, &backends);
         let (spec, log_parts) = (Arc::clone(spec), vec![OnceLock::new(); backends.len()]);
-        Self { spec, backends, metrics, set_metrics, log_parts, picker, slow_start, ejector }
+        Self {
+            spec,
+            backends,
+            metrics,
+            set_metrics,
+            log_parts,
+            picker,
+            slow_start,
+            ejector,
+            tls: tls.cloned(),
+            clients,
+        }
+    }
+
+    pub fn is_spoken_to_by(&self, tls: Option<&Arc<BackendTls>>) -> bool {
+        self.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+    }
+
+    pub fn tls(&self) -> Option<&Arc<BackendTls>> {
+        self.tls.as_ref()
+    }
+
+    /// How a backend is spoken to, if that is by TLS.
+    pub fn client_of(&self, backend: usize) -> Option<&Arc<Client>> {
+        self.clients.get(backend)
     }
 
     pub fn pick(&self, cx: &mut PickContext<'_>) -> Option<usize> {

@@ -12,12 +12,12 @@ use std::{
 
 use http::HeaderValue;
 use lb_common::{
-    id::{BackendSetName, ListenerName},
+    id::ListenerName,
     spec::{self, Scheme},
 };
 use lb_routing::{origin::Origin, route::Routes};
 
-use super::{route::Route, tls::ListenerTls};
+use super::{route::Route, tcp::Tcp, tls::ListenerTls};
 
 #[derive(Debug)]
 pub struct Listener {
@@ -34,7 +34,7 @@ pub struct Listener {
 #[derive(Debug)]
 pub enum Service {
     Http(Box<Routes<Arc<Route>>>),
-    Tcp(BackendSetName),
+    Tcp(Box<Tcp>),
 }
 
 /// What stays of a listener whatever its settings are: its place in the table, and its connections.
@@ -51,19 +51,21 @@ pub struct Presence {
 
 /// Counts a connection of a listener for as long as it lives.
 #[derive(Debug)]
-pub struct Counted {
-    presence: Arc<Presence>,
-    client: Option<IpAddr>,
-}
+pub struct Counted(Arc<Presence>);
 
-/// Why a connection is one too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMany {
-    OfListener,
-    OfClient,
+/// Counts a connection of a client at a listener for as long as it lives.
+#[derive(Debug)]
+pub struct CountedClient {
+    presence: Arc<Presence>,
+    client: IpAddr,
 }
 
 impl Listener {
+    /// Whether it matters what its TLS clients say first.
+    pub fn goes_by_hello(&self) -> bool {
+        matches!(&self.service, Service::Tcp(tcp) if tcp.asks_for_hello())
+    }
+
     /// The policy for who came from there.
     pub fn hsts(&self, origin: &Origin<'_>) -> Option<&[u8]> {
         let hsts = self.spec.hsts.as_ref().filter(|_| origin.scheme == Scheme::Https);
@@ -77,42 +79,41 @@ impl Presence {
         Self { name, slot, connections, by_client }
     }
 
-    /// Counts a connection of this client, and says if it is one too many. It may be let in all the
-    /// same, if another one makes room.
-    pub fn count(
-        self: &Arc<Self>,
-        most: Option<NonZeroU32>,
-        most_of_client: Option<NonZeroU32>,
-        peer: IpAddr,
-    ) -> (Counted, Option<TooMany>) {
+    /// Counts a connection, and says if it is one too many. It may be let in all the same, if another
+    /// one makes room.
+    pub fn count(self: &Arc<Self>, most: Option<NonZeroU32>) -> (Counted, bool) {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        let is_full = most.is_some_and(|most| most.get() <= before);
-        let mut too_many = is_full.then_some(TooMany::OfListener);
-        let client = most_of_client.map(|most| {
-            let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_client = clients.entry(peer).or_default();
-            if most.get() <= *of_client {
-                // Whoever has too many itself takes nobody else's place.
-                too_many = Some(TooMany::OfClient);
-            }
-            *of_client += 1;
-            peer
-        });
-        (Counted { presence: Arc::clone(self), client }, too_many)
+        (Counted(Arc::clone(self)), most.is_some_and(|most| most.get() <= before))
+    }
+
+    /// The same for a connection of this client.
+    pub fn count_client(
+        self: &Arc<Self>,
+        most: NonZeroU32,
+        client: IpAddr,
+    ) -> (CountedClient, bool) {
+        let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = clients.entry(client).or_default();
+        let is_one_too_many = most.get() <= *of_client;
+        *of_client += 1;
+        (CountedClient { presence: Arc::clone(self), client }, is_one_too_many)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.presence.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(client) = self.client {
-            let clients = &self.presence.by_client;
-            let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = clients.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    clients.remove(&client);
-                }
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for CountedClient {
+    fn drop(&mut self) {
+        let clients = &self.presence.by_client;
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.client);
             }
         }
     }

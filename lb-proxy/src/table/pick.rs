@@ -3,6 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use lb_routing::{backend::Backend, balance::PickContext, outlier::Key};
+use lb_tls::client::Client;
 
 use super::{backend_set::BackendSet, routing::View};
 use crate::metrics::{BackendMetrics, Sharded};
@@ -34,6 +35,11 @@ impl Pick {
 
     pub fn backend(&self) -> &Arc<Backend> {
         &self.set().backends[self.index]
+    }
+
+    /// How the backend is spoken to, if that is by TLS.
+    pub fn tls(&self) -> Option<&Arc<Client>> {
+        self.set().client_of(self.index)
     }
 
     /// Where the table that it was picked from has its set.

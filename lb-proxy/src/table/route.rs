@@ -20,6 +20,8 @@ pub struct Route {
     pub budget: Arc<RetryBudget>,
     pub terms: Terms,
     pub spec: Arc<spec::Route>,
+    /// It takes connections, not requests.
+    pub is_tcp: bool,
 }
 
 /// What of its spec each request goes by. It is here, and not only there, because of many routes none is
@@ -59,6 +61,7 @@ impl Route {
     pub(super) fn new(
         spec: &Arc<spec::Route>,
         slot_of: impl Fn(&BackendSetName) -> Option<u32>,
+        is_tcp: bool,
         former: Option<&Arc<Self>>,
         workers: usize,
     ) -> Arc<Self> {
@@ -72,6 +75,7 @@ impl Route {
         };
         if let Some(former) = former
             && Arc::ptr_eq(&former.spec, spec)
+            && former.is_tcp == is_tcp
             && former.target.leads_where(&target)
         {
             return Arc::clone(former);
@@ -96,6 +100,7 @@ impl Route {
                 retry: spec.retry.clone(),
             },
             spec: Arc::clone(spec),
+            is_tcp,
         })
     }
 }

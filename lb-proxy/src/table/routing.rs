@@ -15,8 +15,10 @@ use lb_routing::{millis::Millis, route::Routes};
 
 use super::{
     backend_set::BackendSet,
+    backend_tls::BackendTls,
     listener::{Listener, Presence, Service},
     route::Route,
+    tcp::Tcp,
     tls::{self, Certificates, ListenerTls, Unusable},
 };
 
@@ -55,23 +57,40 @@ impl RoutingTable {
             let old = former.listener_named(name);
             let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
             let old = old.and_then(|old| old.tls.as_ref());
-            let made =
-                ListenerTls::new(spec, tls, &snapshot.materials, &certificates, old, is_same)?;
+            let offers = tls::protocols(spec, desired);
+            let made = ListenerTls::new(
+                spec,
+                tls,
+                &offers,
+                &snapshot.materials,
+                &certificates,
+                old.filter(|_| is_same),
+            )?;
             Ok(Some((name.clone(), made)))
         };
         let offered: Result<Vec<_>, _> = desired.listeners.iter().map(offered).collect();
         let offered: HashMap<_, _> = offered?.into_iter().flatten().collect();
+        let spoken = |(name, spec): (&BackendSetName, &Arc<spec::BackendSet>)| {
+            let Some(tls) = &spec.tls else { return Ok(None) };
+            let old = former.set_named(name).and_then(|old| old.tls());
+            let made = BackendTls::new(name, tls, &snapshot.materials, &certificates, old)?;
+            Ok(Some((name.clone(), made)))
+        };
+        let spoken: Result<Vec<_>, _> = desired.backend_sets.iter().map(spoken).collect();
+        let spoken: HashMap<_, _> = spoken?.into_iter().flatten().collect();
         let (backend_sets, set_slots) =
             placed(desired.backend_sets.iter(), &former.set_slots, |name, spec, _| {
-                let old = former.set_named(name);
+                let (old, tls) = (former.set_named(name), spoken.get(name));
                 let unchanged = old.filter(|old| {
                     let unhealthy = snapshot.unhealthy.of(name);
-                    unhealthy == former.snapshot.unhealthy.of(name) && Arc::ptr_eq(&old.spec, spec)
+                    unhealthy == former.snapshot.unhealthy.of(name)
+                        && Arc::ptr_eq(&old.spec, spec)
+                        && old.is_spoken_to_by(tls)
                 });
                 unchanged.cloned().unwrap_or_else(|| {
                     let is_healthy = |backend: &_| !snapshot.unhealthy.contains(name, backend);
                     let old = old.map(|old| &**old);
-                    Arc::new(BackendSet::new(spec, is_healthy, old, workers, now, rng))
+                    Arc::new(BackendSet::new(spec, tls, is_healthy, old, workers, now, rng))
                 })
             });
         let slot_of = |name: &BackendSetName| set_slots.get(name).copied();
@@ -79,13 +98,17 @@ impl RoutingTable {
             .routes
             .iter()
             .map(|(name, spec)| {
-                (name.clone(), Route::new(spec, slot_of, former.routes.get(name), workers))
+                // They are all of one kind.
+                let first = spec.listeners.first().and_then(|name| desired.listeners.get(name));
+                let is_tcp = first.is_some_and(|first| first.protocol != Protocol::Http);
+                let old = former.routes.get(name);
+                (name.clone(), Route::new(spec, slot_of, is_tcp, old, workers))
             })
             .collect();
         let (listeners, listener_slots) =
             placed(desired.listeners.iter(), &former.listener_slots, |name, spec, slot| {
                 let tls = offered.get(name).cloned();
-                listener(spec, slot, &routes, tls, former.listener_named(name))
+                listener(spec, slot, &routes, tls, former.listener_named(name), workers)
             });
         let mut gone: Vec<_> = former.gone.clone();
         gone.extend(
@@ -147,13 +170,10 @@ fn listener(
     routes: &HashMap<RouteName, Arc<Route>>,
     tls: Option<Arc<ListenerTls>>,
     former: Option<&Arc<Listener>>,
+    workers: usize,
 ) -> Arc<Listener> {
-    let mut serving: Vec<_> = match spec.protocol {
-        Protocol::Http => {
-            routes.values().filter(|route| route.spec.serves(&spec.name)).cloned().collect()
-        }
-        Protocol::Tcp { .. } => Vec::new(),
-    };
+    let mut serving: Vec<_> =
+        routes.values().filter(|route| route.spec.serves(spec)).cloned().collect();
     serving.sort_unstable_by(|a, b| a.spec.name.cmp(&b.spec.name));
     let same_routes = |former: &&Arc<Listener>| {
         former.routes.len() == serving.len()
@@ -166,7 +186,13 @@ fn listener(
         return Arc::clone(former);
     }
     let service = match &spec.protocol {
-        Protocol::Tcp { backend_set } => Service::Tcp(backend_set.clone()),
+        Protocol::Tcp { backend_set } => {
+            let old = former.and_then(|former| match &former.service {
+                Service::Tcp(tcp) => Some(&**tcp),
+                Service::Http(_) => None,
+            });
+            Service::Tcp(Box::new(Tcp::new(&serving, backend_set.as_ref(), old, workers)))
+        }
         Protocol::Http => {
             let found = |route: &Arc<Route>| (Arc::clone(&route.spec), Arc::clone(route));
             Service::Http(Box::new(Routes::new(spec.path_normalization, serving.iter().map(found))))

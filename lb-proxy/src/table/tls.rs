@@ -1,13 +1,16 @@
 //! Certificates and what listeners offer with them, compiled.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,
-    spec::{self, Pem, TlsVersion},
+    spec::{self, DesiredState, Pem, TlsVersion},
 };
 use lb_tls::{
     certificate::{self, Certificate},
@@ -72,7 +75,7 @@ impl Compiled {
         materials: &Materials,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
-        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose()?.cloned();
+        let chain = content(&spec.chain, materials)?;
         let key = get(materials, &spec.key.material())?.clone();
         if let Some(old) = old
             && old.spec == *spec
@@ -81,37 +84,35 @@ impl Compiled {
         {
             return Ok(Arc::clone(old));
         }
-        let text = match (&spec.chain, &chain) {
-            (Pem::Text(text), _) => text.as_bytes(),
-            (Pem::File(_), chain) => chain.as_ref().map_or(&[][..], Secret::reveal),
-        };
-        let certificate =
-            Certificate::read(text, key.reveal()).map_err(|error| error.to_string())?;
+        let certificate = Certificate::read(text(&spec.chain, chain.as_ref()), key.reveal())
+            .map_err(|error| error.to_string())?;
         let certificate = Arc::new(certificate);
         Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), chain, key }))
     }
 }
 
 impl ListenerTls {
+    /// `former` is what it offered before, if its settings were the same.
+    ///
     /// # Errors
     /// If it cannot be used.
     pub fn new(
         spec: &spec::Listener,
         tls: &spec::ListenerTls,
+        protocols: &[&[u8]],
         materials: &Materials,
         certificates: &Certificates,
         former: Option<&Arc<Self>>,
-        is_same_spec: bool,
     ) -> Result<Arc<Self>, Unusable> {
         let unusable =
             |reason: String| Unusable { resource: format!("listeners[{}].tls", spec.name), reason };
         let compiled: Vec<_> =
             tls.certificates.iter().filter_map(|name| certificates.get(name).cloned()).collect();
-        let ca_id = tls.client_auth.as_ref().and_then(|auth| auth.ca.material());
-        let ca = ca_id.map(|id| get(materials, &id)).transpose().map_err(unusable)?.cloned();
+        let ca = tls.client_auth.as_ref().map(|auth| content(&auth.ca, materials));
+        let ca = ca.transpose().map_err(unusable)?.flatten();
         let tickets = materials.get(&MaterialId::tickets()).cloned();
         if let Some(former) = former
-            && is_same_spec
+            && former.config.alpn_protocols == protocols
             && former.is_made_of(&compiled, ca.as_ref(), tickets.as_ref())
         {
             return Ok(Arc::clone(former));
@@ -119,11 +120,7 @@ impl ListenerTls {
         let roots = match &tls.client_auth {
             None => None,
             Some(auth) => {
-                let text = match (&auth.ca, &ca) {
-                    (Pem::Text(text), _) => text.as_bytes(),
-                    (Pem::File(_), ca) => ca.as_ref().map_or(&[][..], Secret::reveal),
-                };
-                let roots = certificate::certificates(text);
+                let roots = certificate::certificates(text(&auth.ca, ca.as_ref()));
                 Some(roots.map_err(|error| unusable(format!("client_auth.ca {error}")))?)
             }
         };
@@ -141,10 +138,7 @@ impl ListenerTls {
             only_tls13: tls.min_version == TlsVersion::Tls13,
             client_auth,
             tickets: Arc::new(Tickets::new(&keys.keys, demands.as_bytes())),
-            alpn: match spec.protocol {
-                spec::Protocol::Http => &[b"http/1.1", b"http/1.0"],
-                spec::Protocol::Tcp { .. } => &[],
-            },
+            alpn: protocols,
         };
         let config = server(&options).map_err(|error| unusable(error.to_string()))?;
         Ok(Arc::new(Self { config, certificates: compiled, ca, tickets }))
@@ -160,6 +154,32 @@ impl ListenerTls {
             && self.certificates.iter().zip(certificates).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.ca.as_ref() == ca
             && self.tickets.as_ref() == tickets
+    }
+}
+
+/// What a listener offers to speak (ALPN). A tcp listener leaves that to its backends: it offers what it
+/// has routes for, in alphabetic order.
+pub fn protocols<'a>(listener: &spec::Listener, desired: &'a DesiredState) -> Vec<&'a [u8]> {
+    match listener.protocol {
+        spec::Protocol::Http => vec![b"http/1.1", b"http/1.0"],
+        spec::Protocol::Tcp { .. } => {
+            let routes = desired.routes.values().filter(|route| route.serves(listener));
+            let named = routes.filter_map(|route| route.matches.alpn.as_deref());
+            named.map(str::as_bytes).collect::<BTreeSet<_>>().into_iter().collect()
+        }
+    }
+}
+
+/// What of a PEM is elsewhere.
+pub(super) fn content(pem: &Pem, materials: &Materials) -> Result<Option<Secret>, String> {
+    pem.material().map(|id| get(materials, &id).cloned()).transpose()
+}
+
+/// The PEM, of which this is elsewhere.
+pub(super) fn text<'a>(pem: &'a Pem, content: Option<&'a Secret>) -> &'a [u8] {
+    match pem {
+        Pem::Text(text) => text.as_bytes(),
+        Pem::File(_) => content.map_or(&[], Secret::reveal),
     }
 }
 

@@ -4,16 +4,25 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
-use lb_common::shortage::is_shortage;
+use lb_common::{clock, shortage::is_shortage};
+use lb_tls::{client::Client, fault::Fault, handshake::Agreed};
 use rustix::io::Errno;
 
 use crate::{
-    local::Local,
-    net::{socket::Socket, stream::Stream, timer::LazyTimer},
+    local::{Held, Local},
+    net::{
+        shake::{ShakeError, Shaking},
+        socket::Socket,
+        stream::Stream,
+        timer::LazyTimer,
+    },
+    table::Pick,
 };
 
 /// Why there is no connection.
@@ -25,19 +34,25 @@ pub enum ConnectError {
     Timeout(Duration),
     #[error("could not connect: {0}")]
     Failed(io::Error),
+    #[error("TLS: no handshake within {0:?} from the connect on")]
+    SlowHandshake(Duration),
+    #[error("TLS: {0}")]
+    Tls(Box<Fault>),
     /// This process or its host lacks something: nothing is said about the backend.
     #[error("no connection could be begun: {0}")]
     Local(io::Error),
 }
 
-/// Connects within `timeout`, and before `deadline`.
+/// Connects to the backend, tells it first whose connection it is if there is such a `header`, and shakes
+/// hands with it if it is spoken to by TLS: all together within the set's `connect_timeout`, and before
+/// `deadline`.
 ///
 /// # Errors
 /// Why it could not.
 pub async fn connect(
-    local: &Local,
-    address: SocketAddr,
-    timeout: Duration,
+    local: &Rc<Local>,
+    pick: &Pick,
+    header: &[u8],
     now: Instant,
     deadline: Instant,
     timer: &LazyTimer,
@@ -45,7 +60,8 @@ pub async fn connect(
     if !local.make_room_within(local.shared.bounds.room.for_backends) {
         return Err(ConnectError::Local(Errno::MFILE.into()));
     }
-    let until = deadline.min(now + timeout);
+    let address = pick.backend().address;
+    let until = deadline.min(now + pick.set().spec.connect_timeout);
     let connecting = Socket::connecting(address, local.shared.streams.one());
     let failed = |error| ConnectError::of(error, address);
     let mut socket = connecting.map_err(failed).inspect_err(|error| {
@@ -53,14 +69,86 @@ pub async fn connect(
             local.make_room();
         }
     })?;
+    let late = || until.saturating_duration_since(now);
     let connected = poll_fn(|cx| match socket.poll_connected(cx) {
         Poll::Ready(result) => Poll::Ready(result.map_err(failed)),
-        Poll::Pending => timer
-            .poll_expired(until, cx)
-            .map(|()| Err(ConnectError::Timeout(until.saturating_duration_since(now)))),
+        Poll::Pending => timer.poll_expired(until, cx).map(|()| Err(ConnectError::Timeout(late()))),
     });
     connected.await?;
-    Ok(Stream::Tcp(socket))
+    let mut sent = 0;
+    while sent < header.len() {
+        // A new connection has room for it.
+        let written = poll_fn(|cx| match socket.poll_write(cx, &header[sent..]) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(failed)),
+            Poll::Pending => {
+                timer.poll_expired(until, cx).map(|()| Err(ConnectError::Timeout(late())))
+            }
+        });
+        sent += written.await?;
+    }
+    let stream = Stream::Tcp(socket);
+    let Some(client) = pick.tls() else { return Ok(stream) };
+    // In a box, because most do without.
+    let shaking = Box::pin(shake(local, client, stream, until, timer));
+    let shaken = shaking.await.map_err(|error| match error {
+        NoHandshake::Late => ConnectError::SlowHandshake(late()),
+        NoHandshake::Shake(ShakeError::Io(error)) if is_shortage(&error, address) => {
+            ConnectError::Local(error)
+        }
+        NoHandshake::Shake(error) => ConnectError::of_handshake(error),
+        NoHandshake::Expired => ConnectError::Tls(Fault::Expired.into()),
+    });
+    let metrics = pick.set().set_metrics().of(local.index);
+    match &shaken {
+        Ok((_, agreed)) if agreed.is_resumed => metrics.handshakes_resumed.increment(),
+        Ok(_) => metrics.handshakes_full.increment(),
+        Err(_) => {
+            metrics.handshakes_failed.increment();
+            // Whatever it was, no session is to blame for the next one.
+            client.forget_sessions();
+        }
+    }
+    shaken.map(|(stream, _)| stream)
+}
+
+/// Why there was no handshake.
+enum NoHandshake {
+    Late,
+    /// It would have gone on with a session whose certificate is not good any more.
+    Expired,
+    Shake(ShakeError),
+}
+
+async fn shake(
+    local: &Rc<Local>,
+    client: &Arc<Client>,
+    stream: Stream,
+    until: Instant,
+    timer: &LazyTimer,
+) -> Result<(Stream, Agreed), NoHandshake> {
+    let of_tls = |error| NoHandshake::Shake(ShakeError::Tls(error));
+    let handshake = client.handshake().map_err(of_tls)?;
+    let mut shaking = Shaking::beginning(stream, handshake).map_err(of_tls)?;
+    let mut held = Held::new(local);
+    poll_fn(|cx| {
+        loop {
+            held.set(shaking.capacity());
+            match shaking.poll_step(&local.hot, cx) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(NoHandshake::Shake(error))),
+                Poll::Pending => {
+                    return timer.poll_expired(until, cx).map(|()| Err(NoHandshake::Late));
+                }
+            }
+        }
+    })
+    .await?;
+    let (tls, agreed) = shaking.finish(&local.scratch).map_err(NoHandshake::Shake)?;
+    if client.has_expired(&agreed, clock::wall()) {
+        return Err(NoHandshake::Expired);
+    }
+    Ok((Stream::Tls(Box::new(tls)), agreed))
 }
 
 impl ConnectError {
@@ -69,6 +157,20 @@ impl ConnectError {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             _ if is_shortage(&error, to) => Self::Local(error),
             _ => Self::Failed(error),
+        }
+    }
+
+    fn of_handshake(error: ShakeError) -> Self {
+        let fault = match error {
+            ShakeError::Tls(error) => Fault::of(&error),
+            ShakeError::Session(error) => error.of_server(),
+            ShakeError::Gone | ShakeError::TooMuch | ShakeError::Io(_) => {
+                Fault::Protocol(error.to_string())
+            }
+        };
+        match fault {
+            Fault::Ours(why) => Self::Local(io::Error::other(why)),
+            fault => Self::Tls(fault.into()),
         }
     }
 }

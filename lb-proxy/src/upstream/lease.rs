@@ -13,17 +13,25 @@ pub struct Lease {
     pub pick: Pick,
     /// It has served a request before.
     pub is_reused: bool,
+    /// The PROXY header that it began with.
+    header: Box<[u8]>,
     in_flight: InFlight,
 }
 
 impl Lease {
-    pub fn new(stream: Stream, pick: Pick, is_reused: bool, in_flight: InFlight) -> Self {
-        Self { stream, pick, is_reused, in_flight }
+    pub fn new(
+        stream: Stream,
+        pick: Pick,
+        is_reused: bool,
+        header: Box<[u8]>,
+        in_flight: InFlight,
+    ) -> Self {
+        Self { stream, pick, is_reused, header, in_flight }
     }
 
     /// The connection is as before its request, and may serve another one.
     pub fn give_back(self, local: &Rc<Local>) {
-        if !local.pool.put(&self.pick, self.stream, local.coarse()) {
+        if !local.pool.put(&self.pick, self.stream, self.header, local.coarse()) {
             local.metrics().limits.pool_idle.increment();
         }
     }

@@ -11,6 +11,7 @@ use lb_routing::{
     backend::Live,
     millis::{self, Millis},
 };
+use lb_tls::client::Client;
 
 use crate::{
     metrics::{BackendMetrics, Sharded},
@@ -38,6 +39,10 @@ struct Backend {
 struct Idle {
     stream: Stream,
     until: Millis,
+    /// Whom it was made by, if it is TLS: gone when the settings are others, or what they are made of.
+    client: Option<Weak<Client>>,
+    /// The PROXY header that it began with. Who has the same may have it: that is the same client.
+    header: Box<[u8]>,
 }
 
 /// Ids are counted by this process, so nobody can choose them to collide.
@@ -69,12 +74,16 @@ impl Pool {
     }
 
     /// The connection that was used last, if one is alive: the older ones may then grow too old.
-    pub fn take(&self, live: &Live, now: Millis) -> Option<Stream> {
+    pub fn take(&self, pick: &Pick, header: &[u8], now: Millis) -> Option<Stream> {
         let mut backends = self.backends.borrow_mut();
-        let backend = backends.get_mut(&live.id)?;
+        let backend = backends.get_mut(&pick.backend().live.id)?;
+        let client = pick.tls().map(Arc::as_ptr);
         let mut found = None;
-        while let Some(mut candidate) = backend.idle.pop() {
-            if now < candidate.until && candidate.stream.is_silent() {
+        // As a rule the last one: few are told whose they are.
+        while let Some(last) = backend.idle.iter().rposition(|idle| *idle.header == *header) {
+            let mut candidate = backend.idle.remove(last);
+            let is_of_it = candidate.client.as_ref().map(Weak::as_ptr) == client;
+            if is_of_it && now < candidate.until && candidate.stream.is_silent() {
                 found = Some(candidate.stream);
                 break;
             }
@@ -84,7 +93,7 @@ impl Pool {
     }
 
     /// Keeps a connection, unless there are enough. Returns whether it does.
-    pub fn put(&self, pick: &Pick, stream: Stream, now: Millis) -> bool {
+    pub fn put(&self, pick: &Pick, stream: Stream, header: Box<[u8]>, now: Millis) -> bool {
         let limits = &pick.set().spec.pool;
         let live = &pick.backend().live;
         let mut backends = self.backends.borrow_mut();
@@ -93,20 +102,30 @@ impl Pool {
             metrics: pick.all_metrics().clone(),
             idle: Vec::new(),
         });
+        if !header.is_empty() && limits.max_idle <= backend.idle.len() && limits.max_idle > 0 {
+            // Its client may be gone, and nobody else can use it.
+            backend.idle.remove(0);
+        }
         let has_room = backend.idle.len() < limits.max_idle;
         if has_room {
             let lifetime = millis::of(limits.idle_timeout);
-            backend.idle.push(Idle { stream, until: now.saturating_add(lifetime) });
+            let client = pick.tls().map(Arc::downgrade);
+            let until = now.saturating_add(lifetime);
+            backend.idle.push(Idle { stream, until, client, header });
             backend.count(self.worker);
         }
         has_room
     }
 
-    /// Closes what is too old, what its backend closed, and what leads to a backend that is gone.
+    /// Closes what is too old, what its backend closed, what leads to a backend that is gone, and what
+    /// was made with TLS settings that are.
     pub fn sweep(&self, now: Millis) {
         self.backends.borrow_mut().retain(|_, backend| {
             let is_known = backend.live.strong_count() > 0;
-            backend.idle.retain_mut(|idle| is_known && now < idle.until && idle.stream.is_silent());
+            backend.idle.retain_mut(|idle| {
+                let is_of_now = idle.client.as_ref().is_none_or(|client| client.strong_count() > 0);
+                is_known && is_of_now && now < idle.until && idle.stream.is_silent()
+            });
             backend.count(self.worker);
             !backend.idle.is_empty()
         });
