@@ -79,26 +79,46 @@ impl Handshake {
         input: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<Progress, rustls::Error> {
-        let (mut shown, mut failed) = (0, None);
+        let mut shown = 0;
         loop {
-            let window = &mut input[..shown];
-            let (used, step) = match &mut self.0 {
-                End::Server(conn) => step(conn.process_tls_records(window), output),
-                End::Client(conn) => step(conn.process_tls_records(window), output),
-            };
+            let (used, step) = self.step(&mut input[..shown], output);
             input.drain(..used);
             shown -= used;
-            match (step, failed.take()) {
-                (Ok(Step::Again), error) => failed = error,
-                (Ok(Step::Stop(Progress::Waiting)), None) => match next_record(&input[shown..]) {
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Stop(Progress::Waiting)) => match next_record(&input[shown..]) {
                     Some(length) => shown += length,
                     None => return Ok(Progress::Waiting),
                 },
-                (Ok(Step::Stop(Progress::Done)), None) => return Ok(Progress::Done),
-                // What is to be said of it comes with the next call.
-                (Err(error), None) => failed = Some(error),
-                (Ok(Step::Stop(_)) | Err(_), Some(error)) => return Err(error),
+                Ok(Step::Stop(Progress::Done)) => return Ok(Progress::Done),
+                Err(error) => {
+                    // With nothing left to be said, a step would look at the same bytes once more.
+                    while self.has_words()
+                        && let (_, Ok(Step::Again)) = self.step(&mut input[..shown], output)
+                    {
+                    }
+                    return Err(error);
+                }
             }
+        }
+    }
+
+    fn step(
+        &mut self,
+        window: &mut [u8],
+        output: &mut Vec<u8>,
+    ) -> (usize, Result<Step, rustls::Error>) {
+        match &mut self.0 {
+            End::Server(conn) => step(conn.process_tls_records(window), output),
+            End::Client(conn) => step(conn.process_tls_records(window), output),
+        }
+    }
+
+    /// Whether something is to be said that was not put into an output yet.
+    fn has_words(&self) -> bool {
+        match &self.0 {
+            End::Server(conn) => conn.wants_write(),
+            End::Client(conn) => conn.wants_write(),
         }
     }
 
