@@ -33,7 +33,7 @@ async fn who_is_not_to_be_believed_gets_nothing_and_the_reason_is_told() {
         let fleet = Fleet::empty().await;
         let log = fleet.dir().join("access.log");
         let spec = app(NO_RETRY, &tls(ca.pem(), ""), &[front.address()]);
-        let fleet = access_log::with_proxy(fleet, "all", &log, &spec).await;
+        let fleet = access_log::with_proxy(fleet, "full", &log, &spec).await;
         let answer = client::get(fleet.proxies[0].web(), "/").await;
         let kind = Some("tls_certificate_error");
         assert_eq!((answer.status(), answer.proxy_error()), (502, kind), "{answer:?}");

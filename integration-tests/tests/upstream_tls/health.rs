@@ -79,15 +79,24 @@ async fn a_grpc_check_agrees_on_h2() {
 
 #[tokio::test]
 async fn who_speaks_no_tls_or_wants_another_certificate_is_unhealthy_with_the_reason() {
-    let backend = Backend::start(|_| Reply::ok("up")).await;
+    let backend = Backend::script(|mut wire, _| async move {
+        let _ = wire.some().await;
+        let _ = wire.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        wire.closed().await;
+    })
+    .await;
+    let silent = Backend::script(|mut wire, _| async move { wire.closed().await }).await;
     let (ca, clients) = (Ca::new("a test's"), Ca::new("of clients"));
     let terms = Terms { clients: Some(&clients), ..Terms::default() };
     let front = TlsFront::start(backend.address(), &ca.sign(&[NAME]), terms).await;
-    let set = format!("{}\n{}", check("http = '/'"), tls(ca.pem(), ""));
-    let fleet = Fleet::start(0, &app("", &set, &[backend.address(), front.address()])).await;
+    let check = check("http = '/'").replace("5s", "1s");
+    let backends = [backend.address(), front.address(), silent.address()];
+    let fleet =
+        Fleet::start(0, &app("", &format!("{check}\n{}", tls(ca.pem(), "")), &backends)).await;
     for (address, why) in [
         (backend.address(), "TLS: it speaks no TLS"),
         (front.address(), "TLS: it refuses the client: alert CertificateRequired"),
+        (silent.address(), "TLS: no handshake within 1s"),
     ] {
         let is_told = |status: &lb_proto::v1::BackendStatus| {
             status.health() == Health::Unhealthy && status.why.starts_with(why)

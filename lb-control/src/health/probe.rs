@@ -3,8 +3,8 @@
 //! Each probe has a connection of its own, because whether the backend takes one is the question.
 
 use std::{
-    error::Error, future::ready, io, net::SocketAddr, ops::RangeInclusive, pin::pin, sync::Arc,
-    time::Duration,
+    cell::Cell, error::Error, future::ready, io, net::SocketAddr, ops::RangeInclusive, pin::pin,
+    sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
@@ -34,6 +34,8 @@ use super::{Outcome, tls::ProbeTls};
 const USER_AGENT: &str = "lb-health";
 /// Before what is wrong with it.
 const TLS: &str = "TLS: ";
+const ANSWER: &str = "no answer";
+const HANDSHAKE: &str = "TLS: no handshake";
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,15 +58,18 @@ enum Problem {
 /// Takes no longer than the check's timeout, from the connect to the answer.
 pub async fn probe(address: SocketAddr, check: &HealthCheck, tls: Option<&ProbeTls>) -> Finding {
     let started = clock::now();
+    // What there is nothing of yet.
+    let awaited = Cell::new(ANSWER);
     let asking = async {
-        let stream = connect(address, tls).await?;
+        let stream = connect(address, tls, &awaited).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         ask(address, stream, scheme, &check.probe).await
     };
     let answer = match tokio::time::timeout(check.timeout, asking).await {
         Ok(answer) => answer,
         Err(_) => {
-            Err(Problem::OfBackend(format!("no answer within {}", duration::format(check.timeout))))
+            let (awaited, limit) = (awaited.get(), duration::format(check.timeout));
+            Err(Problem::OfBackend(format!("{awaited} within {limit}")))
         }
     };
     let took = clock::now() - started;
@@ -101,12 +106,17 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn connect(address: SocketAddr, tls: Option<&ProbeTls>) -> Result<Box<dyn Stream>, Problem> {
+async fn connect(
+    address: SocketAddr,
+    tls: Option<&ProbeTls>,
+    awaited: &Cell<&str>,
+) -> Result<Box<dyn Stream>, Problem> {
     let connecting = TcpStream::connect(address).await;
     let stream = connecting.map_err(|error| describe(&error, address))?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let config = tls.config().map_err(|why| Problem::Ours(format!("TLS: {why}")))?;
     let connector = TlsConnector::from(Arc::clone(config));
+    awaited.set(HANDSHAKE);
     let stream = connector.connect(tls.name_of(address), stream).await.map_err(|error| {
         match describe(&error, address) {
             Problem::OfBackend(why) if !why.starts_with(TLS) => {
@@ -115,6 +125,7 @@ async fn connect(address: SocketAddr, tls: Option<&ProbeTls>) -> Result<Box<dyn 
             problem => problem,
         }
     })?;
+    awaited.set(ANSWER);
     let agreed = stream.get_ref().1.alpn_protocol();
     if config.alpn_protocols.iter().any(|wanted| agreed != Some(wanted)) {
         return Err(Problem::OfBackend(format!("{TLS}it does not speak h2")));
