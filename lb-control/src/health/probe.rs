@@ -3,8 +3,8 @@
 //! Each probe has a connection of its own, because whether the backend takes one is the question.
 
 use std::{
-    cell::Cell, error::Error, future::ready, io, net::SocketAddr, ops::RangeInclusive, pin::pin,
-    sync::Arc, time::Duration,
+    error::Error, future::ready, io, net::SocketAddr, ops::RangeInclusive, pin::pin, sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -34,8 +34,6 @@ use super::{Outcome, tls::ProbeTls};
 const USER_AGENT: &str = "lb-health";
 /// Before what is wrong with it.
 const TLS: &str = "TLS: ";
-const ANSWER: &str = "no answer";
-const HANDSHAKE: &str = "TLS: no handshake";
 
 /// What one probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +43,13 @@ pub struct Finding {
     /// What happened, like `connection refused` or `status 503, expected 2xx`.
     pub detail: String,
     pub took: Duration,
+}
+
+/// What a probe may take.
+#[derive(Clone, Copy)]
+struct Time {
+    end: tokio::time::Instant,
+    limit: Duration,
 }
 
 /// Why a probe brought nothing good.
@@ -58,20 +63,18 @@ enum Problem {
 /// Takes no longer than the check's timeout, from the connect to the answer.
 pub async fn probe(address: SocketAddr, check: &HealthCheck, tls: Option<&ProbeTls>) -> Finding {
     let started = clock::now();
-    // What there is nothing of yet.
-    let awaited = Cell::new(ANSWER);
+    let time = Time { end: (started + check.timeout).into(), limit: check.timeout };
     let asking = async {
-        let stream = connect(address, tls, &awaited).await?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        ask(address, stream, scheme, &check.probe).await
-    };
-    let answer = match tokio::time::timeout(check.timeout, asking).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            let (awaited, limit) = (awaited.get(), duration::format(check.timeout));
-            Err(Problem::OfBackend(format!("{awaited} within {limit}")))
+        let stream = time.bound("no answer", connect(address)).await?;
+        match tls {
+            None => time.bound("no answer", ask(address, stream, "http", &check.probe)).await,
+            Some(tls) => {
+                let stream = time.bound("TLS: no handshake", shake(address, stream, tls)).await?;
+                time.bound("no answer", ask(address, stream, "https", &check.probe)).await
+            }
         }
     };
+    let answer = asking.await;
     let took = clock::now() - started;
     let (outcome, detail) = match answer {
         Ok(detail) => (Some(Outcome::Pass), detail),
@@ -83,7 +86,7 @@ pub async fn probe(address: SocketAddr, check: &HealthCheck, tls: Option<&ProbeT
 
 async fn ask(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scheme: &str,
     probe: &Probe,
 ) -> Result<String, Problem> {
@@ -101,22 +104,30 @@ async fn ask(
     }
 }
 
-/// What is asked through.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl Time {
+    /// `missing` is what there will be nothing of when it is over.
+    async fn bound<T>(
+        self,
+        missing: &str,
+        future: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let late = || format!("{missing} within {}", duration::format(self.limit));
+        let bound = tokio::time::timeout_at(self.end, future).await;
+        bound.unwrap_or_else(|_| Err(Problem::OfBackend(late())))
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+async fn connect(address: SocketAddr) -> Result<TcpStream, Problem> {
+    TcpStream::connect(address).await.map_err(|error| describe(&error, address))
+}
 
-async fn connect(
+async fn shake(
     address: SocketAddr,
-    tls: Option<&ProbeTls>,
-    awaited: &Cell<&str>,
-) -> Result<Box<dyn Stream>, Problem> {
-    let connecting = TcpStream::connect(address).await;
-    let stream = connecting.map_err(|error| describe(&error, address))?;
-    let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let config = tls.config().map_err(|why| Problem::Ours(format!("TLS: {why}")))?;
+    stream: TcpStream,
+    tls: &ProbeTls,
+) -> Result<TlsStream<TcpStream>, Problem> {
+    let config = tls.config().map_err(|why| Problem::Ours(format!("{TLS}{why}")))?;
     let connector = TlsConnector::from(Arc::clone(config));
-    awaited.set(HANDSHAKE);
     let stream = connector.connect(tls.name_of(address), stream).await.map_err(|error| {
         match describe(&error, address) {
             Problem::OfBackend(why) if !why.starts_with(TLS) => {
@@ -125,12 +136,11 @@ async fn connect(
             problem => problem,
         }
     })?;
-    awaited.set(ANSWER);
     let agreed = stream.get_ref().1.alpn_protocol();
     if config.alpn_protocols.iter().any(|wanted| agreed != Some(wanted)) {
         return Err(Problem::OfBackend(format!("{TLS}it does not speak h2")));
     }
-    Ok(Box::new(stream))
+    Ok(stream)
 }
 
 fn request(
@@ -154,7 +164,7 @@ fn request(
 
 async fn ask_http(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
     statuses: &[RangeInclusive<u16>],
 ) -> Result<String, Problem> {
@@ -179,7 +189,7 @@ async fn ask_http(
 
 async fn ask_grpc(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     service: &str,
     origin: &str,
 ) -> Result<String, Problem> {
