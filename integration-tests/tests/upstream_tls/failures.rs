@@ -7,6 +7,7 @@ use integration_tests::{
     backend::Backend,
     certs::{Ca, Kind, Wanted},
     client::{self, Request},
+    eventually::{eventually, holds},
     fleet::{Fleet, app, app_with},
     tls_front::TlsFront,
 };
@@ -136,10 +137,10 @@ async fn a_session_is_no_way_around_the_end_of_a_backends_certificate() {
     assert_eq!(client::get(web, "/").await.text(), "here");
     assert_eq!(client::get(web, "/").await.text(), "here");
     assert!(front.greetings()[1].is_resumed);
-    integration_tests::eventually::eventually("it has expired", async || {
+    eventually("it has expired", async || {
         let answer = client::get(web, "/").await;
         let kind = answer.proxy_error() == Some("tls_certificate_error");
-        integration_tests::eventually::holds(kind, || format!("{answer:?}"))
+        holds(kind, || format!("{answer:?}"))
     })
     .await;
     // Once it is renewed, no session of before is in the way.
