@@ -2,6 +2,7 @@
 
 mod audit;
 mod clients;
+mod flood;
 mod listeners;
 mod renewal;
 mod secrets;
