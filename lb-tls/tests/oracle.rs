@@ -521,3 +521,40 @@ fn change(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
         _ => bytes.splice(..at, (0..at).map(|_| rng.u8(..))).for_each(drop),
     }
 }
+
+/// What is no TLS, and what is wrong in the middle of it.
+#[test]
+fn whatever_comes_instead_of_a_handshake_ends_it_with_one_alert() {
+    let (certificate, ca) = certificate(&["a.test"]);
+    let config = server_config(&[certificate]);
+    let trust: Vec<_> = vec![PemObject::from_pem_slice(ca.as_bytes()).expect("PEM")];
+    let client = client_of(Trust::Of(&trust), false);
+    let mut rng = fastrand::Rng::with_seed(3);
+    let garbage = |rng: &mut fastrand::Rng| match rng.u8(..5) {
+        0 => b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+        1 => [&[22, 3, 3, 0, 5][..], b"what?"].concat(),
+        // A message that a record ends in, and one that is as long as none may be.
+        2 => [&[22, 3, 3, 0, 8][..], &[2, 0, 0, 0, 2, 0xff, 0xff, 0xff]].concat(),
+        3 => vec![21, 3, 3, 0, 2, 2, 40],
+        _ => (0..rng.usize(..100)).map(|_| rng.u8(..)).collect(),
+    };
+    for _ in 0..2000 {
+        for is_client in [true, false] {
+            let mut ours = match is_client {
+                true => client.handshake().expect("it can be"),
+                false => Handshake::server(&config).expect("it can be"),
+            };
+            let (mut input, mut output) = (Vec::new(), Vec::new());
+            ours.advance(&mut input, &mut output).expect("nothing has come");
+            output.clear();
+            input = garbage(&mut rng);
+            if rng.bool() {
+                input.extend(garbage(&mut rng));
+            }
+            if ours.advance(&mut input, &mut output).is_err() {
+                // An alert is one record of two bytes.
+                assert!([0, 7].contains(&output.len()), "{output:?}");
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@ use integration_tests::{
     certs::Ca,
     client, curl,
     fleet::{Fleet, app, listening},
+    tls_front::{Terms, TlsFront},
     tools::tool,
 };
 use lb_proto::{
@@ -46,16 +47,28 @@ fn has(text: &[u8], form: &[u8]) -> bool {
 #[tokio::test]
 async fn a_key_is_in_no_answer_no_page_and_no_log() {
     let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
+    // It is shown to backends, too.
+    let terms = Terms { clients: Some(&ca), ..Terms::default() };
+    let front = TlsFront::start(backend.address(), &ca.sign(&["app.internal"]), terms).await;
     let tracing = |name| vec!["LB_LOG=trace".to_owned(), binary(name).display().to_string()];
     let mut fleet = Fleet::empty_as(tool("env"), tracing("lb-control"), &[]).await;
     fleet.add_proxy_as(tool("env"), tracing("lb-proxy"), "p1", &[]);
     let pair = ca.sign(&["a.test"]);
     let (cert, key) = (&pair.cert, &pair.key);
-    let spec = listening(&app("", "", &[backend.address()]), "tls = { certificates = ['a'] }");
+    let set = format!(
+        "health_check = {{ http = '/' }}
+         tls = {{ ca = \"\"\"{}\"\"\", server_name = 'app.internal', client_certificate = 'a' }}",
+        ca.pem()
+    );
+    let spec = listening(&app("", &set, &[front.address()]), "tls = { certificates = ['a'] }");
     let spec =
         format!("[[certificates]]\nname = 'a'\ncert = '''{cert}'''\nkey = '''{key}'''\n{spec}");
     let revision = fleet.apply(&spec).await;
     let mut api = fleet.api().await;
+    let (web, pem) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
+    assert_eq!(curl::https(web, "a.test", "/", &pem, &[]).await.status, 200);
+    let is_shown = front.greetings().iter().any(|greeting| greeting.certificate.is_some());
+    assert!(is_shown, "it was used for all that it is used for");
 
     // A wrong pair, too: what is refused is not told either.
     let other = ca.sign(&["b.test"]);
@@ -116,7 +129,6 @@ async fn a_key_is_in_no_answer_no_page_and_no_log() {
     let shown = file::to_toml(&spec);
     spec.certificates.clear();
     fleet.apply(&shown).await;
-    let (web, pem) = (fleet.proxies[0].web(), ca.write(fleet.dir()));
     assert_eq!(curl::https(web, "a.test", "/", &pem, &[]).await.status, 200);
     fleet.change(ApplyRequest { replace_all: true, ..<_>::default() }).await;
     let back = RollbackRequest { revision, ..<_>::default() };

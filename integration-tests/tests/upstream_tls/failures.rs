@@ -7,6 +7,7 @@ use integration_tests::{
     backend::Backend,
     certs::{Ca, Kind, Wanted},
     client::{self, Request},
+    eventually::{eventually, holds},
     fleet::{Fleet, app, app_with},
     tls_front::TlsFront,
 };
@@ -33,7 +34,7 @@ async fn who_is_not_to_be_believed_gets_nothing_and_the_reason_is_told() {
         let fleet = Fleet::empty().await;
         let log = fleet.dir().join("access.log");
         let spec = app(NO_RETRY, &tls(ca.pem(), ""), &[front.address()]);
-        let fleet = access_log::with_proxy(fleet, "all", &log, &spec).await;
+        let fleet = access_log::with_proxy(fleet, "full", &log, &spec).await;
         let answer = client::get(fleet.proxies[0].web(), "/").await;
         let kind = Some("tls_certificate_error");
         assert_eq!((answer.status(), answer.proxy_error()), (502, kind), "{answer:?}");
@@ -136,10 +137,10 @@ async fn a_session_is_no_way_around_the_end_of_a_backends_certificate() {
     assert_eq!(client::get(web, "/").await.text(), "here");
     assert_eq!(client::get(web, "/").await.text(), "here");
     assert!(front.greetings()[1].is_resumed);
-    integration_tests::eventually::eventually("it has expired", async || {
+    eventually("it has expired", async || {
         let answer = client::get(web, "/").await;
         let kind = answer.proxy_error() == Some("tls_certificate_error");
-        integration_tests::eventually::holds(kind, || format!("{answer:?}"))
+        holds(kind, || format!("{answer:?}"))
     })
     .await;
     // Once it is renewed, no session of before is in the way.

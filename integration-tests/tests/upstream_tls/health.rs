@@ -1,12 +1,14 @@
 //! Health checks of backends that speak TLS.
 
+use std::net::SocketAddr;
+
 use integration_tests::{
     backend::{Backend, Reply},
     certs::{Ca, Kind, Pair, Wanted},
     fleet::{Fleet, app},
     tls_front::{Terms, TlsFront},
 };
-use lb_proto::v1::Health;
+use lb_proto::v1::{BackendStatus, Health};
 use tokio::net::TcpListener;
 
 use super::{NAME, tls};
@@ -20,7 +22,7 @@ fn check(kind: &str) -> String {
 }
 
 /// Whatever is asked: probes say who is healthy, and why another one is not.
-async fn follows(kind: &str, behind: std::net::SocketAddr, passes: &str) {
+async fn follows(kind: &str, behind: SocketAddr, passes: &str) {
     let (ca, clients) = (Ca::new("a test's"), Ca::new("of clients"));
     let terms = Terms { clients: Some(&clients), ..Terms::default() };
     let front = TlsFront::start(behind, &ca.sign(&[NAME]), terms).await;
@@ -28,7 +30,7 @@ async fn follows(kind: &str, behind: std::net::SocketAddr, passes: &str) {
     let own = clients.sign(&["lb.internal"]).entry(fleet.dir(), "own");
     let set = format!("{}\n{}", check(kind), tls(ca.pem(), "client_certificate = 'own'"));
     fleet.apply(&format!("{own}{}", app("", &set, &[front.address()]))).await;
-    let is_healthy = |status: &lb_proto::v1::BackendStatus| status.health() == Health::Healthy;
+    let is_healthy = |status: &BackendStatus| status.health() == Health::Healthy;
     let status = fleet.backend_is(front.address(), "healthy", is_healthy).await;
     assert_eq!(status.why, passes, "{kind}");
     assert!(front.greetings().iter().all(|greeting| !greeting.is_resumed), "{kind}");
@@ -41,7 +43,7 @@ async fn follows(kind: &str, behind: std::net::SocketAddr, passes: &str) {
     ];
     for (shown, why) in shows {
         front.show(&shown, terms);
-        let told = |status: &lb_proto::v1::BackendStatus| {
+        let told = |status: &BackendStatus| {
             let probe = status.last_probe.as_ref();
             status.health() == Health::Unhealthy
                 && probe.is_some_and(|probe| probe.detail.starts_with(why))
@@ -79,17 +81,26 @@ async fn a_grpc_check_agrees_on_h2() {
 
 #[tokio::test]
 async fn who_speaks_no_tls_or_wants_another_certificate_is_unhealthy_with_the_reason() {
-    let backend = Backend::start(|_| Reply::ok("up")).await;
+    let backend = Backend::script(|mut wire, _| async move {
+        let _ = wire.some().await;
+        let _ = wire.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        wire.closed().await;
+    })
+    .await;
+    let silent = Backend::script(|mut wire, _| async move { wire.closed().await }).await;
     let (ca, clients) = (Ca::new("a test's"), Ca::new("of clients"));
     let terms = Terms { clients: Some(&clients), ..Terms::default() };
     let front = TlsFront::start(backend.address(), &ca.sign(&[NAME]), terms).await;
-    let set = format!("{}\n{}", check("http = '/'"), tls(ca.pem(), ""));
-    let fleet = Fleet::start(0, &app("", &set, &[backend.address(), front.address()])).await;
+    let check = check("http = '/'").replace("5s", "1s");
+    let backends = [backend.address(), front.address(), silent.address()];
+    let fleet =
+        Fleet::start(0, &app("", &format!("{check}\n{}", tls(ca.pem(), "")), &backends)).await;
     for (address, why) in [
         (backend.address(), "TLS: it speaks no TLS"),
         (front.address(), "TLS: it refuses the client: alert CertificateRequired"),
+        (silent.address(), "TLS: no handshake within 1s"),
     ] {
-        let is_told = |status: &lb_proto::v1::BackendStatus| {
+        let is_told = |status: &BackendStatus| {
             status.health() == Health::Unhealthy && status.why.starts_with(why)
         };
         fleet.backend_is(address, why, is_told).await;

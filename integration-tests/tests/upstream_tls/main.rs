@@ -6,7 +6,12 @@ mod renewal;
 mod requests;
 mod tunnels;
 
-use integration_tests::{backend::Backend, certs::Ca, fleet::app, tls_front::TlsFront};
+use integration_tests::{
+    backend::Backend,
+    certs::Ca,
+    fleet::app,
+    tls_front::{Terms, TlsFront},
+};
 
 /// What [`set`] asks backends for.
 const NAME: &str = "app.internal";
@@ -23,7 +28,7 @@ impl Site {
         Self::on(backend, <_>::default()).await
     }
 
-    async fn on(backend: Backend, terms: integration_tests::tls_front::Terms<'_>) -> Self {
+    async fn on(backend: Backend, terms: Terms<'_>) -> Self {
         let ca = Ca::new("a test's");
         let front = TlsFront::start(backend.address(), &ca.sign(&[NAME]), terms).await;
         Self { ca, backend, front }

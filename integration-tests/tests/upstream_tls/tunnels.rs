@@ -6,7 +6,7 @@ use integration_tests::{
     eventually::{PATIENCE, within},
     fleet::{Fleet, tcp},
     ports::Port,
-    tls_front::Terms,
+    tls_front::{Terms, read_all},
 };
 
 use super::{Site, tls};
@@ -58,7 +58,7 @@ async fn an_end_without_a_word_does_not_look_like_one_to_a_client_with_tls() {
         let listener = "tls = { certificates = ['a'] }";
         let spec = tcp(port.address(), listener, site.front.address());
         fleet.apply(&format!("{certificate}{spec}\n{}", tls(site.ca.pem(), ""))).await;
-        let (got, ended) = integration_tests::tls_front::read_all(port.address(), &site.ca).await;
+        let (got, ended) = read_all(port.address(), &site.ca).await;
         assert_eq!(got, b"some of it");
         assert_eq!(ended.is_ok(), !breaks_off, "{ended:?}");
     }

@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -46,6 +46,13 @@ pub struct Finding {
     pub took: Duration,
 }
 
+/// What a probe may take.
+#[derive(Clone, Copy)]
+struct Time {
+    end: tokio::time::Instant,
+    limit: Duration,
+}
+
 /// Why a probe brought nothing good.
 #[derive(Debug)]
 enum Problem {
@@ -62,17 +69,18 @@ pub async fn probe(
     tls: Option<&ProbeTls>,
 ) -> Finding {
     let started = clock::now();
+    let time = Time { end: (started + check.timeout).into(), limit: check.timeout };
     let asking = async {
-        let stream = connect(address, proxy_protocol, tls).await?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        ask(address, stream, scheme, &check.probe).await
-    };
-    let answer = match tokio::time::timeout(check.timeout, asking).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            Err(Problem::OfBackend(format!("no answer within {}", duration::format(check.timeout))))
+        let stream = time.bound("no answer", connect(address, proxy_protocol)).await?;
+        match tls {
+            None => time.bound("no answer", ask(address, stream, "http", &check.probe)).await,
+            Some(tls) => {
+                let stream = time.bound("TLS: no handshake", shake(address, stream, tls)).await?;
+                time.bound("no answer", ask(address, stream, "https", &check.probe)).await
+            }
         }
     };
+    let answer = asking.await;
     let took = clock::now() - started;
     let (outcome, detail) = match answer {
         Ok(detail) => (Some(Outcome::Pass), detail),
@@ -84,7 +92,7 @@ pub async fn probe(
 
 async fn ask(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     scheme: &str,
     probe: &Probe,
 ) -> Result<String, Problem> {
@@ -102,16 +110,23 @@ async fn ask(
     }
 }
 
-/// What is asked through.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl Time {
+    /// `missing` is what there will be nothing of when it is over.
+    async fn bound<T>(
+        self,
+        missing: &str,
+        future: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let late = || format!("{missing} within {}", duration::format(self.limit));
+        let bound = tokio::time::timeout_at(self.end, future).await;
+        bound.unwrap_or_else(|_| Err(Problem::OfBackend(late())))
+    }
+}
 
 async fn connect(
     address: SocketAddr,
     proxy_protocol: Option<ProxyVersion>,
-    tls: Option<&ProbeTls>,
-) -> Result<Box<dyn Stream>, Problem> {
+) -> Result<TcpStream, Problem> {
     let connecting = async {
         let mut stream = TcpStream::connect(address).await?;
         if let Some(version) = proxy_protocol {
@@ -119,9 +134,15 @@ async fn connect(
         }
         Ok(stream)
     };
-    let stream = connecting.await.map_err(|error: io::Error| describe(&error, address))?;
-    let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let config = tls.config().map_err(|why| Problem::Ours(format!("TLS: {why}")))?;
+    connecting.await.map_err(|error: io::Error| describe(&error, address))
+}
+
+async fn shake(
+    address: SocketAddr,
+    stream: TcpStream,
+    tls: &ProbeTls,
+) -> Result<TlsStream<TcpStream>, Problem> {
+    let config = tls.config().map_err(|why| Problem::Ours(format!("{TLS}{why}")))?;
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector.connect(tls.name_of(address), stream).await.map_err(|error| {
         match describe(&error, address) {
@@ -135,7 +156,7 @@ async fn connect(
     if config.alpn_protocols.iter().any(|wanted| agreed != Some(wanted)) {
         return Err(Problem::OfBackend(format!("{TLS}it does not speak h2")));
     }
-    Ok(Box::new(stream))
+    Ok(stream)
 }
 
 /// What says that a connection is this process's own. Version 1 has no word for that which all servers
@@ -174,7 +195,7 @@ fn request(
 
 async fn ask_http(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Empty<Bytes>>,
     statuses: &[RangeInclusive<u16>],
 ) -> Result<String, Problem> {
@@ -199,7 +220,7 @@ async fn ask_http(
 
 async fn ask_grpc(
     address: SocketAddr,
-    stream: Box<dyn Stream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     service: &str,
     origin: &str,
 ) -> Result<String, Problem> {
