@@ -9,7 +9,7 @@ from .machine import free_port
 
 SERVER = """\
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{ssl};
         location / {{ return 200 'ok'; }}
         location = /64k {{ }}
         location = /1m {{ }}
@@ -23,12 +23,16 @@ SERVER = """\
 
 
 class Backend:
-    def __init__(self, core, connections):
+    def __init__(self, core, connections, certificate=None):
         directory = process.directory_for("backend")
         for name, size in {"64k": 64 << 10, "1m": 1 << 20}.items():
             (directory / name).write_bytes(b"x" * size)
         ports = [free_port() for _ in range(3)]
         self.addresses = [f"127.0.0.1:{port}" for port in ports]
+        ssl, tls = "", ""
+        if certificate:
+            ssl = " ssl"
+            tls = f"    ssl_certificate {certificate.cert}; ssl_certificate_key {certificate.key};\n"
         temporary = "\n".join(
             f"    {kind}_temp_path {directory}/tmp-{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -43,7 +47,7 @@ http {{
     root {directory}; default_type text/plain; access_log off;
     keepalive_requests 1000000000; keepalive_timeout 1h; client_body_buffer_size 128k;
     sendfile on; tcp_nopush on; open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;
-{"".join(SERVER.format(port=port) for port in ports)}}}
+{tls}{"".join(SERVER.format(port=port, ssl=ssl) for port in ports)}}}
 """
         )
         nginx = install.debian("nginx", "nginx")

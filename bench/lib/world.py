@@ -35,6 +35,11 @@ class World:
         return Certificate(cert, key, both)
 
     @cached_property
+    def tls_backend(self):
+        """As the backend, with TLS."""
+        return Backend(self.other_core, 2 * self.connections, self.certificate)
+
+    @cached_property
     def echo(self):
         """The address of a server of WebSockets that sends every message back."""
         address = free_address()

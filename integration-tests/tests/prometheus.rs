@@ -26,8 +26,10 @@ use expression::Expression;
 const CHECK: &str = "health_check = { http = '/health', interval = '100ms', timeout = '1s', \
     healthy_after = 1, unhealthy_after = 1 }";
 
-/// So that there is TLS to count.
-const UNUSED: &str = "[[backend_sets]]\nname = 'unused'\ntls = { verify = false }";
+/// So that there is TLS to count, and TCP.
+const UNUSED: &str = "[[backend_sets]]\nname = 'unused'\ntls = { verify = false }
+    [[listeners]]\nname = 'unused'\naddress = '127.0.0.1:0'\nprotocol = 'tcp'
+    backend_set = 'unused'";
 
 /// Two proxies that have served something, and their backends.
 async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {

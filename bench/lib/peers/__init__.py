@@ -21,6 +21,8 @@ class Site:
     # For each of the routes, a host and the prefix of a path. Empty: one route takes everything.
     routes: tuple[tuple[str, str], ...] = ()
     tcp: bool = False
+    # What TLS clients of TCP ask for: their connections are routed by it, and passed on as they are.
+    server_name: str | None = None
     websocket: bool = False
     # The certificate to show clients, if they speak TLS.
     certificate: Certificate | None = None

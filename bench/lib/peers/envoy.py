@@ -110,7 +110,9 @@ def config(site, port, directory):
                 "name": "web",
                 "address": socket_address("127.0.0.1", port),
                 "tcp_backlog_size": 4096,
+                "listener_filters": [tls_inspector()] if site.server_name else [],
                 "filter_chains": [{
+                    **({"filter_chain_match": {"server_names": [site.server_name]}} if site.server_name else {}),
                     "filters": [tcp_filter() if site.tcp else http_filter(site)],
                     **({"transport_socket": transport_socket(site)} if site.certificate else {}),
                 }],
@@ -135,6 +137,11 @@ def transport_socket(site):
             },
         },
     }
+
+
+def tls_inspector():
+    kind = f"{EXTENSIONS}.filters.listener.tls_inspector.v3.TlsInspector"
+    return {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": kind}}
 
 
 def tcp_filter():

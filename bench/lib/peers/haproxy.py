@@ -98,6 +98,12 @@ def config(site, address, directory):
         table = directory / "routes.map"
         table.write_text("".join(f"{host}{prefix}/ app\n" for host, prefix in site.routes))
         lines += [f"    use_backend %[base,map_beg({table})]"]
+    elif site.server_name:
+        lines += [
+            "    tcp-request inspect-delay 5s",
+            "    tcp-request content accept if { req.ssl_hello_type 1 }",
+            f"    use_backend app if {{ req.ssl_sni -i {site.server_name} }}",
+        ]
     else:
         lines += ["    default_backend app"]
     lines += ["backend app", "    balance roundrobin"]

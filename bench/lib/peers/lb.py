@@ -79,7 +79,11 @@ def toml(site, change):
     if not site.tcp:
         lines += ['idle_timeout = "1h"']
     if site.tcp:
-        lines += ['protocol = "tcp"', 'backend_set = "app"']
+        lines += ['protocol = "tcp"']
+        if site.server_name:
+            lines += ["[[routes]]", 'name = "r"', 'listeners = ["web"]']
+            lines += [f'match = {{ sni = "{site.server_name}" }}']
+        lines += ['backend_set = "app"']
     else:
         for number, (host, prefix) in enumerate(site.routes or [(None, None)]):
             lines += ["[[routes]]", f'name = "r{number}"', 'backend_set = "app"']

@@ -81,13 +81,18 @@ def servers(site, change):
 
 
 def stream(site, address, change):
+    preread, to, names = "", "app", []
+    if site.server_name:
+        preread, to = " ssl_preread on;", "$to"
+        names = [f"    map $ssl_preread_server_name $to {{ {site.server_name} app; }}"]
     return [
         "stream {",
         "    access_log off;",
+        *names,
         "    upstream app {",
         *servers(site, change),
         "    }",
-        f"    server {{ listen {address} backlog=4096; proxy_pass app; }}",
+        f"    server {{ listen {address} backlog=4096;{preread} proxy_pass {to}; }}",
         "}",
     ]
 

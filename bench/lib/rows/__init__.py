@@ -69,6 +69,7 @@ def all_rows():
         http.Pipelined(),
         websocket.WebSocket(),
         tcp.Tcp(),
+        tcp.TcpSni(),
         routes.Routes(),
         access_log.AccessLog(),
         changes.Changes(),

@@ -35,7 +35,7 @@ pub fn find(
             Some(listener) if is_http(&listener) => found(listener, "it was asked for".into()),
             Some(_) => {
                 let others = others();
-                problem(format!("{name:?} is a tcp listener and has no routes; {others}"))
+                problem(format!("{name:?} is a tcp listener and takes no requests; {others}"))
             }
             None => problem(format!("no listener is called {name:?}; {}", others())),
         };
@@ -57,7 +57,7 @@ pub fn find(
             }
             ([], [tcp, ..]) => {
                 let (tcp, others) = (&tcp.name, others());
-                let why = format!("port {port} is that of {tcp}, a tcp listener without routes");
+                let why = format!("port {port} is that of {tcp}, a tcp listener, which takes no requests");
                 return problem(format!("{why}; {others}"));
             }
             // Nobody would answer. Without a port of its own, a URL may be that of whatever leads
