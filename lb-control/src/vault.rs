@@ -17,11 +17,12 @@ use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
-    spec::{self, DesiredState, Key, Pem},
+    spec::{self, Acme, CertificateSource, DesiredState, Key, Pem},
 };
-use lb_proto::error::Problems;
+use lb_proto::{error::Problems, pem};
 use lb_tls::{
     certificate::{self, Certificate, Facts},
+    client::{ClientOptions, Trust, client},
     server,
 };
 
@@ -42,6 +43,8 @@ pub struct Vault {
     known: Materials,
     /// Found since, and of no use yet: one half of a pair, or something broken.
     waiting: Found,
+    /// What proxies answer while certificates are ordered. Of no state, and never stored.
+    challenges: BTreeMap<CertificateName, Materials>,
     certificates: BTreeMap<CertificateName, Judged>,
 }
 
@@ -88,9 +91,25 @@ impl Vault {
         self.certificates.iter().map(|(name, judged)| (name, &judged.status))
     }
 
-    /// What of it this state needs, as far as it is there.
+    /// What of it proxies need for this state, as far as it is there.
     pub fn needed_by(&self, desired: &DesiredState) -> Materials {
-        needed(desired, &self.known)
+        let mut needed = needed(desired.materials_of_proxies(), &self.known);
+        for challenges in self.challenges.values() {
+            needed.extend(challenges.clone());
+        }
+        needed
+    }
+
+    /// Proxies are to answer that for a certificate that is ordered, and nothing else. Returns whether that
+    /// is news.
+    pub fn answer(&mut self, certificate: CertificateName, challenges: Materials) -> bool {
+        match challenges.is_empty() {
+            true => self.challenges.remove(&certificate).is_some(),
+            false => {
+                let before = self.challenges.insert(certificate.clone(), challenges);
+                before.as_ref() != self.challenges.get(&certificate)
+            }
+        }
     }
 
     /// What files the current state names.
@@ -119,16 +138,15 @@ impl Vault {
         let mut all =
             found.over(&self.known, |id| !(old_ids.contains(id) && self.known.contains_key(id)));
         let everything = found.over(&self.known, |_| true);
-        let (new, old): (Vec<_>, Vec<_>) = next
-            .certificates
-            .iter()
-            .partition(|(name, spec)| current.certificates.get(*name) != Some(*spec));
+        let given = next.certificates.iter().filter(|(_, spec)| spec.acme().is_none());
+        let (new, old): (Vec<_>, Vec<_>) =
+            given.partition(|(name, spec)| current.certificates.get(*name) != Some(*spec));
         for (_, spec) in new {
             // It may need what is new in a file that is known. Whoever shares that must be able to use
             // it, too.
             if read(spec, &all, found).is_err() && read(spec, &everything, found).is_ok() {
                 let mut with = all.clone();
-                for id in ids(spec) {
+                for id in spec.materials() {
                     with.extend(everything.get(&id).map(|secret| (id, secret.clone())));
                 }
                 if old.iter().all(|(_, spec)| read(spec, &with, found).is_ok()) {
@@ -141,15 +159,22 @@ impl Vault {
             if current.certificates.get(name) == Some(spec) {
                 continue;
             }
-            match read(spec, &all, found) {
-                Ok(Certificate { facts, .. }) if facts.not_after < wall => {
+            let mut unusable = |Unusable { field, source, why }| {
+                problems.add(format!("certificates[{name}].{field}"), format!("{source}{why}"));
+            };
+            match (&spec.source, read(spec, &all, found)) {
+                // It is ordered once it is asked for.
+                (CertificateSource::Acme(acme), _) => {
+                    check_order(acme, &all, found).into_iter().for_each(unusable);
+                }
+                (CertificateSource::Pair { chain, .. }, Ok(Certificate { facts, .. }))
+                    if facts.not_after < wall =>
+                {
                     let why = format!("expired on {}", timestamp(facts.not_after));
-                    problems.add(format!("certificates[{name}].cert"), said(&spec.chain, &why));
+                    unusable(Unusable { field: "cert", source: said(chain, ""), why });
                 }
-                Ok(_) => {}
-                Err(Unusable { field, source, why }) => {
-                    problems.add(format!("certificates[{name}].{field}"), format!("{source}{why}"));
-                }
+                (CertificateSource::Pair { .. }, Ok(_)) => {}
+                (CertificateSource::Pair { .. }, Err(why)) => unusable(why),
             }
         }
         for (name, listener) in &next.listeners {
@@ -164,24 +189,24 @@ impl Vault {
                 }
             }
         }
-        problems.or(needed(next, &all))
+        problems.or(needed(next.materials(), &all))
     }
 
     /// `desired` is in force, and `materials` is what [`Vault::admit`] said of it.
     /// `base` is what was in force then: what was found since stays.
     pub fn advance(&mut self, desired: &DesiredState, materials: Materials, base: &Materials) {
         let known = std::mem::take(&mut self.known);
+        let needed = desired.materials();
         let is_since = |id: &MaterialId, secret: &Secret| base.get(id) != Some(secret);
         let is_kept = |id: &MaterialId, secret: &Secret| {
             // Tickets outlive the last listener with TLS: the next one takes them.
-            *id == MaterialId::tickets() || (materials.contains_key(id) && is_since(id, secret))
+            *id == MaterialId::tickets() || (needed.contains(id) && is_since(id, secret))
         };
         let kept: Materials =
             known.into_iter().filter(|(id, secret)| is_kept(id, secret)).collect();
         self.known = materials;
         self.known.extend(kept);
         // What waits for its other half waits on, as long as somebody needs it.
-        let needed = desired.materials();
         self.waiting
             .materials
             .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
@@ -205,7 +230,7 @@ impl Vault {
             let users = desired
                 .certificates
                 .values()
-                .filter(|spec| ids(spec).iter().any(|id| group.contains(id)));
+                .filter(|spec| spec.materials().iter().any(|id| group.contains(id)));
             let is_usable = users.into_iter().all(|spec| read(spec, &all, &self.waiting).is_ok());
             let is_ca = |id: &MaterialId| {
                 let content = self.waiting.materials.get(id);
@@ -226,7 +251,7 @@ impl Vault {
         let mut groups: Vec<BTreeSet<MaterialId>> =
             self.waiting.materials.keys().map(|id| [id.clone()].into()).collect();
         for spec in desired.certificates.values() {
-            let needs = ids(spec);
+            let needs = spec.materials();
             let (touched, others): (Vec<_>, Vec<_>) =
                 groups.into_iter().partition(|group| needs.iter().any(|id| group.contains(id)));
             groups = others;
@@ -258,7 +283,8 @@ impl Vault {
         let all = self.waiting.over(&self.known, |_| true);
         let mut former = std::mem::take(&mut self.certificates);
         let judged = desired.certificates.iter().map(|(name, spec)| {
-            let saw = ids(spec).into_iter().map(|id| {
+            let ids = || spec.materials().into_iter().chain(spec.materials_of_controller());
+            let saw = ids().map(|id| {
                 let waiting = &self.waiting;
                 let why = waiting.unreadable.get(&id).cloned();
                 (self.known.get(&id).cloned(), waiting.materials.get(&id).cloned(), why)
@@ -271,9 +297,14 @@ impl Vault {
                 return (name.clone(), judged);
             }
             let in_force = read(spec, &self.known, &nothing);
-            let problem = match read(spec, &all, &self.waiting) {
-                Err(Unusable { source, why, .. }) => Some(format!("{source}{why}")),
-                Ok(_) => ids(spec).into_iter().find_map(|id| {
+            let unusable = match &spec.source {
+                // How ordering goes is told by who orders.
+                CertificateSource::Acme(_) => None,
+                CertificateSource::Pair { .. } => read(spec, &all, &self.waiting).err(),
+            };
+            let problem = match unusable {
+                Some(Unusable { source, why, .. }) => Some(format!("{source}{why}")),
+                None => ids().find_map(|id| {
                     let why = self.waiting.unreadable.get(&id)?;
                     Some(format!("{}: {why}", id.path().unwrap_or(id.as_str())))
                 }),
@@ -295,26 +326,61 @@ struct Unusable {
 }
 
 fn read(spec: &spec::Certificate, all: &Materials, found: &Found) -> Result<Certificate, Unusable> {
-    let of_chain = |why| Unusable { field: "cert", source: said(&spec.chain, ""), why };
-    let of_key = |why| {
-        let source = match &spec.key {
-            Key::File(path) => format!("{path}: "),
-            Key::Given(_) => String::new(),
-        };
-        Unusable { field: "key", source, why }
-    };
-    let chain = text(&spec.chain, all, found).map_err(of_chain)?;
-    let id = spec.key.material();
-    let key = all.get(&id).ok_or_else(|| {
-        let why = match &spec.key {
-            Key::File(_) => missing(&id, found),
-            Key::Given(digest) => format!("no key is known as {digest:?}; give the key itself"),
-        };
-        of_key(why)
-    })?;
+    match &spec.source {
+        CertificateSource::Pair { chain, key } => read_pair(chain, key, all, found),
+        CertificateSource::Acme(_) => {
+            let unusable = |why| Unusable { field: "acme", source: String::new(), why };
+            let id = MaterialId::acme(&spec.name);
+            let issued = all.get(&id).ok_or_else(|| unusable("was not issued yet".into()))?;
+            Certificate::read(issued.reveal(), issued.reveal())
+                .map_err(|error| unusable(error.to_string()))
+        }
+    }
+}
+
+fn read_pair(
+    chain: &Pem,
+    key: &Key,
+    all: &Materials,
+    found: &Found,
+) -> Result<Certificate, Unusable> {
+    let of_chain = |why| Unusable { field: "cert", source: said(chain, ""), why };
+    let of_key = |why| Unusable { field: "key", source: said_of_key(key), why };
+    let chain = text(chain, all, found).map_err(of_chain)?;
+    let key = secret(key, all, found).map_err(of_key)?;
     Certificate::read(chain, key.reveal()).map_err(|error| match error.is_of_key() {
         true => of_key(error.to_string()),
         false => of_chain(error.to_string()),
+    })
+}
+
+/// What of an order can be seen to be of no use without asking its CA.
+fn check_order(acme: &Acme, all: &Materials, found: &Found) -> Vec<Unusable> {
+    let ca = acme.ca.as_ref().and_then(|ca| {
+        let why = text(ca, all, found).and_then(check_roots).err()?;
+        Some(Unusable { field: "acme.ca", source: said(ca, ""), why })
+    });
+    let key = acme.eab.as_ref().and_then(|eab| {
+        let key = secret(&eab.key, all, found);
+        let why = key.and_then(|key| pem::eab_bytes(key.reveal()).map_err(Into::into)).err()?;
+        Some(Unusable { field: "acme.eab.key", source: said_of_key(&eab.key), why })
+    });
+    ca.into_iter().chain(key).collect()
+}
+
+/// Whether it can be known by these who a server is.
+fn check_roots(text: &[u8]) -> Result<(), String> {
+    let roots = certificate::certificates(text).map_err(|error| error.to_string())?;
+    let certificate = None;
+    let options = ClientOptions { trust: Trust::Of(&roots), certificate, alpn: &[] };
+    client(&options).map(drop).map_err(|error| error.to_string())
+}
+
+fn secret<'a>(key: &Key, all: &'a Materials, found: &Found) -> Result<&'a Secret, String> {
+    let id = key.material();
+    all.get(&id).ok_or_else(|| match key {
+        Key::File(_) => missing(&id, found),
+        Key::Given(digest) => format!("no key is known as {digest:?}; give the key itself"),
     })
 }
 
@@ -331,13 +397,8 @@ fn check_ca(text: &[u8]) -> Result<(), String> {
     server::check_ca(&ca).map_err(|error| error.to_string())
 }
 
-fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
-    spec.chain.material().into_iter().chain([spec.key.material()]).collect()
-}
-
-fn needed(desired: &DesiredState, all: &Materials) -> Materials {
-    let ids = desired.materials().into_iter();
-    ids.filter_map(|id| Some((id.clone(), all.get(&id)?.clone()))).collect()
+fn needed(ids: impl IntoIterator<Item = MaterialId>, all: &Materials) -> Materials {
+    ids.into_iter().filter_map(|id| Some((id.clone(), all.get(&id)?.clone()))).collect()
 }
 
 fn text<'a>(pem: &'a Pem, all: &'a Materials, found: &Found) -> Result<&'a [u8], String> {
@@ -352,6 +413,13 @@ fn text<'a>(pem: &'a Pem, all: &'a Materials, found: &Found) -> Result<&'a [u8],
 
 fn missing(id: &MaterialId, found: &Found) -> String {
     found.unreadable.get(id).cloned().unwrap_or_else(|| "was not read yet".into())
+}
+
+fn said_of_key(key: &Key) -> String {
+    match key {
+        Key::File(path) => format!("{path}: "),
+        Key::Given(_) => String::new(),
+    }
 }
 
 /// `why`, with the file that it is about.

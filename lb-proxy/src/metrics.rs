@@ -107,6 +107,9 @@ pub struct WorkerMetrics {
     pub handshakes_resumed: Counter,
     /// That did not come to their end.
     pub handshakes_failed: Counter,
+    /// Answers to CAs that look whether a domain is ours.
+    pub http_01: Counter,
+    pub tls_alpn_01: Counter,
     /// Answers that the proxy gave instead of a backend's, by [`REASONS`].
     refusals: [Counter; REASONS.len() + 1],
     pub limits: Limits,

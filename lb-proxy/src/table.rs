@@ -2,6 +2,7 @@
 //! retry budgets and counters, is shared with the next.
 
 mod backend_set;
+mod challenges;
 mod listener;
 mod pick;
 mod route;
@@ -9,6 +10,7 @@ mod routing;
 mod tls;
 
 pub use backend_set::BackendSet;
+pub use challenges::Challenges;
 pub use listener::{Counted, Listener, Presence, Service, TooMany};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};

@@ -2,6 +2,7 @@
 //!
 //! - [`certificate`]: read from PEM, and what is told of them.
 //! - [`server`], [`client`], [`tickets`]: what is offered to clients and to backends.
+//! - [`challenge`]: a CA that looks whether a domain is ours.
 //! - [`handshake`], then [`session`]: one connection, bytes in and bytes out.
 //! - [`record`]: its records, sealed and opened without a copy.
 //!
@@ -10,6 +11,7 @@
 //! thread's, opens them into another one, and keeps nothing for a connection that idles but its keys.
 
 pub mod certificate;
+pub mod challenge;
 pub mod client;
 pub mod handshake;
 mod names;

@@ -106,6 +106,15 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     for (result, count) in counts {
         handshakes.sample(&[("result", result)], count);
     }
+    const CHALLENGES: &str = "Answers to CAs that look whether a domain is ours.";
+    let mut challenges = page.counter("lb_proxy_acme_answers_total", CHALLENGES);
+    let counts = [
+        ("http-01", metrics.sum(|shard| &shard.http_01)),
+        ("tls-alpn-01", metrics.sum(|shard| &shard.tls_alpn_01)),
+    ];
+    for (challenge, count) in counts {
+        challenges.sample(&[("challenge", challenge)], count);
+    }
     page.counter(
         "lb_proxy_unrouted_total",
         "Requests that no route took, or that were no proper or no whole requests.",

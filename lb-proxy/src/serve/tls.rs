@@ -12,6 +12,7 @@ use lb_common::clock;
 use lb_routing::millis;
 use lb_tls::{
     certificate::Facts,
+    challenge::{Asked, Looked},
     handshake::{Agreed, Handshake, Progress},
     session::SessionError,
 };
@@ -21,7 +22,7 @@ use crate::{
     connections::{End, Id, Scope, Waits},
     local::{Held, Local},
     net::{stream::Stream, tls::Tls},
-    table::Listener,
+    table::{Challenges, Listener},
 };
 
 /// Why there was no handshake.
@@ -37,6 +38,8 @@ enum ShakeError {
     TooMuch,
     #[error("the client's certificate has expired since")]
     Expired,
+    #[error("it was a CA, which wanted no more than that")]
+    Answered,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -72,9 +75,15 @@ pub async fn shake(
     }
     let timeout = millis::of(spec.handshake_timeout);
     local.connections.wait(id, waits, local.coarse(), timeout);
-    let shaken = run(local, &tls.config, id, stream).await;
+    let challenges = Arc::clone(&local.view().challenges);
+    let asked = (!challenges.is_empty()).then(|| (Asked::default(), challenges));
+    let shaken = run(local, &tls.config, asked, id, stream).await;
     local.connections.busy(id);
     match shaken {
+        Err(ShakeError::Answered) => {
+            metrics.tls_alpn_01.increment();
+            None
+        }
         Ok((stream, agreed)) => {
             match agreed.is_resumed {
                 true => metrics.handshakes_resumed.increment(),
@@ -93,12 +102,15 @@ pub async fn shake(
 async fn run(
     local: &Rc<Local>,
     config: &Arc<ServerConfig>,
+    asked: Option<(Asked, Arc<Challenges>)>,
     id: Id,
     stream: Stream,
 ) -> Result<(Stream, Agreed), ShakeError> {
     let mut shaking = Shaking {
         stream,
         handshake: Handshake::server(config)?,
+        asked: asked.map(Box::new),
+        answers: false,
         input: Vec::new(),
         output: Vec::new(),
         sent: 0,
@@ -106,7 +118,10 @@ async fn run(
         failed: None,
     };
     poll_fn(|cx| shaking.poll(local, id, cx)).await?;
-    let Shaking { stream, handshake, input, .. } = shaking;
+    let Shaking { stream, handshake, input, answers, .. } = shaking;
+    if answers {
+        return Err(ShakeError::Answered);
+    }
     let (agreed, session) = handshake.finish()?;
     // A ticket is no way to go on with a certificate that is not good any more.
     let shown = agreed.certificates.first().map(Facts::of);
@@ -125,6 +140,10 @@ async fn run(
 struct Shaking {
     stream: Stream,
     handshake: Handshake,
+    /// While CAs may come, and as long as it is not known whether this client is one.
+    asked: Option<Box<(Asked, Arc<Challenges>)>>,
+    /// It is one.
+    answers: bool,
     /// What came and was not used yet.
     input: Vec<u8>,
     output: Vec<u8>,
@@ -136,6 +155,24 @@ struct Shaking {
 }
 
 impl Shaking {
+    /// Finds out whether the client is a CA. If it is, it is answered, and gets nothing else.
+    fn look(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        let (asked, challenges) = &mut **asked;
+        let config = match asked.look(&self.input) {
+            Looked::More => return,
+            Looked::Other => None,
+            Looked::Challenge(domain) => challenges.tls_alpn_01(&domain),
+        };
+        if let Some(config) = config
+            && let Ok(handshake) = Handshake::server(config)
+        {
+            self.handshake = handshake;
+            self.answers = true;
+        }
+        self.asked = None;
+    }
+
     fn poll(
         &mut self,
         local: &Local,
@@ -164,9 +201,12 @@ impl Shaking {
                 return Poll::Ready(Err(ShakeError::Gone));
             }
             local.hot.with(filled, |bytes| self.input.extend_from_slice(bytes));
-            match self.handshake.advance(&mut self.input, &mut self.output) {
-                Ok(now) => progress = now,
-                Err(error) => self.failed = Some(error),
+            self.look();
+            if self.asked.is_none() {
+                match self.handshake.advance(&mut self.input, &mut self.output) {
+                    Ok(now) => progress = now,
+                    Err(error) => self.failed = Some(error),
+                }
             }
             self.held.set(self.input.capacity() + self.output.capacity() + STATE);
             let waits = if progress == Progress::Done { 0 } else { self.input.len() };

@@ -15,6 +15,7 @@ use lb_routing::{millis::Millis, route::Routes};
 
 use super::{
     backend_set::BackendSet,
+    challenges::Challenges,
     listener::{Listener, Presence, Service},
     route::Route,
     tls::{self, Certificates, ListenerTls, Unusable},
@@ -28,6 +29,8 @@ pub struct RoutingTable {
     pub snapshot: Arc<Snapshot>,
     pub routes: HashMap<RouteName, Arc<Route>>,
     pub certificates: Certificates,
+    /// What CAs are answered. As a rule, nothing.
+    pub challenges: Arc<Challenges>,
     listeners: Vec<Option<Arc<Listener>>>,
     listener_slots: HashMap<ListenerName, u32>,
     /// Of listeners that are gone, while connections that they accepted are open.
@@ -97,6 +100,7 @@ impl RoutingTable {
             snapshot: Arc::clone(snapshot),
             routes,
             certificates,
+            challenges: Challenges::new(&snapshot.materials, &former.challenges),
             listeners,
             listener_slots,
             gone,

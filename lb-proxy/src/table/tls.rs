@@ -7,7 +7,7 @@ use lb_common::{
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,
-    spec::{self, Pem, TlsVersion},
+    spec::{self, CertificateSource, Pem, TlsVersion},
 };
 use lb_tls::{
     certificate::{self, Certificate},
@@ -21,8 +21,7 @@ use rustls::ServerConfig;
 pub struct Compiled {
     pub certificate: Arc<Certificate>,
     spec: Arc<spec::Certificate>,
-    chain: Option<Secret>,
-    key: Secret,
+    made_of: Vec<Secret>,
 }
 
 /// By name.
@@ -53,6 +52,11 @@ pub struct Unusable {
 pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificates, Unusable> {
     let compiled = snapshot.desired.certificates.iter().map(|(name, spec)| {
         let old = former.get(name);
+        // Until it was issued, its listeners do without it.
+        let is_there = spec.materials().iter().all(|id| snapshot.materials.contains_key(id));
+        if spec.acme().is_some() && !is_there {
+            return Ok(None);
+        }
         let compiled =
             Compiled::new(spec, &snapshot.materials, old).or_else(|reason| match old {
                 Some(old) => {
@@ -61,9 +65,9 @@ pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificate
                 }
                 None => Err(Unusable { resource: format!("certificates[{name}]"), reason }),
             })?;
-        Ok((name.clone(), compiled))
+        Ok(Some((name.clone(), compiled)))
     });
-    compiled.collect()
+    compiled.filter_map(Result::transpose).collect()
 }
 
 impl Compiled {
@@ -72,23 +76,27 @@ impl Compiled {
         materials: &Materials,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
-        let chain = spec.chain.material().map(|id| get(materials, &id)).transpose()?.cloned();
-        let key = get(materials, &spec.key.material())?.clone();
+        let made_of = spec.materials();
+        let made_of: Result<Vec<_>, _> =
+            made_of.iter().map(|id| get(materials, id).cloned()).collect();
+        let made_of = made_of?;
         if let Some(old) = old
             && old.spec == *spec
-            && old.chain == chain
-            && old.key == key
+            && old.made_of == made_of
         {
             return Ok(Arc::clone(old));
         }
-        let text = match (&spec.chain, &chain) {
-            (Pem::Text(text), _) => text.as_bytes(),
-            (Pem::File(_), chain) => chain.as_ref().map_or(&[][..], Secret::reveal),
+        let (chain, key) = match (&spec.source, &made_of[..]) {
+            (CertificateSource::Pair { chain: Pem::Text(chain), .. }, [key]) => {
+                (chain.as_bytes(), key.reveal())
+            }
+            (CertificateSource::Pair { .. }, [chain, key]) => (chain.reveal(), key.reveal()),
+            (CertificateSource::Acme(_), [both]) => (both.reveal(), both.reveal()),
+            (_, parts) => return Err(format!("it has {} parts", parts.len())),
         };
-        let certificate =
-            Certificate::read(text, key.reveal()).map_err(|error| error.to_string())?;
+        let certificate = Certificate::read(chain, key).map_err(|error| error.to_string())?;
         let certificate = Arc::new(certificate);
-        Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), chain, key }))
+        Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), made_of }))
     }
 }
 
