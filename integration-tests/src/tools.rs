@@ -36,6 +36,7 @@ fn advice(name: &str) -> String {
         "rotel-agent" => "pip install rotel, and link to its rotel/rotel-agent".into(),
         "setpriv" | "prlimit" => "apt-get install util-linux".into(),
         "promtool" => "apt-get install prometheus".into(),
+        "pebble-challtestsrv" => "apt-get install pebble".into(),
         "callgrind_control" => "apt-get install valgrind".into(),
         "systemd-analyze" | "systemd-socket-activate" => "apt-get install systemd".into(),
         package => format!("apt-get install {package}"),

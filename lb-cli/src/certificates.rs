@@ -16,8 +16,8 @@ use crate::{
 
 /// Show every certificate: for what names, from whom, and until when
 ///
-/// Keys are never shown. A problem says why what is in a certificate's files now is not in force;
-/// what they had before is, then.
+/// Keys are never shown. A problem says why what is in a certificate's files now is not in force, or why
+/// one that is ordered cannot be had; what there was before is in force, then.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
@@ -62,11 +62,12 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
     let mut table = Table::new(vec![
         Column::left("CERTIFICATE").cut_to(12),
         Column::left("NAMES").cut_to(20),
-        Column::left("KEY").dropped(1),
-        Column::left("ISSUER").cut_to(16).dropped(2),
+        Column::left("KEY").dropped(2),
+        Column::left("ISSUER").cut_to(16).dropped(3),
         Column::left("EXPIRES"),
-        Column::left("UNTIL").dropped(3),
-        Column::left("LISTENERS").dropped(4),
+        Column::left("UNTIL").dropped(4),
+        Column::left("RENEWAL").dropped(1),
+        Column::left("LISTENERS").dropped(5),
     ]);
     for status in &listed.certificates {
         let left = status.not_after.as_ref().map(|end| left(end, now));
@@ -83,6 +84,7 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
             (&*status.issuer).into(),
             expires,
             exact(status.not_after.as_ref()).into(),
+            status.acme.as_ref().map_or_else(|| "".into(), |acme| renewal(acme, now)),
             status.listeners.join(", ").into(),
         ]);
     }
@@ -93,6 +95,15 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
         text.push('\n');
     }
     text
+}
+
+/// When it is ordered again, or how that goes.
+fn renewal(acme: &v1::AcmeStatus, now: Duration) -> Cell {
+    match (&*acme.state, &acme.next) {
+        ("issued", Some(next)) => format!("in {}", short(left(next, now))).into(),
+        ("failed", _) => Cell::painted("failed", Paint::Bad),
+        (state, _) => Cell::painted(state, Paint::Warn),
+    }
 }
 
 /// None is left of what is over.

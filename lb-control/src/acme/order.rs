@@ -129,6 +129,10 @@ impl Order {
         match account.order(url.clone()).await {
             Ok(mut order) => {
                 let is_over = order.state().status == OrderStatus::Invalid;
+                if !is_over {
+                    let certificate = &self.certificate;
+                    tracing::info!(%certificate, order = order.url(), "going on with an order");
+                }
                 Ok((!is_over).then_some((order, key)))
             }
             Err(Error::Api(_)) => Ok(None),
@@ -139,6 +143,7 @@ impl Order {
     async fn begun(&mut self, account: &Account) -> Result<(AtCa, KeyPair), Failure> {
         let domains = self.acme.domains.iter().cloned().map(Identifier::Dns).collect::<Vec<_>>();
         let order = account.new_order(&NewOrder::new(&domains)).await?;
+        tracing::info!(certificate = %self.certificate, order = order.url(), "order begun at a CA");
         let key = KeyPair::generate()?;
         let open = Open { url: order.url().to_owned(), key: key.serialize_pem() };
         self.record.open = Some(open);
@@ -177,7 +182,9 @@ impl Order {
             });
         }
         if !answers.is_empty() {
+            let answers_of = answers.len();
             self.spread(answers).await?;
+            tracing::info!(certificate = %self.certificate, domains = answers_of, "the CA may look");
         }
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
