@@ -2,12 +2,14 @@
 //! says where names lead. It forgets everything when it ends, its accounts and its root among it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
 };
 
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
@@ -68,7 +70,7 @@ impl Pebble {
         );
         let authority = Ca::new("the directory's");
         let (cert, key) = authority.sign(&["127.0.0.1"]).write(&dir, "directory");
-        let (kid, mac) = options.eab.unwrap_or_default();
+        let keys: BTreeMap<_, _> = options.eab.into_iter().collect();
         let config = serde_json::json!({ "pebble": {
             "listenAddress": acme.address().to_string(),
             "managementListenAddress": management.address().to_string(),
@@ -77,7 +79,7 @@ impl Pebble {
             "httpPort": http.address().port(),
             "tlsPort": tls.address().port(),
             "externalAccountBindingRequired": options.eab.is_some(),
-            "externalAccountMACKeys": { kid: mac },
+            "externalAccountMACKeys": keys,
             "certificateValidityPeriod": options.validity.unwrap_or(0),
         }});
         let file = dir.join("config.json");
@@ -153,15 +155,18 @@ impl Pebble {
         file
     }
 
-    /// Says where a name leads.
+    /// Says where a name leads, and nowhere else.
     ///
     /// # Panics
     /// If the DNS server does not take it.
     pub async fn leads(&self, host: &str, to: IpAddr) {
-        let (url, body) = (
-            format!("http://{}/add-a", self.dns_management.address()),
-            serde_json::json!({ "host": host, "addresses": [to] }).to_string(),
-        );
+        self.tell_dns("clear-a", serde_json::json!({ "host": host })).await;
+        self.tell_dns("add-a", serde_json::json!({ "host": host, "addresses": [to] })).await;
+    }
+
+    async fn tell_dns(&self, what: &str, body: Value) {
+        let url = format!("http://{}/{what}", self.dns_management.address());
+        let body = body.to_string();
         eventually("the DNS server takes a name", async || {
             let mut command = Command::new(tool("curl"));
             command.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--data", &body]);

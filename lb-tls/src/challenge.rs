@@ -10,11 +10,11 @@ use std::{io, sync::Arc};
 use rustls::{
     ServerConfig,
     server::{Acceptor, NoServerSessionStorage},
-    sign::SingleCertAndKey,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use crate::{
-    certificate::{Certificate, CertificateError},
+    certificate::{CertificateError, certificates, signing_key},
     provider,
 };
 
@@ -73,8 +73,8 @@ impl Asked {
 /// # Errors
 /// If it cannot be used.
 pub fn server(pem: &[u8]) -> Result<Arc<ServerConfig>, CertificateError> {
-    let certificate = Certificate::read(pem, pem)?;
-    let key = Arc::unwrap_or_clone(certificate.key);
+    // Whether they belong together is not asked: what is critical in it only CAs understand.
+    let key = CertifiedKey::new(certificates(pem)?, signing_key(pem)?);
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| CertificateError::Unreadable(error.to_string()))?;
@@ -130,6 +130,18 @@ mod tests {
             assert_eq!(asked.look(&hello[..end]), Looked::More, "{end}");
         }
         assert_eq!(asked.look(&hello), Looked::Challenge("a.test".into()));
+    }
+
+    #[test]
+    fn what_a_ca_is_offered_may_have_in_it_what_nobody_else_understands() {
+        let key = rcgen::KeyPair::generate().expect("it is made");
+        let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).expect("a name");
+        params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(&[7; 32])];
+        let pem = params.self_signed(&key).expect("it signs").pem();
+        let config =
+            server((pem.clone() + &key.serialize_pem()).as_bytes()).expect("it can be used");
+        assert_eq!(config.alpn_protocols, [PROTOCOL]);
+        assert_eq!(server(pem.as_bytes()).err(), Some(CertificateError::NoKey));
     }
 
     #[test]

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
-use lb_common::{
-    material::{MaterialId, Materials},
-    secret::Secret,
-    spec::Acme,
-};
+use lb_common::{secret::Secret, spec::Acme};
 use lb_proto::pem;
 use tokio::sync::Mutex;
 
-use super::{client::Client, failure::Failure};
-use crate::{controller::Event, owner::Handle, vault::Found};
+use super::{
+    client::Client,
+    failure::Failure,
+    material::{keep, look},
+};
+use crate::owner::Handle;
 
 /// How accounts are had. A mutex, because two orders that need the same one must not make two.
 #[derive(Clone, Default)]
@@ -55,8 +55,7 @@ impl Accounts {
             builder().create(&wanted, acme.directory.clone(), eab.as_ref()).await?;
         tracing::info!(directory = acme.directory, account = account.id(), "account made at a CA");
         let credentials = serde_json::to_vec(&credentials).map_err(Error::from)?;
-        let materials = [(id, Secret::new(credentials))].into();
-        handle.send(Event::Found(Found { materials, ..<_>::default() })).await?;
+        keep(handle, [(id, Secret::new(credentials))].into()).await?;
         Ok(account)
     }
 
@@ -73,15 +72,4 @@ impl Accounts {
             pem::eab_bytes(key.reveal()).map_err(|why| Failure::new(format!("eab.key: {why}")))?;
         Ok(Some(ExternalAccountKey::new(eab.kid.clone(), &bytes)))
     }
-}
-
-/// What is in force of these.
-///
-/// # Errors
-/// If the controller is ending.
-pub async fn look<const N: usize>(
-    handle: &Handle,
-    ids: [MaterialId; N],
-) -> Result<Materials, Failure> {
-    Ok(handle.look(move |controller| controller.materials_of(ids)).await?)
 }

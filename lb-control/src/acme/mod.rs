@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`schedule`], [`record`]: when, and what is kept of it; pure.
-//! - [`order`], with [`account`], [`challenge`] and [`client`]: one order.
+//! - [`order`], with [`account`], [`challenge`], [`client`] and [`mod@material`]: one order.
 //! - [`ledger`]: how it goes, for those who ask.
 //!
 //! # Invariants
@@ -21,6 +21,7 @@ mod challenge;
 mod client;
 mod failure;
 mod ledger;
+mod material;
 mod order;
 mod record;
 mod schedule;
@@ -49,7 +50,6 @@ use self::{
 use crate::{
     controller::{Controller, Event, Refused},
     owner::Handle,
-    vault::Found,
 };
 
 pub use challenge::possible;
@@ -264,7 +264,7 @@ impl Driver {
             Ok(issued) => self.succeeded(&name, acme, record, issued),
             Err(failure) => self.failed(ordered, record, failure),
         };
-        self.handle.send(Event::Found(Found { materials, ..<_>::default() })).await
+        material::keep(&self.handle, materials).await
     }
 
     fn succeeded(

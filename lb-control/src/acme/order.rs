@@ -23,14 +23,15 @@ use lb_tls::certificate::{Certificate, Facts};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::{
-    account::{Accounts, look},
+    account::Accounts,
     challenge,
     client::{self, Client},
     failure::{Failure, told},
     ledger::News,
+    material::{keep, look},
     record::{Open, Record},
 };
-use crate::{controller::Event, owner::Handle, vault::Found};
+use crate::{controller::Event, owner::Handle};
 
 /// What one order takes.
 pub struct Order {
@@ -148,8 +149,7 @@ impl Order {
         let open = Open { url: order.url().to_owned(), key: key.serialize_pem() };
         self.record.open = Some(open);
         let id = MaterialId::acme_order(&self.certificate);
-        let materials = [(id, self.record.to_secret())].into();
-        self.handle.send(Event::Found(Found { materials, ..<_>::default() })).await?;
+        keep(&self.handle, [(id, self.record.to_secret())].into()).await?;
         Ok((order, key))
     }
 
