@@ -17,24 +17,18 @@ use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
-    spec::{self, Acme, CertificateSource, DesiredState, Key, Pem},
+    spec::{self, CertificateSource, DesiredState},
 };
-use lb_proto::{error::Problems, pem};
-use lb_tls::{
-    certificate::{self, Certificate, Facts},
-    client::{ClientOptions, Trust, client},
-    server,
-};
+use lb_proto::error::Problems;
+use lb_tls::certificate::{Certificate, Facts};
 
+use self::usable::{Unusable, check_ca, check_order, read, said, text};
 use crate::timestamp;
 
-/// What somebody found when looking for material.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    pub materials: Materials,
-    /// Why there is none.
-    pub unreadable: BTreeMap<MaterialId, String>,
-}
+mod found;
+mod usable;
+
+pub use found::Found;
 
 /// Of the current state.
 #[derive(Debug, Default)]
@@ -67,16 +61,6 @@ pub struct Status {
     pub facts: Option<Facts>,
     /// Why what was found since is not in force.
     pub problem: Option<String>,
-}
-
-impl Found {
-    /// `materials`, and what this has of those that `counts`.
-    fn over(&self, materials: &Materials, counts: impl Fn(&MaterialId) -> bool) -> Materials {
-        let found = self.materials.iter().filter(|(id, _)| counts(id));
-        let mut all = materials.clone();
-        all.extend(found.map(|(id, secret)| (id.clone(), secret.clone())));
-        all
-    }
 }
 
 impl Vault {
@@ -317,73 +301,6 @@ impl Vault {
     }
 }
 
-/// What of a certificate cannot be used.
-struct Unusable {
-    field: &'static str,
-    /// `PATH: `, if it is in a file.
-    source: String,
-    why: String,
-}
-
-fn read(spec: &spec::Certificate, all: &Materials, found: &Found) -> Result<Certificate, Unusable> {
-    match &spec.source {
-        CertificateSource::Pair { chain, key } => read_pair(chain, key, all, found),
-        CertificateSource::Acme(_) => {
-            let unusable = |why| Unusable { field: "acme", source: String::new(), why };
-            let id = MaterialId::acme(&spec.name);
-            let issued = all.get(&id).ok_or_else(|| unusable("was not issued yet".into()))?;
-            Certificate::read(issued.reveal(), issued.reveal())
-                .map_err(|error| unusable(error.to_string()))
-        }
-    }
-}
-
-fn read_pair(
-    chain: &Pem,
-    key: &Key,
-    all: &Materials,
-    found: &Found,
-) -> Result<Certificate, Unusable> {
-    let of_chain = |why| Unusable { field: "cert", source: said(chain, ""), why };
-    let of_key = |why| Unusable { field: "key", source: said_of_key(key), why };
-    let chain = text(chain, all, found).map_err(of_chain)?;
-    let key = secret(key, all, found).map_err(of_key)?;
-    Certificate::read(chain, key.reveal()).map_err(|error| match error.is_of_key() {
-        true => of_key(error.to_string()),
-        false => of_chain(error.to_string()),
-    })
-}
-
-/// What of an order can be seen to be of no use without asking its CA.
-fn check_order(acme: &Acme, all: &Materials, found: &Found) -> Vec<Unusable> {
-    let ca = acme.ca.as_ref().and_then(|ca| {
-        let why = text(ca, all, found).and_then(check_roots).err()?;
-        Some(Unusable { field: "acme.ca", source: said(ca, ""), why })
-    });
-    let key = acme.eab.as_ref().and_then(|eab| {
-        let key = secret(&eab.key, all, found);
-        let why = key.and_then(|key| pem::eab_bytes(key.reveal()).map_err(Into::into)).err()?;
-        Some(Unusable { field: "acme.eab.key", source: said_of_key(&eab.key), why })
-    });
-    ca.into_iter().chain(key).collect()
-}
-
-/// Whether it can be known by these who a server is.
-fn check_roots(text: &[u8]) -> Result<(), String> {
-    let roots = certificate::certificates(text).map_err(|error| error.to_string())?;
-    let certificate = None;
-    let options = ClientOptions { trust: Trust::Of(&roots), certificate, alpn: &[] };
-    client(&options).map(drop).map_err(|error| error.to_string())
-}
-
-fn secret<'a>(key: &Key, all: &'a Materials, found: &Found) -> Result<&'a Secret, String> {
-    let id = key.material();
-    all.get(&id).ok_or_else(|| match key {
-        Key::File(_) => missing(&id, found),
-        Key::Given(digest) => format!("no key is known as {digest:?}; give the key itself"),
-    })
-}
-
 /// Files with the CAs of clients.
 fn cas(desired: &DesiredState) -> BTreeSet<MaterialId> {
     let of_listener =
@@ -391,43 +308,8 @@ fn cas(desired: &DesiredState) -> BTreeSet<MaterialId> {
     desired.listeners.values().filter_map(of_listener).collect()
 }
 
-/// Whether proxies can use it to know their clients by.
-fn check_ca(text: &[u8]) -> Result<(), String> {
-    let ca = certificate::certificates(text).map_err(|error| error.to_string())?;
-    server::check_ca(&ca).map_err(|error| error.to_string())
-}
-
 fn needed(ids: impl IntoIterator<Item = MaterialId>, all: &Materials) -> Materials {
     ids.into_iter().filter_map(|id| Some((id.clone(), all.get(&id)?.clone()))).collect()
-}
-
-fn text<'a>(pem: &'a Pem, all: &'a Materials, found: &Found) -> Result<&'a [u8], String> {
-    match pem {
-        Pem::Text(text) => Ok(text.as_bytes()),
-        Pem::File(path) => {
-            let id = MaterialId::file(path);
-            all.get(&id).map(Secret::reveal).ok_or_else(|| missing(&id, found))
-        }
-    }
-}
-
-fn missing(id: &MaterialId, found: &Found) -> String {
-    found.unreadable.get(id).cloned().unwrap_or_else(|| "was not read yet".into())
-}
-
-fn said_of_key(key: &Key) -> String {
-    match key {
-        Key::File(path) => format!("{path}: "),
-        Key::Given(_) => String::new(),
-    }
-}
-
-/// `why`, with the file that it is about.
-fn said(pem: &Pem, why: &str) -> String {
-    match pem {
-        Pem::File(path) => format!("{path}: {why}"),
-        Pem::Text(_) => why.into(),
-    }
 }
 
 #[cfg(test)]
@@ -614,5 +496,94 @@ mod tests {
         vault.advance(&DesiredState::default(), Materials::new(), &base);
         let kept: Vec<_> = vault.materials().keys().map(ToString::to_string).collect();
         assert_eq!(kept, ["tickets"]);
+    }
+
+    fn ordered() -> DesiredState {
+        state(
+            "[[certificates]]\nname = 'a'\nacme = { domains = ['a.test'], \
+             directory = 'https://ca.test/dir', eab = { kid = 'k', key = '/eab' } }\n\
+             [[listeners]]\nname = 'web'\naddress = '127.0.0.1:1'\n\
+             tls = { certificates = ['a'] }",
+        )
+    }
+
+    /// With what an order has left.
+    fn left(vault: &mut Vault, parts: &[(MaterialId, Secret)]) -> usize {
+        let materials = parts.iter().cloned().collect();
+        vault.find(&ordered(), Found { materials, ..Found::default() }).len()
+    }
+
+    #[test]
+    fn what_is_ordered_need_not_be_there_yet_and_is_in_force_once_it_is_issued() {
+        let key = Secret::new(b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV".to_vec());
+        let mut vault = Vault::default();
+        let brought = found(&[("/eab", &key)]);
+        let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
+        let needed = needed.expect("it is right");
+        vault.advance(&ordered(), needed, &Materials::new());
+        assert_eq!(status(&vault), (Vec::new(), None), "how it is ordered is told elsewhere");
+        let name = CertificateName::new("a").expect("a name");
+        let (chain, key) = pair("a.test");
+        let both = Secret::new([key.reveal(), chain.reveal()].concat());
+        let order = (MaterialId::acme_order(&name), Secret::new(b"{}".to_vec()));
+        let account = MaterialId::acme_account("https://ca.test/dir", "", "k");
+        let account = (account, Secret::new(b"{}".to_vec()));
+        let issued = (MaterialId::acme(&name), both);
+        assert_eq!(left(&mut vault, &[account, order, issued]), 3);
+        assert_eq!(status(&vault), (vec!["a.test".to_owned()], None));
+        let handed_out: Vec<_> =
+            vault.needed_by(&ordered()).keys().map(ToString::to_string).collect();
+        assert_eq!(handed_out, ["acme:a"], "the rest is the controller's alone");
+
+        let broken = (MaterialId::acme(&name), chain);
+        assert_eq!(left(&mut vault, &[broken]), 0, "what cannot be used changes nothing");
+        assert_eq!(status(&vault), (vec!["a.test".to_owned()], None));
+    }
+
+    #[test]
+    fn what_is_issued_while_a_change_is_stored_stays_in_force() {
+        let key = Secret::new(b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV".to_vec());
+        let mut vault = Vault::default();
+        let brought = found(&[("/eab", &key)]);
+        let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
+        vault.advance(&ordered(), needed.expect("it is right"), &Materials::new());
+        let base = vault.materials().clone();
+        let needed = vault.admit(&ordered(), &ordered(), &Found::default(), NOW);
+        let (chain, key) = pair("a.test");
+        let name = CertificateName::new("a").expect("a name");
+        let both = Secret::new([key.reveal(), chain.reveal()].concat());
+        assert_eq!(left(&mut vault, &[(MaterialId::acme(&name), both)]), 1);
+        vault.advance(&ordered(), needed.expect("it is right"), &base);
+        assert_eq!(status(&vault).0, ["a.test"]);
+    }
+
+    #[test]
+    fn what_an_order_takes_is_looked_at_before_it_is_made() {
+        let vault = Vault::default();
+        let refused = |brought: &Found| {
+            let nothing = DesiredState::default();
+            let refused = vault.admit(&nothing, &ordered(), brought, NOW);
+            refused.expect_err("it cannot be used").to_string()
+        };
+        let missing = refused(&Found::default());
+        assert_eq!(missing, "certificates[a].acme.eab.key: /eab: was not read yet");
+        let short = Secret::new(b"c2hvcnQ".to_vec());
+        let short = refused(&found(&[("/eab", &short)]));
+        assert!(short.contains("is no key in base64url") && !short.contains("c2hvcnQ"), "{short}");
+    }
+
+    #[test]
+    fn proxies_get_what_they_answer_a_ca_for_as_long_as_it_is_asked_for() {
+        let mut vault = Vault::default();
+        let name = CertificateName::new("a").expect("a name");
+        let id = MaterialId::http_01("token");
+        let answers: Materials = [(id.clone(), Secret::new(b"token.x".to_vec()))].into();
+        assert!(vault.answer(name.clone(), answers.clone()));
+        assert!(!vault.answer(name.clone(), answers), "it is no news");
+        assert!(vault.needed_by(&ordered()).contains_key(&id));
+        assert!(vault.materials().is_empty(), "it is not kept");
+        assert!(vault.answer(name.clone(), Materials::new()));
+        assert!(!vault.answer(name, Materials::new()));
+        assert!(!vault.needed_by(&ordered()).contains_key(&id));
     }
 }

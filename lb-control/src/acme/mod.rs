@@ -6,7 +6,7 @@
 //!    └── material ◄── issued, or failed and tried again later
 //! ```
 //!
-//! - [`schedule`], [`record`]: when, and what is kept of it; pure.
+//! - [`plan`], [`schedule`], [`record`]: what is due and when, and what is kept of it; pure.
 //! - [`order`], with [`account`], [`challenge`], [`client`] and [`mod@material`]: one order.
 //! - [`ledger`]: how it goes, for those who ask.
 //!
@@ -23,12 +23,12 @@ mod failure;
 mod ledger;
 mod material;
 mod order;
+mod plan;
 mod record;
 mod schedule;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,15 +36,15 @@ use lb_common::{
     clock,
     id::CertificateName,
     material::{MaterialId, Materials},
-    spec::{self, Acme, Challenge},
+    spec::{Acme, Challenge},
 };
-use lb_tls::certificate::Facts;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use self::{
     account::Accounts,
     failure::Failure,
     order::{Issued, Order},
+    plan::Plan,
     record::Record,
 };
 use crate::{
@@ -54,6 +54,7 @@ use crate::{
 
 pub use challenge::possible;
 pub use ledger::{Ledger, News, Standing, State};
+pub use plan::Ordered;
 
 /// What is seen of the state.
 pub struct Seen {
@@ -62,15 +63,6 @@ pub struct Seen {
     pub challenges: Vec<Challenge>,
     /// How many proxies are.
     pub connected: usize,
-}
-
-/// A certificate that is ordered.
-pub struct Ordered {
-    pub spec: Arc<spec::Certificate>,
-    /// Of the one that is in force.
-    pub facts: Option<Facts>,
-    /// What ordering it takes, as far as it is there.
-    pub materials: Materials,
 }
 
 /// Proxies need a moment to come back to a controller that starts; before that, nothing is ordered.
@@ -113,14 +105,6 @@ struct Running {
     acme: Acme,
     task: AbortHandle,
     standing: Standing,
-}
-
-/// What is known of a certificate, and what follows from it.
-struct Plan {
-    record: Record,
-    /// The one that is in force is the one that is asked for.
-    is_it: bool,
-    due: Duration,
 }
 
 impl Driver {
@@ -308,18 +292,5 @@ impl Driver {
 
     async fn say(&self, name: &CertificateName, what: News) -> Result<(), Refused> {
         self.handle.send(Event::Ordered { certificate: name.clone(), what }).await
-    }
-}
-
-impl Plan {
-    fn new(ordered: &Ordered, acme: &Acme) -> Self {
-        let kept = ordered.materials.get(&MaterialId::acme_order(&ordered.spec.name));
-        let record = Record::read(kept);
-        let is_for = record.issued_for.is_empty() || record.issued_for == record::target(acme);
-        let has_names = |facts: &&Facts| acme.domains.iter().all(|d| facts.names.contains(d));
-        let in_force = ordered.facts.as_ref().filter(|_| is_for).filter(has_names);
-        let record = record.about(&record::asked(acme, &ordered.materials));
-        let due = in_force.map_or(Duration::ZERO, schedule::renewal).max(record.next_try());
-        Self { is_it: in_force.is_some(), due, record }
     }
 }

@@ -52,8 +52,8 @@ pub async fn handle(
     let wanted = record.request.connection.keeps_alive(record.request.version);
     let keeps_alive = keeps_alive && wanted;
     // Before anything else is done with it: a CA asks for nothing else, and must not be sent elsewhere.
-    if !view.challenges.is_empty()
-        && let Some(answer) = view.challenges.http_01(record.request)
+    if let Some(challenges) = &view.challenges
+        && let Some(answer) = challenges.http_01(record.request)
     {
         local.metrics().http_01.increment();
         let own = Own { local, listener, metrics: None, keeps_alive };

@@ -75,8 +75,8 @@ pub async fn shake(
     }
     let timeout = millis::of(spec.handshake_timeout);
     local.connections.wait(id, waits, local.coarse(), timeout);
-    let challenges = Arc::clone(&local.view().challenges);
-    let asked = (!challenges.is_empty()).then(|| (Asked::default(), challenges));
+    let challenges = local.view().challenges.clone();
+    let asked = challenges.map(|challenges| (Asked::default(), challenges));
     let shaken = run(local, &tls.config, asked, id, stream).await;
     local.connections.busy(id);
     match shaken {

@@ -22,8 +22,8 @@ pub struct Challenges {
 }
 
 impl Challenges {
-    /// What is none is left out: a snapshot does not wait for it.
-    pub fn new(materials: &Materials, former: &Arc<Self>) -> Arc<Self> {
+    /// Nothing, if there is nothing to answer. What is none is left out: a snapshot does not wait for it.
+    pub fn new(materials: &Materials, former: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         let is_of_one =
             |id: &MaterialId| id.http_01_token().is_some() || id.tls_alpn_01_domain().is_some();
         let made_of: Materials = materials
@@ -31,8 +31,11 @@ impl Challenges {
             .filter(|(id, _)| is_of_one(id))
             .map(|(id, secret)| (id.clone(), secret.clone()))
             .collect();
-        if made_of == former.made_of {
-            return Arc::clone(former);
+        if made_of.is_empty() {
+            return None;
+        }
+        if let Some(former) = former.filter(|former| former.made_of == made_of) {
+            return Some(Arc::clone(former));
         }
         let mut challenges = Self::default();
         for (id, secret) in &made_of {
@@ -49,11 +52,7 @@ impl Challenges {
                 }
             }
         }
-        Arc::new(Self { made_of, ..challenges })
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.made_of.is_empty()
+        Some(Arc::new(Self { made_of, ..challenges }))
     }
 
     /// What a CA is answered that asks for this, if it is one.
@@ -66,5 +65,55 @@ impl Challenges {
     /// What it is offered that makes a handshake for this domain.
     pub fn tls_alpn_01(&self, domain: &str) -> Option<&Arc<ServerConfig>> {
         self.tls_alpn_01.get(domain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::secret::Secret;
+    use lb_http::h1::{HeadParser, Limits};
+
+    use super::*;
+
+    fn request(head: &str) -> Request {
+        let limits = Limits { head: 4096, fields: 10, target: 1024 };
+        let mut request = Request::default();
+        let read = request.read(&mut HeadParser::default(), head.as_bytes(), &limits);
+        assert_eq!(read, Ok(Some(head.len())), "{head}");
+        request
+    }
+
+    #[test]
+    fn a_known_token_is_answered_and_nothing_else_is() {
+        let materials: Materials = [
+            (MaterialId::http_01("token"), Secret::new(b"token.thumb".to_vec())),
+            (MaterialId::tls_alpn_01("a.test"), Secret::new(b"no PEM".to_vec())),
+            (MaterialId::tickets(), Secret::new(vec![1])),
+        ]
+        .into();
+        let challenges = Challenges::new(&materials, None).expect("there are some");
+        let answer = |line: &str| {
+            let head = format!("{line} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            challenges.http_01(&request(&head)).cloned()
+        };
+        let known = Some(Bytes::from_static(b"token.thumb"));
+        assert_eq!(answer("GET /.well-known/acme-challenge/token"), known);
+        assert_eq!(answer("HEAD /.well-known/acme-challenge/token?x"), known);
+        assert_eq!(answer("POST /.well-known/acme-challenge/token"), None);
+        assert_eq!(answer("GET /.well-known/acme-challenge/token/"), None);
+        assert_eq!(answer("GET /.well-known/acme-challenge/other"), None);
+        assert_eq!(answer("GET /.well-known/acme-challenge/"), None);
+        assert_eq!(answer("GET /token"), None);
+        assert!(challenges.tls_alpn_01("a.test").is_none(), "what is none is left out");
+    }
+
+    #[test]
+    fn what_did_not_change_is_the_same_and_nothing_is_none() {
+        let materials: Materials =
+            [(MaterialId::http_01("token"), Secret::new(b"x".to_vec()))].into();
+        let first = Challenges::new(&materials, None).expect("there is one");
+        let second = Challenges::new(&materials, Some(&first)).expect("there is one");
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(Challenges::new(&Materials::new(), Some(&first)).is_none());
     }
 }

@@ -29,8 +29,8 @@ pub struct RoutingTable {
     pub snapshot: Arc<Snapshot>,
     pub routes: HashMap<RouteName, Arc<Route>>,
     pub certificates: Certificates,
-    /// What CAs are answered. As a rule, nothing.
-    pub challenges: Arc<Challenges>,
+    /// What CAs are answered, while one may ask.
+    pub challenges: Option<Arc<Challenges>>,
     listeners: Vec<Option<Arc<Listener>>>,
     listener_slots: HashMap<ListenerName, u32>,
     /// Of listeners that are gone, while connections that they accepted are open.
@@ -100,7 +100,7 @@ impl RoutingTable {
             snapshot: Arc::clone(snapshot),
             routes,
             certificates,
-            challenges: Challenges::new(&snapshot.materials, &former.challenges),
+            challenges: Challenges::new(&snapshot.materials, former.challenges.as_ref()),
             listeners,
             listener_slots,
             gone,
