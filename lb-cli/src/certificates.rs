@@ -111,3 +111,39 @@ fn left(end: &prost_types::Timestamp, now: Duration) -> Duration {
     let end = Duration::from_secs(u64::try_from(end.seconds).unwrap_or(0));
     end.saturating_sub(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_ordering_goes_is_a_column_and_what_is_wrong_a_line() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let status = |name: &str, acme, problem: &str| v1::CertificateStatus {
+            name: name.into(),
+            problem: problem.into(),
+            acme,
+            ..<_>::default()
+        };
+        let acme = |state: &str, next| {
+            Some(v1::AcmeStatus { state: state.into(), next, ..<_>::default() })
+        };
+        let listed = v1::ListCertificatesResponse {
+            certificates: vec![
+                status("file", None, ""),
+                status("new", acme("ordering", None), ""),
+                status("good", acme("issued", at(1_000 + 58 * 86_400)), ""),
+                status("bad", acme("failed", at(1_060)), "cannot be had from its CA: no"),
+            ],
+        };
+        let text =
+            render(&listed, &Screen { width: Some(120), color: false }, Duration::from_secs(1_000));
+        let lines: Vec<_> = text.lines().collect();
+        let has = |line: usize, part: &str| assert!(lines[line].contains(part), "{part}:\n{text}");
+        has(0, "RENEWAL");
+        has(2, "ordering");
+        has(3, "in 58d");
+        has(4, "failed");
+        has(5, "bad: cannot be had from its CA: no");
+    }
+}

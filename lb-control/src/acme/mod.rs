@@ -6,9 +6,9 @@
 //!    └── material ◄── issued, or failed and tried again later
 //! ```
 //!
-//! - [`plan`], [`schedule`], [`record`]: what is due and when, and what is kept of it; pure.
-//! - [`order`], with [`account`], [`challenge`], [`client`] and [`mod@material`]: one order.
-//! - [`ledger`]: how it goes, for those who ask.
+//! - `plan`, `schedule`, `record`: what is due and when, and what is kept of it; pure.
+//! - `order`, with `account`, `challenge`, `client` and `material`: one order.
+//! - `ledger`: how it goes, for those who ask.
 //!
 //! # Invariants
 //!
