@@ -249,7 +249,12 @@ impl Controller {
         health.sync(&desired, moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
         let unhealthy = health.unhealthy();
-        let vault = Vault::new(stored.materials, &desired);
+        let mut vault = Vault::new(stored.materials, &desired);
+        // Proxies have answered CAs all the while, and are not to stop now.
+        for name in desired.certificates.keys() {
+            let answers = acme::answers(vault.materials().get(&MaterialId::acme_order(name)));
+            vault.answer(name.clone(), answers);
+        }
         let content = Content {
             desired: desired.clone(),
             unhealthy: unhealthy.clone(),

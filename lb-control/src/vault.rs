@@ -195,6 +195,7 @@ impl Vault {
             .materials
             .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
         self.waiting.unreadable.retain(|id, _| needed.contains(id));
+        self.challenges.retain(|name, _| needed.contains(&MaterialId::acme_order(name)));
         self.judge(desired);
     }
 

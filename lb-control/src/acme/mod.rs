@@ -36,6 +36,7 @@ use lb_common::{
     clock,
     id::CertificateName,
     material::{MaterialId, Materials},
+    secret::Secret,
     spec::{Acme, Challenge},
 };
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -73,6 +74,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 /// So many orders may be under way.
 const MOST_ORDERS: usize = 4;
+
+/// What proxies go on answering for a certificate when the controller starts again, by what is kept of its
+/// order.
+pub fn answers(kept: Option<&Secret>) -> Materials {
+    Record::read(kept).open.map(|open| open.answers()).unwrap_or_default()
+}
 
 /// Orders what is due, for ever.
 pub async fn drive(handle: Handle) {

@@ -6,11 +6,11 @@
 //!
 //! An order that was begun before, by this controller or by one before it, is gone on with.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewOrder, Order as AtCa,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, Identifier, NewOrder,
+    Order as AtCa, OrderStatus, RetryPolicy,
 };
 use lb_common::{
     clock,
@@ -125,7 +125,7 @@ impl Order {
 
     /// The one that is under way, unless nothing can come of it any more.
     async fn resumed(&self, account: &Account) -> Result<Option<(AtCa, KeyPair)>, Failure> {
-        let Some(Open { url, key }) = &self.record.open else { return Ok(None) };
+        let Some(Open { url, key, .. }) = &self.record.open else { return Ok(None) };
         let Ok(key) = KeyPair::from_pem(key) else { return Ok(None) };
         match account.order(url.clone()).await {
             Ok(mut order) => {
@@ -146,15 +146,19 @@ impl Order {
         let order = account.new_order(&NewOrder::new(&domains)).await?;
         tracing::info!(certificate = %self.certificate, order = order.url(), "order begun at a CA");
         let key = KeyPair::generate()?;
-        let open = Open { url: order.url().to_owned(), key: key.serialize_pem() };
-        self.record.open = Some(open);
-        let id = MaterialId::acme_order(&self.certificate);
-        keep(&self.handle, [(id, self.record.to_secret())].into()).await?;
+        let (url, pem) = (order.url().to_owned(), key.serialize_pem());
+        self.record.open = Some(Open { url, key: pem, answers: BTreeMap::new() });
+        self.keep().await?;
         Ok((order, key))
     }
 
+    async fn keep(&self) -> Result<(), Failure> {
+        let id = MaterialId::acme_order(&self.certificate);
+        Ok(keep(&self.handle, [(id, self.record.to_secret())].into()).await?)
+    }
+
     /// Shows the CA that the domains are ours.
-    async fn authorize(&self, order: &mut AtCa) -> Result<(), Failure> {
+    async fn authorize(&mut self, order: &mut AtCa) -> Result<(), Failure> {
         let kind = match self.challenge {
             Challenge::Http01 => ChallengeType::Http01,
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
@@ -182,6 +186,10 @@ impl Order {
             });
         }
         if !answers.is_empty() {
+            if let Some(open) = &mut self.record.open {
+                open.set_answers(&answers);
+            }
+            self.keep().await?;
             let answers_of = answers.len();
             self.spread(answers).await?;
             tracing::info!(certificate = %self.certificate, domains = answers_of, "the CA may look");
@@ -191,6 +199,8 @@ impl Order {
             let mut authorization = authorization?;
             if authorization.status == AuthorizationStatus::Pending
                 && let Some(mut challenge) = authorization.challenge(kind.clone())
+                // The CA may have been told by a controller before this one.
+                && challenge.status == ChallengeStatus::Pending
             {
                 challenge.set_ready().await?;
             }

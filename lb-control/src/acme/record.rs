@@ -3,10 +3,14 @@
 //!
 //! It is kept like a secret, because the key of an order that is under way is in it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use lb_common::{material::Materials, secret::Secret, spec::Acme};
+use lb_common::{
+    material::{MaterialId, Materials},
+    secret::Secret,
+    spec::Acme,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +35,10 @@ pub struct Open {
     pub url: String,
     /// Of the certificate that it is for, as PEM.
     pub key: String,
+    /// What the CA is answered, by what it is called as material. A CA looks when it likes, also while
+    /// the controller starts again.
+    #[serde(default)]
+    pub answers: BTreeMap<String, String>,
 }
 
 /// What a certificate must have been issued for, so that it is the one that is asked for.
@@ -48,6 +56,18 @@ pub fn asked(acme: &Acme, materials: &Materials) -> String {
         text.extend_from_slice(digest(&SHA256, part).as_ref());
     }
     digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Open {
+    pub fn set_answers(&mut self, answers: &Materials) {
+        let text = |secret: &Secret| String::from_utf8_lossy(secret.reveal()).into_owned();
+        self.answers = answers.iter().map(|(id, secret)| (id.to_string(), text(secret))).collect();
+    }
+
+    pub fn answers(&self) -> Materials {
+        let secret = |text: &String| Secret::new(text.clone().into());
+        self.answers.iter().map(|(id, text)| (MaterialId::of(id), secret(text))).collect()
+    }
 }
 
 impl Record {
@@ -102,7 +122,13 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_back_and_who_asks_for_something_else_begins_anew() {
-        let open = Some(Open { url: "https://ca.test/order/1".into(), key: "key".into() });
+        let (url, key) = ("https://ca.test/order/1".into(), "key".into());
+        let mut open = Open { url, key, answers: BTreeMap::new() };
+        let answers: Materials =
+            [(MaterialId::http_01("token"), Secret::new(b"token.x".to_vec()))].into();
+        open.set_answers(&answers);
+        assert_eq!(open.answers(), answers);
+        let open = Some(open);
         let record = Record {
             issued_for: "x".into(),
             asked: "one".into(),
