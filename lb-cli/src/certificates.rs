@@ -16,8 +16,8 @@ use crate::{
 
 /// Show every certificate: for what names, from whom, and until when
 ///
-/// Keys are never shown. A problem says why what is in a certificate's files now is not in force;
-/// what they had before is, then.
+/// Keys are never shown. A problem says why what is in a certificate's files now is not in force, or why
+/// one that is ordered cannot be had; what there was before is in force, then.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
@@ -62,11 +62,12 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
     let mut table = Table::new(vec![
         Column::left("CERTIFICATE").cut_to(12),
         Column::left("NAMES").cut_to(20),
-        Column::left("KEY").dropped(1),
-        Column::left("ISSUER").cut_to(16).dropped(2),
+        Column::left("KEY").dropped(2),
+        Column::left("ISSUER").cut_to(16).dropped(3),
         Column::left("EXPIRES"),
-        Column::left("UNTIL").dropped(3),
-        Column::left("LISTENERS").dropped(4),
+        Column::left("UNTIL").dropped(4),
+        Column::left("RENEWAL").dropped(1),
+        Column::left("LISTENERS").dropped(5),
     ]);
     for status in &listed.certificates {
         let left = status.not_after.as_ref().map(|end| left(end, now));
@@ -83,6 +84,7 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
             (&*status.issuer).into(),
             expires,
             exact(status.not_after.as_ref()).into(),
+            status.acme.as_ref().map_or_else(|| "".into(), |acme| renewal(acme, now)),
             status.listeners.join(", ").into(),
         ]);
     }
@@ -95,8 +97,53 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
     text
 }
 
+/// When it is ordered again, or how that goes.
+fn renewal(acme: &v1::AcmeStatus, now: Duration) -> Cell {
+    match (&*acme.state, &acme.next) {
+        ("issued", Some(next)) => format!("in {}", short(left(next, now))).into(),
+        ("failed", _) => Cell::painted("failed", Paint::Bad),
+        (state, _) => Cell::painted(state, Paint::Warn),
+    }
+}
+
 /// None is left of what is over.
 fn left(end: &prost_types::Timestamp, now: Duration) -> Duration {
     let end = Duration::from_secs(u64::try_from(end.seconds).unwrap_or(0));
     end.saturating_sub(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_ordering_goes_is_a_column_and_what_is_wrong_a_line() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let status = |name: &str, acme, problem: &str| v1::CertificateStatus {
+            name: name.into(),
+            problem: problem.into(),
+            acme,
+            ..<_>::default()
+        };
+        let acme = |state: &str, next| {
+            Some(v1::AcmeStatus { state: state.into(), next, ..<_>::default() })
+        };
+        let listed = v1::ListCertificatesResponse {
+            certificates: vec![
+                status("file", None, ""),
+                status("new", acme("ordering", None), ""),
+                status("good", acme("issued", at(1_000 + 58 * 86_400)), ""),
+                status("bad", acme("failed", at(1_060)), "cannot be had from its CA: no"),
+            ],
+        };
+        let text =
+            render(&listed, &Screen { width: Some(120), color: false }, Duration::from_secs(1_000));
+        let lines: Vec<_> = text.lines().collect();
+        let has = |line: usize, part: &str| assert!(lines[line].contains(part), "{part}:\n{text}");
+        has(0, "RENEWAL");
+        has(2, "ordering");
+        has(3, "in 58d");
+        has(4, "failed");
+        has(5, "bad: cannot be had from its CA: no");
+    }
 }

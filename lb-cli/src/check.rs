@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::{
     clock,
-    spec::{DesiredState, UNVERIFIED},
+    spec::{CertificateSource, DesiredState, Key, UNVERIFIED},
 };
 use lb_control::{files, vault::Vault};
 use lb_proto::{
@@ -81,13 +81,17 @@ pub fn read(file: &Path) -> Result<v1::Spec, Refused> {
 }
 
 /// Looks at what the spec needs besides itself: certificates, and their keys. A key that only the
-/// controller has is not looked at.
+/// controller has is not looked at, and no CA is asked.
 fn look_into(spec: &v1::Spec) -> Result<(), Problems> {
     let mut state = parse::desired_state(spec)?;
     let keys = pem::keys(&spec.certificates);
     state.certificates.retain(|_, certificate| {
-        let key = certificate.key.material();
-        !key.is_given() || keys.contains_key(&key)
+        let key = match &certificate.source {
+            CertificateSource::Pair { key, .. } => Some(key),
+            CertificateSource::Acme(acme) => acme.eab.as_ref().map(|eab| &eab.key),
+        };
+        let key = key.map(Key::material);
+        key.is_none_or(|key| !key.is_nowhere_else() || keys.contains_key(&key))
     });
     let mut found = files::read(&state.materials());
     found.materials.extend(keys);

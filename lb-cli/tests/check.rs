@@ -128,3 +128,31 @@ fn certificates_are_looked_into_where_the_file_is() {
         assert!(code == Some(1) && told.contains(&expected), "{told}");
     }
 }
+
+#[test]
+fn an_order_is_looked_into_and_its_ca_is_not_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("lb.toml");
+    let check = |lines: &str| {
+        let acme = "domains = ['a.test']\ndirectory = 'https://nobody.invalid/dir'";
+        let text = format!("[[certificates]]\nname = 'a'\n[certificates.acme]\n{acme}\n{lines}\n");
+        fs::write(&file, text).expect("it is ours");
+        said(&lb(&["check", &file.display().to_string()]))
+    };
+    fs::write(dir.path().join("text"), "no PEM").expect("it is ours");
+    let path = dir.path().join("text").display().to_string();
+    for (lines, expected) in [
+        ("ca = 'text'", format!("certificates[a].acme.ca: {path}: has no certificate in it")),
+        (
+            "eab = { kid = 'k', key = './text' }",
+            format!("certificates[a].acme.eab.key: {path}: is no key"),
+        ),
+        ("eab = { kid = 'k', key = 'text' }", "certificates[a].acme.eab.key: is no key".into()),
+        ("challenge = 'dns-01'", "certificates[a].acme.challenge: \"dns-01\" is not".into()),
+        ("eab = { kid = 'k', key = 'sha256:00' }", ": ok: ".into()),
+        ("", ": ok: ".into()),
+    ] {
+        let said = check(lines);
+        assert!(said.contains(&expected), "{lines}: {said}");
+    }
+}

@@ -22,7 +22,7 @@ use std::{
 };
 
 use lb_common::{
-    id::ProxyId,
+    id::{CertificateName, ProxyId},
     material::{MaterialId, Materials},
     snapshot::{SnapshotId, UnhealthyBackends, Version},
     spec::DesiredState,
@@ -39,6 +39,7 @@ use tokio::sync::oneshot;
 use v1::event::Event as News;
 
 use crate::{
+    acme,
     desired::{self, Batch},
     diff::diff,
     health::{
@@ -55,6 +56,7 @@ use crate::{
 
 pub use crate::proxies::Moment;
 
+mod orders;
 mod views;
 
 /// So many changes may wait for the one that is being written.
@@ -74,8 +76,15 @@ pub enum Event {
     },
     /// [`Effect::CommitHealth`] is through.
     HealthCommitted,
+    /// [`Effect::CommitMaterials`] is through.
+    MaterialsCommitted,
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
+    /// Something happened to the order of a certificate.
+    Ordered {
+        certificate: CertificateName,
+        what: acme::News,
+    },
     Probed {
         id: TargetId,
         finding: Finding,
@@ -108,7 +117,8 @@ pub enum Effect {
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
     CommitHealth(Vec<v1::BackendStatus>),
-    /// Write to the store, so that a controller that starts without the files has them.
+    /// Write to the store, so that a controller that starts again has them; exactly one
+    /// [`Event::MaterialsCommitted`] follows.
     CommitMaterials(Materials),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
@@ -185,6 +195,10 @@ pub struct Controller {
     health: Monitor,
     health_changed: bool,
     health_write: HealthWrite,
+    /// In force, and not on its way to the store yet.
+    unstored: Materials,
+    is_storing: bool,
+    orders: acme::Ledger,
     proxies: Proxies,
     counters: Counters,
     effects: Vec<Effect>,
@@ -232,10 +246,15 @@ impl Controller {
     ) -> Result<(Self, Sealed), Problems> {
         let desired = parse::desired_state(&stored.spec)?;
         let mut health = Monitor::new(stored.health, rng);
-        let vault = Vault::new(stored.materials, &desired);
+        let mut vault = Vault::new(stored.materials, &desired);
         health.sync(&desired, vault.materials(), moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
         let unhealthy = health.unhealthy();
+        // Proxies have answered CAs all the while, and are not to stop now.
+        for name in desired.certificates.keys() {
+            let answers = acme::answers(vault.materials().get(&MaterialId::acme_order(name)));
+            vault.answer(name.clone(), answers);
+        }
         let content = Content {
             desired: desired.clone(),
             unhealthy: unhealthy.clone(),
@@ -256,6 +275,9 @@ impl Controller {
             health,
             health_changed: false,
             health_write: HealthWrite::Idle,
+            unstored: Materials::new(),
+            is_storing: false,
+            orders: acme::Ledger::default(),
             proxies: Proxies::default(),
             counters: Counters::default(),
             effects: Vec::new(),
@@ -278,7 +300,12 @@ impl Controller {
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
                 Event::HealthCommitted => self.health_committed(),
+                Event::MaterialsCommitted => {
+                    self.is_storing = false;
+                    self.store_materials();
+                }
                 Event::Found(found) => self.found(found, moment),
+                Event::Ordered { certificate, what } => self.ordered(certificate, what),
                 Event::Probed { id, finding } => self.probed(id, finding, moment),
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
@@ -386,6 +413,7 @@ impl Controller {
         {
             self.begin(mutation, moment);
         }
+        self.store_materials();
     }
 
     /// Puts a stored change in force.
@@ -398,6 +426,7 @@ impl Controller {
         let mut changes = Vec::new();
         if let Some(Next { desired, materials, base, about }) = next {
             self.vault.advance(&desired, materials, &base);
+            self.orders.retain(&desired);
             self.desired = desired;
             self.revision = about.revision;
             self.sync_health(moment);
@@ -453,8 +482,28 @@ impl Controller {
     fn found(&mut self, found: Found, moment: Moment) {
         let fresh = self.vault.find(&self.desired, found);
         if !fresh.is_empty() {
-            self.effects.push(Effect::CommitMaterials(fresh));
+            self.unstored.extend(fresh);
+            self.store_materials();
             self.sync_health(moment);
+            self.publish(self.health.unhealthy(), None);
+        }
+    }
+
+    /// One write at a time, and none beside a change's: what is later must not be written over by what
+    /// was begun before it.
+    fn store_materials(&mut self) {
+        if !(self.is_storing || self.writing.is_some() || self.unstored.is_empty()) {
+            self.is_storing = true;
+            let unstored = std::mem::take(&mut self.unstored);
+            self.effects.push(Effect::CommitMaterials(unstored));
+        }
+    }
+
+    fn ordered(&mut self, certificate: CertificateName, what: acme::News) {
+        let challenges = self.orders.take(&certificate, what);
+        if let Some(challenges) = challenges
+            && self.vault.answer(certificate, challenges)
+        {
             self.publish(self.health.unhealthy(), None);
         }
     }

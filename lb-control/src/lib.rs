@@ -10,6 +10,7 @@
 //! - [`desired`] and [`diff`]: what a request makes of the state, and how that differs.
 //! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`], [`renewal`] and
 //!   [`tickets`] find it.
+//! - [`acme`]: certificates that are ordered.
 //! - [`store`]: what outlives the process.
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
@@ -25,6 +26,7 @@
 //! - Nothing that a client or a proxy does delays another one, beyond the owner's turn for it.
 //! - There are no globals: several controllers live in one process.
 
+pub mod acme;
 pub mod admin;
 pub mod config;
 pub mod config_file;
@@ -162,6 +164,7 @@ pub async fn run_and_tell(
     }
     tasks.spawn(renewal::follow(started.clone()));
     tasks.spawn(tickets::rotate(started.clone()));
+    tasks.spawn(acme::drive(started.clone()));
     let _ = handle.set(started.clone());
     ready();
 

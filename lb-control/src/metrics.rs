@@ -62,8 +62,16 @@ pub struct Facts<'a> {
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
     pub certificates: Vec<Certificate<'a>>,
+    pub orders: Orders,
     /// All that are known.
     pub proxies: Vec<Proxy>,
+}
+
+/// Orders of certificates that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    pub issued: u64,
+    pub failed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -189,10 +197,16 @@ fn certificates(facts: &Facts<'_>, page: &mut Page) {
             expires.sample(&[("certificate", certificate.name)], time.as_secs());
         }
     }
-    const PROBLEM: &str = "1 while what is in a certificate's files cannot be used.";
+    const PROBLEM: &str =
+        "1 while what is in a certificate's files cannot be used, or it cannot be ordered.";
     let mut problem = page.gauge("lb_control_certificate_problem", PROBLEM);
     for certificate in &facts.certificates {
         problem.sample(&[("certificate", certificate.name)], u8::from(certificate.has_problem));
+    }
+    const ORDERS: &str = "Orders of certificates that have ended, by how.";
+    let mut orders = page.counter("lb_control_acme_orders_total", ORDERS);
+    for (result, count) in [("issued", facts.orders.issued), ("failed", facts.orders.failed)] {
+        orders.sample(&[("result", result)], count);
     }
 }
 
@@ -291,6 +305,7 @@ mod tests {
             waiting_changes: 0,
             tallies: &tallies,
             certificates: Vec::new(),
+            orders: Orders::default(),
             backend_sets: vec![set],
             proxies: vec![
                 proxy("p1", true, true, 0),

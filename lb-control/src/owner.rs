@@ -139,8 +139,8 @@ impl Handle {
         answer.await.unwrap_or(Err(Refused::Ending))
     }
 
-    /// What the batch needs besides itself: it has keys itself, files have others, and the store has those
-    /// that were given before.
+    /// What the batch needs besides itself: it has keys itself, files have others, and the store has what
+    /// was given or issued before.
     async fn find(&self, batch: &Batch) -> Result<Found, StoreError> {
         let (ids, keys) = (batch.materials(), batch.keys().clone());
         if ids.is_empty() {
@@ -148,7 +148,7 @@ impl Handle {
         }
         self.read(move |store| {
             let mut found = files::read(&ids);
-            found.materials.extend(store.materials(ids.iter().filter(|id| id.is_given()))?);
+            found.materials.extend(store.materials(ids.iter().filter(|id| id.is_nowhere_else()))?);
             found.materials.extend(keys);
             Ok(found)
         })
@@ -284,12 +284,13 @@ impl Owner {
             }
             Effect::CommitMaterials(materials) => {
                 let store = Arc::clone(&self.store);
-                tokio::spawn(async move {
+                self.writes.spawn(async move {
                     let write = move |store: &Store| store.commit_materials(&materials);
-                    // They are in force; a controller that starts again looks for them again.
+                    // They are in force, and the next change writes them again.
                     if let Err(error) = blocking(&store, write).await {
-                        tracing::warn!(%error, "contents of files could not be stored");
+                        tracing::warn!(%error, "certificates and contents of files could not be stored");
                     }
+                    Event::MaterialsCommitted
                 });
             }
             Effect::Probe(job) => {

@@ -26,6 +26,9 @@ const MOST_CONNECTED: usize = 10_000;
 /// So many others stay listed.
 const MOST_DISCONNECTED: usize = 1_000;
 
+/// A proxy that was disconnected for longer is taken to be gone.
+const MISSED_FOR: Duration = Duration::from_secs(30);
+
 /// Now, in both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -100,6 +103,14 @@ pub struct Emptying {
     pub waiting_for: Vec<String>,
     /// Nobody sends it anything and nobody waits for it.
     pub empty: bool,
+}
+
+/// How far something has come that was published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    pub connected: usize,
+    /// Proxies that do not have it.
+    pub behind: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -289,6 +300,22 @@ impl Proxies {
         }
         emptying.empty &= emptying.in_flight == 0 && emptying.waiting_for.is_empty();
         emptying
+    }
+
+    /// How many are connected, and who of those does not run version `since` or a later one yet. Who was
+    /// connected a moment ago may still have clients.
+    pub fn behind(&self, since: Version, wall: Duration) -> Spread {
+        let mut spread = Spread::default();
+        for (id, proxy) in &self.by_id {
+            let is_connected = proxy.connection.is_some();
+            spread.connected += usize::from(is_connected);
+            let is_there = is_connected
+                || proxy.disconnected_since.is_some_and(|since| wall < since + MISSED_FOR);
+            if is_there && proxy.hello.running.is_none_or(|running| running.version < since) {
+                spread.behind.push(id.to_string());
+            }
+        }
+        spread
     }
 
     fn connected(&self) -> impl Iterator<Item = (&ProxyId, &Proxy)> {

@@ -17,24 +17,19 @@ use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
-    spec::{self, DesiredState, Key, Pem},
+    spec::{self, CertificateSource, DesiredState, Pem},
 };
 use lb_proto::error::Problems;
-use lb_tls::{
-    certificate::{self, Certificate, Facts},
-    server,
-};
-use rustls::pki_types::CertificateDer;
+use lb_tls::certificate::{Certificate, Facts};
 
+use self::usable::{Unusable, check_ca, check_order, read, said, text};
 use crate::timestamp;
 
-/// What somebody found when looking for material.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    pub materials: Materials,
-    /// Why there is none.
-    pub unreadable: BTreeMap<MaterialId, String>,
-}
+mod found;
+mod usable;
+
+pub use found::Found;
+pub use usable::{ca, certificate};
 
 /// Of the current state.
 #[derive(Debug, Default)]
@@ -43,6 +38,8 @@ pub struct Vault {
     known: Materials,
     /// Found since, and of no use yet: one half of a pair, or something broken.
     waiting: Found,
+    /// What proxies answer while certificates are ordered. Of no state, and never stored.
+    challenges: BTreeMap<CertificateName, Materials>,
     certificates: BTreeMap<CertificateName, Judged>,
 }
 
@@ -67,16 +64,6 @@ pub struct Status {
     pub problem: Option<String>,
 }
 
-impl Found {
-    /// `materials`, and what this has of those that `counts`.
-    fn over(&self, materials: &Materials, counts: impl Fn(&MaterialId) -> bool) -> Materials {
-        let found = self.materials.iter().filter(|(id, _)| counts(id));
-        let mut all = materials.clone();
-        all.extend(found.map(|(id, secret)| (id.clone(), secret.clone())));
-        all
-    }
-}
-
 impl Vault {
     /// As it was stored. Whatever of it is broken is told when it is looked at.
     pub fn new(known: Materials, desired: &DesiredState) -> Self {
@@ -89,9 +76,25 @@ impl Vault {
         self.certificates.iter().map(|(name, judged)| (name, &judged.status))
     }
 
-    /// What of it this state needs, as far as it is there.
+    /// What of it proxies need for this state, as far as it is there.
     pub fn needed_by(&self, desired: &DesiredState) -> Materials {
-        needed(desired, &self.known)
+        let mut needed = needed(desired.materials_of_proxies(), &self.known);
+        for challenges in self.challenges.values() {
+            needed.extend(challenges.clone());
+        }
+        needed
+    }
+
+    /// Proxies are to answer that for a certificate that is ordered, and nothing else. Returns whether that
+    /// is news.
+    pub fn answer(&mut self, certificate: CertificateName, challenges: Materials) -> bool {
+        match challenges.is_empty() {
+            true => self.challenges.remove(&certificate).is_some(),
+            false => {
+                let before = self.challenges.insert(certificate.clone(), challenges);
+                before.as_ref() != self.challenges.get(&certificate)
+            }
+        }
     }
 
     /// What files the current state names.
@@ -120,16 +123,15 @@ impl Vault {
         let mut all =
             found.over(&self.known, |id| !(old_ids.contains(id) && self.known.contains_key(id)));
         let everything = found.over(&self.known, |_| true);
-        let (new, old): (Vec<_>, Vec<_>) = next
-            .certificates
-            .iter()
-            .partition(|(name, spec)| current.certificates.get(*name) != Some(*spec));
+        let given = next.certificates.iter().filter(|(_, spec)| spec.acme().is_none());
+        let (new, old): (Vec<_>, Vec<_>) =
+            given.partition(|(name, spec)| current.certificates.get(*name) != Some(*spec));
         for (_, spec) in new {
             // It may need what is new in a file that is known. Whoever shares that must be able to use
             // it, too.
             if read(spec, &all, found).is_err() && read(spec, &everything, found).is_ok() {
                 let mut with = all.clone();
-                for id in ids(spec) {
+                for id in spec.materials() {
                     with.extend(everything.get(&id).map(|secret| (id, secret.clone())));
                 }
                 if old.iter().all(|(_, spec)| read(spec, &with, found).is_ok()) {
@@ -142,15 +144,22 @@ impl Vault {
             if current.certificates.get(name) == Some(spec) {
                 continue;
             }
-            match read(spec, &all, found) {
-                Ok(Certificate { facts, .. }) if facts.not_after < wall => {
+            let mut unusable = |Unusable { field, source, why }| {
+                problems.add(format!("certificates[{name}].{field}"), format!("{source}{why}"));
+            };
+            match (&spec.source, read(spec, &all, found)) {
+                // It is ordered once it is asked for.
+                (CertificateSource::Acme(acme), _) => {
+                    check_order(acme, &all, found).into_iter().for_each(unusable);
+                }
+                (CertificateSource::Pair { chain, .. }, Ok(Certificate { facts, .. }))
+                    if facts.not_after < wall =>
+                {
                     let why = format!("expired on {}", timestamp(facts.not_after));
-                    problems.add(format!("certificates[{name}].cert"), said(&spec.chain, &why));
+                    unusable(Unusable { field: "cert", source: said(chain, ""), why });
                 }
-                Ok(_) => {}
-                Err(Unusable { field, source, why }) => {
-                    problems.add(format!("certificates[{name}].{field}"), format!("{source}{why}"));
-                }
+                (CertificateSource::Pair { .. }, Ok(_)) => {}
+                (CertificateSource::Pair { .. }, Err(why)) => unusable(why),
             }
         }
         let mut judge_ca = |field: String, ca: &Pem| {
@@ -172,28 +181,29 @@ impl Vault {
                 judge_ca(format!("backend_sets[{name}].tls.ca"), ca);
             }
         }
-        problems.or(needed(next, &all))
+        problems.or(needed(next.materials(), &all))
     }
 
     /// `desired` is in force, and `materials` is what [`Vault::admit`] said of it.
     /// `base` is what was in force then: what was found since stays.
     pub fn advance(&mut self, desired: &DesiredState, materials: Materials, base: &Materials) {
         let known = std::mem::take(&mut self.known);
+        let needed = desired.materials();
         let is_since = |id: &MaterialId, secret: &Secret| base.get(id) != Some(secret);
         let is_kept = |id: &MaterialId, secret: &Secret| {
             // Tickets outlive the last listener with TLS: the next one takes them.
-            *id == MaterialId::tickets() || (materials.contains_key(id) && is_since(id, secret))
+            *id == MaterialId::tickets() || (needed.contains(id) && is_since(id, secret))
         };
         let kept: Materials =
             known.into_iter().filter(|(id, secret)| is_kept(id, secret)).collect();
         self.known = materials;
         self.known.extend(kept);
         // What waits for its other half waits on, as long as somebody needs it.
-        let needed = desired.materials();
         self.waiting
             .materials
             .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
         self.waiting.unreadable.retain(|id, _| needed.contains(id));
+        self.challenges.retain(|name, _| needed.contains(&MaterialId::acme_order(name)));
         self.judge(desired);
     }
 
@@ -213,7 +223,7 @@ impl Vault {
             let users = desired
                 .certificates
                 .values()
-                .filter(|spec| ids(spec).iter().any(|id| group.contains(id)));
+                .filter(|spec| spec.materials().iter().any(|id| group.contains(id)));
             let is_usable = users.into_iter().all(|spec| read(spec, &all, &self.waiting).is_ok());
             let is_ca = |id: &MaterialId| {
                 let content = self.waiting.materials.get(id);
@@ -234,7 +244,7 @@ impl Vault {
         let mut groups: Vec<BTreeSet<MaterialId>> =
             self.waiting.materials.keys().map(|id| [id.clone()].into()).collect();
         for spec in desired.certificates.values() {
-            let needs = ids(spec);
+            let needs = spec.materials();
             let (touched, others): (Vec<_>, Vec<_>) =
                 groups.into_iter().partition(|group| needs.iter().any(|id| group.contains(id)));
             groups = others;
@@ -266,7 +276,8 @@ impl Vault {
         let all = self.waiting.over(&self.known, |_| true);
         let mut former = std::mem::take(&mut self.certificates);
         let judged = desired.certificates.iter().map(|(name, spec)| {
-            let saw = ids(spec).into_iter().map(|id| {
+            let ids = || spec.materials().into_iter().chain(spec.materials_of_controller());
+            let saw = ids().map(|id| {
                 let waiting = &self.waiting;
                 let why = waiting.unreadable.get(&id).cloned();
                 (self.known.get(&id).cloned(), waiting.materials.get(&id).cloned(), why)
@@ -279,9 +290,14 @@ impl Vault {
                 return (name.clone(), judged);
             }
             let in_force = read(spec, &self.known, &nothing);
-            let problem = match read(spec, &all, &self.waiting) {
-                Err(Unusable { source, why, .. }) => Some(format!("{source}{why}")),
-                Ok(_) => ids(spec).into_iter().find_map(|id| {
+            let unusable = match &spec.source {
+                // How ordering goes is told by who orders.
+                CertificateSource::Acme(_) => None,
+                CertificateSource::Pair { .. } => read(spec, &all, &self.waiting).err(),
+            };
+            let problem = match unusable {
+                Some(Unusable { source, why, .. }) => Some(format!("{source}{why}")),
+                None => ids().find_map(|id| {
                     let why = self.waiting.unreadable.get(&id)?;
                     Some(format!("{}: {why}", id.path().unwrap_or(id.as_str())))
                 }),
@@ -292,38 +308,6 @@ impl Vault {
         });
         self.certificates = judged.collect();
     }
-}
-
-/// What of a certificate cannot be used.
-struct Unusable {
-    field: &'static str,
-    /// `PATH: `, if it is in a file.
-    source: String,
-    why: String,
-}
-
-fn read(spec: &spec::Certificate, all: &Materials, found: &Found) -> Result<Certificate, Unusable> {
-    let of_chain = |why| Unusable { field: "cert", source: said(&spec.chain, ""), why };
-    let of_key = |why| {
-        let source = match &spec.key {
-            Key::File(path) => format!("{path}: "),
-            Key::Given(_) => String::new(),
-        };
-        Unusable { field: "key", source, why }
-    };
-    let chain = text(&spec.chain, all, found).map_err(of_chain)?;
-    let id = spec.key.material();
-    let key = all.get(&id).ok_or_else(|| {
-        let why = match &spec.key {
-            Key::File(_) => missing(&id, found),
-            Key::Given(digest) => format!("no key is known as {digest:?}; give the key itself"),
-        };
-        of_key(why)
-    })?;
-    Certificate::read(chain, key.reveal()).map_err(|error| match error.is_of_key() {
-        true => of_key(error.to_string()),
-        false => of_chain(error.to_string()),
-    })
 }
 
 /// Files with CAs.
@@ -341,60 +325,8 @@ fn ca_of_backends(set: &spec::BackendSet) -> Option<&Pem> {
     set.tls.as_ref()?.ca()
 }
 
-/// Whether proxies can use it to know others by.
-fn check_ca(text: &[u8]) -> Result<(), String> {
-    let ca = certificate::certificates(text).map_err(|error| error.to_string())?;
-    server::check_ca(&ca).map_err(|error| error.to_string())
-}
-
-/// Of what is in force.
-///
-/// # Errors
-/// Why it cannot be used.
-pub fn certificate(spec: &spec::Certificate, all: &Materials) -> Result<Certificate, String> {
-    read(spec, all, &Found::default())
-        .map_err(|Unusable { source, why, .. }| format!("{source}{why}"))
-}
-
-/// Of what is in force.
-///
-/// # Errors
-/// Why it cannot be used.
-pub fn ca(pem: &Pem, all: &Materials) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = text(pem, all, &Found::default()).map_err(|why| said(pem, &why))?;
-    certificate::certificates(text).map_err(|error| said(pem, &error.to_string()))
-}
-
-/// What a certificate needs.
-pub fn ids(spec: &spec::Certificate) -> Vec<MaterialId> {
-    spec.chain.material().into_iter().chain([spec.key.material()]).collect()
-}
-
-fn needed(desired: &DesiredState, all: &Materials) -> Materials {
-    let ids = desired.materials().into_iter();
-    ids.filter_map(|id| Some((id.clone(), all.get(&id)?.clone()))).collect()
-}
-
-fn text<'a>(pem: &'a Pem, all: &'a Materials, found: &Found) -> Result<&'a [u8], String> {
-    match pem {
-        Pem::Text(text) => Ok(text.as_bytes()),
-        Pem::File(path) => {
-            let id = MaterialId::file(path);
-            all.get(&id).map(Secret::reveal).ok_or_else(|| missing(&id, found))
-        }
-    }
-}
-
-fn missing(id: &MaterialId, found: &Found) -> String {
-    found.unreadable.get(id).cloned().unwrap_or_else(|| "was not read yet".into())
-}
-
-/// `why`, with the file that it is about.
-fn said(pem: &Pem, why: &str) -> String {
-    match pem {
-        Pem::File(path) => format!("{path}: {why}"),
-        Pem::Text(_) => why.into(),
-    }
+fn needed(ids: impl IntoIterator<Item = MaterialId>, all: &Materials) -> Materials {
+    ids.into_iter().filter_map(|id| Some((id.clone(), all.get(&id)?.clone()))).collect()
 }
 
 #[cfg(test)]
@@ -589,5 +521,94 @@ mod tests {
         vault.advance(&DesiredState::default(), Materials::new(), &base);
         let kept: Vec<_> = vault.materials().keys().map(ToString::to_string).collect();
         assert_eq!(kept, ["tickets"]);
+    }
+
+    fn ordered() -> DesiredState {
+        state(
+            "[[certificates]]\nname = 'a'\nacme = { domains = ['a.test'], \
+             directory = 'https://ca.test/dir', eab = { kid = 'k', key = '/eab' } }\n\
+             [[listeners]]\nname = 'web'\naddress = '127.0.0.1:1'\n\
+             tls = { certificates = ['a'] }",
+        )
+    }
+
+    /// With what an order has left.
+    fn left(vault: &mut Vault, parts: &[(MaterialId, Secret)]) -> usize {
+        let materials = parts.iter().cloned().collect();
+        vault.find(&ordered(), Found { materials, ..Found::default() }).len()
+    }
+
+    #[test]
+    fn what_is_ordered_need_not_be_there_yet_and_is_in_force_once_it_is_issued() {
+        let key = Secret::new(b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV".to_vec());
+        let mut vault = Vault::default();
+        let brought = found(&[("/eab", &key)]);
+        let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
+        let needed = needed.expect("it is right");
+        vault.advance(&ordered(), needed, &Materials::new());
+        assert_eq!(status(&vault), (Vec::new(), None), "how it is ordered is told elsewhere");
+        let name = CertificateName::new("a").expect("a name");
+        let (chain, key) = pair("a.test");
+        let both = Secret::new([key.reveal(), chain.reveal()].concat());
+        let order = (MaterialId::acme_order(&name), Secret::new(b"{}".to_vec()));
+        let account = MaterialId::acme_account("https://ca.test/dir", "", "k");
+        let account = (account, Secret::new(b"{}".to_vec()));
+        let issued = (MaterialId::acme(&name), both);
+        assert_eq!(left(&mut vault, &[account, order, issued]), 3);
+        assert_eq!(status(&vault), (vec!["a.test".to_owned()], None));
+        let handed_out: Vec<_> =
+            vault.needed_by(&ordered()).keys().map(ToString::to_string).collect();
+        assert_eq!(handed_out, ["acme:a"], "the rest is the controller's alone");
+
+        let broken = (MaterialId::acme(&name), chain);
+        assert_eq!(left(&mut vault, &[broken]), 0, "what cannot be used changes nothing");
+        assert_eq!(status(&vault), (vec!["a.test".to_owned()], None));
+    }
+
+    #[test]
+    fn what_is_issued_while_a_change_is_stored_stays_in_force() {
+        let key = Secret::new(b"zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV".to_vec());
+        let mut vault = Vault::default();
+        let brought = found(&[("/eab", &key)]);
+        let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
+        vault.advance(&ordered(), needed.expect("it is right"), &Materials::new());
+        let base = vault.materials().clone();
+        let needed = vault.admit(&ordered(), &ordered(), &Found::default(), NOW);
+        let (chain, key) = pair("a.test");
+        let name = CertificateName::new("a").expect("a name");
+        let both = Secret::new([key.reveal(), chain.reveal()].concat());
+        assert_eq!(left(&mut vault, &[(MaterialId::acme(&name), both)]), 1);
+        vault.advance(&ordered(), needed.expect("it is right"), &base);
+        assert_eq!(status(&vault).0, ["a.test"]);
+    }
+
+    #[test]
+    fn what_an_order_takes_is_looked_at_before_it_is_made() {
+        let vault = Vault::default();
+        let refused = |brought: &Found| {
+            let nothing = DesiredState::default();
+            let refused = vault.admit(&nothing, &ordered(), brought, NOW);
+            refused.expect_err("it cannot be used").to_string()
+        };
+        let missing = refused(&Found::default());
+        assert_eq!(missing, "certificates[a].acme.eab.key: /eab: was not read yet");
+        let short = Secret::new(b"c2hvcnQ".to_vec());
+        let short = refused(&found(&[("/eab", &short)]));
+        assert!(short.contains("is no key in base64url") && !short.contains("c2hvcnQ"), "{short}");
+    }
+
+    #[test]
+    fn proxies_get_what_they_answer_a_ca_for_as_long_as_it_is_asked_for() {
+        let mut vault = Vault::default();
+        let name = CertificateName::new("a").expect("a name");
+        let id = MaterialId::http_01("token");
+        let answers: Materials = [(id.clone(), Secret::new(b"token.x".to_vec()))].into();
+        assert!(vault.answer(name.clone(), answers.clone()));
+        assert!(!vault.answer(name.clone(), answers), "it is no news");
+        assert!(vault.needed_by(&ordered()).contains_key(&id));
+        assert!(vault.materials().is_empty(), "it is not kept");
+        assert!(vault.answer(name.clone(), Materials::new()));
+        assert!(!vault.answer(name, Materials::new()));
+        assert!(!vault.needed_by(&ordered()).contains_key(&id));
     }
 }

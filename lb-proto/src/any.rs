@@ -76,11 +76,30 @@ const PEMS: [&str; 2] = [
 ];
 
 fn any_certificate(rng: &mut Rng, i: usize) -> v1::Certificate {
+    let certificate = v1::Certificate { name: name(rng, i), ..<_>::default() };
+    if rng.bool() {
+        return v1::Certificate { acme: Some(any_acme(rng)), ..certificate };
+    }
     v1::Certificate {
-        name: name(rng, i),
         cert: one_of(rng, &PEMS),
         // A key that is given as such does not come back.
         key: one_of(rng, &["key.pem", "sha256:00ff"]),
+        ..certificate
+    }
+}
+
+fn any_acme(rng: &mut Rng) -> v1::Acme {
+    let domains = ["a.test", "b.a.test", "Example.com", "xn--bcher-kva.example"].map(String::from);
+    v1::Acme {
+        domains: some_of(rng, &domains, domains.len()),
+        email: one_of(rng, &["", "a@b.c"]),
+        directory: one_of(rng, &["https://ca.test/directory", "https://[::1]:14000/dir"]),
+        ca: one_of(rng, &["", PEMS[0], PEMS[1]]),
+        challenge: one_of(rng, &["", "http-01", "tls-alpn-01"]),
+        eab: rng.bool().then(|| v1::Eab {
+            kid: one_of(rng, &["kid-1", "it's \"one\""]),
+            key: one_of(rng, &["/etc/lb/eab", "sha256:00ff"]),
+        }),
     }
 }
 

@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Dur
 
 use http::HeaderMap;
 use lb_common::spec::{
-    Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
-    DesiredState, Hash, HashAlgorithm, HashFunction, HashKey, HealthCheck, HostMatch, Listener,
-    ListenerTls, OutlierEjection, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn,
-    RetryPolicy, Route, RouteMatch, Scheme, WeightedBackendSet,
+    Acme, Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
+    CertificateSource, Challenge, DesiredState, Hash, HashAlgorithm, HashFunction, HashKey,
+    HealthCheck, HostMatch, Listener, ListenerTls, OutlierEjection, PathMatch, PoolLimits, Probe,
+    Protocol, Redirect, RetryOn, RetryPolicy, Route, RouteMatch, Scheme, WeightedBackendSet,
 };
 
 use crate::{
@@ -44,10 +44,28 @@ pub fn backend_set(set: &BackendSet) -> v1::BackendSet {
 
 /// It has no defaults.
 pub fn certificate(certificate: &Certificate) -> v1::Certificate {
-    v1::Certificate {
-        name: certificate.name.to_string(),
-        cert: pem::of_pem(&certificate.chain),
-        key: pem::of_key(&certificate.key),
+    let (mut cert, mut key, mut acme) = (String::new(), String::new(), None);
+    match &certificate.source {
+        CertificateSource::Pair { chain, key: of_pair } => {
+            cert = pem::of_pem(chain);
+            key = pem::of_key(of_pair);
+        }
+        CertificateSource::Acme(order) => acme = Some(wire_acme(order)),
+    }
+    v1::Certificate { name: certificate.name.to_string(), cert, key, acme }
+}
+
+fn wire_acme(acme: &Acme) -> v1::Acme {
+    v1::Acme {
+        domains: acme.domains.clone(),
+        email: acme.email.clone(),
+        directory: acme.directory.clone(),
+        ca: acme.ca.as_ref().map(pem::of_pem).unwrap_or_default(),
+        challenge: acme.challenge.map(Challenge::as_str).unwrap_or_default().into(),
+        eab: acme
+            .eab
+            .as_ref()
+            .map(|eab| v1::Eab { kid: eab.kid.clone(), key: pem::of_key(&eab.key) }),
     }
 }
 

@@ -122,6 +122,9 @@ pub struct WorkerMetrics {
     pub handshakes_resumed: Counter,
     /// That did not come to their end.
     pub handshakes_failed: Counter,
+    /// Answers to CAs that look whether a domain is ours.
+    pub http_01: Counter,
+    pub tls_alpn_01: Counter,
     pub proxy_headers: ProxyHeaders,
     pub client_hellos: ClientHellos,
     /// TCP connections that no route took.

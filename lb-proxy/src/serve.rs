@@ -1,6 +1,7 @@
 //! Clients' connections: accepting them, and serving each to its end in a task of its own.
 
 pub mod accept;
+mod acme;
 mod client_cert;
 mod h1;
 mod input;

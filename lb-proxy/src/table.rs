@@ -3,6 +3,7 @@
 
 mod backend_set;
 mod backend_tls;
+mod challenges;
 mod listener;
 mod pick;
 mod route;
@@ -11,6 +12,7 @@ mod tcp;
 mod tls;
 
 pub use backend_set::BackendSet;
+pub use challenges::Challenges;
 pub use listener::{Counted, CountedClient, Listener, Presence, Service};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 use x509_parser::{
     extensions::GeneralName,
@@ -103,21 +103,24 @@ impl Certificate {
     pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain = certificates(chain)?;
         let facts = Facts::of(chain.first().ok_or(CertificateError::NoCertificate)?)?;
-        // What is wrong with a key is told without a byte of it.
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            _ if contains(key, b"BEGIN ENCRYPTED PRIVATE KEY") => CertificateError::EncryptedKey,
-            pem::Error::NoItemsFound => CertificateError::NoKey,
-            _ => CertificateError::UnusableKey("it is not readable as PEM".into()),
-        })?;
-        let key = any_supported_type(&key).map_err(|_| {
-            let kinds = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519 can";
-            CertificateError::UnusableKey(kinds.into())
-        })?;
-        let key = CertifiedKey::new(chain, key);
+        let key = CertifiedKey::new(chain, signing_key(key)?);
         key.keys_match()
             .map_err(|_| CertificateError::OtherKey { subject: facts.subject.clone() })?;
         Ok(Self { facts, key: Arc::new(key) })
     }
+}
+
+/// The key of a PEM text. What is wrong with it is told without a byte of it.
+pub(crate) fn signing_key(text: &[u8]) -> Result<Arc<dyn SigningKey>, CertificateError> {
+    let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        _ if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") => CertificateError::EncryptedKey,
+        pem::Error::NoItemsFound => CertificateError::NoKey,
+        _ => CertificateError::UnusableKey("it is not readable as PEM".into()),
+    })?;
+    any_supported_type(&key).map_err(|_| {
+        let kinds = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519 can";
+        CertificateError::UnusableKey(kinds.into())
+    })
 }
 
 impl fmt::Debug for Certificate {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, DEFAULT_VERSIONS, DigitallySignedStruct, Error, SignatureScheme,
+    ClientConfig, DEFAULT_VERSIONS, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
     client::{
         Resumption,
@@ -39,6 +39,8 @@ pub struct ClientOptions<'a> {
 pub enum Trust<'a> {
     /// Those that one of these signed.
     Of(&'a [CertificateDer<'static>]),
+    /// The same, of those that could be read.
+    Roots(&'a Arc<RootCertStore>),
     /// Everybody's.
     Anybody,
 }
@@ -64,6 +66,7 @@ pub fn client(options: &ClientOptions<'_>) -> Result<ClientConfig, OptionsError>
         .map_err(|error| other(&error))?;
     let builder = match options.trust {
         Trust::Of(ca) => builder.with_root_certificates(roots(ca)?),
+        Trust::Roots(roots) => builder.with_root_certificates(Arc::clone(roots)),
         Trust::Anybody => {
             let algorithms = provider().signature_verification_algorithms;
             let anybody = Arc::new(Anybody(algorithms));

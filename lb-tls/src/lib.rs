@@ -2,6 +2,7 @@
 //!
 //! - [`certificate`]: read from PEM, and what is told of them; [`distinguished`]: whom they are of.
 //! - [`server`], [`client`], [`tickets`]: what is offered to clients and to backends.
+//! - [`challenge`]: what a CA is shown that looks whether a domain is ours.
 //! - [`handshake`], then [`session`]: one connection, bytes in and bytes out.
 //! - [`fault`]: what is wrong with a server, in people's words.
 //! - [`record`]: its records, sealed and opened without a copy.
@@ -11,6 +12,7 @@
 //! thread's, opens them into another one, and keeps nothing for a connection that idles but its keys.
 
 pub mod certificate;
+pub mod challenge;
 pub mod client;
 pub mod distinguished;
 pub mod fault;

@@ -8,6 +8,7 @@ use integration_tests::{
     certs::Ca,
     client, curl,
     fleet::{Fleet, app, listening},
+    secret::{forms, has},
     tls_front::{Terms, TlsFront},
     tools::tool,
 };
@@ -16,39 +17,11 @@ use lb_proto::{
     v1::{ApplyRequest, GetRequest, HistoryRequest, ListCertificatesRequest, RollbackRequest},
 };
 
-/// A key in all forms in which it could be seen: a line of its PEM, which is its base64, and its bytes.
-fn forms(pem: &str) -> Vec<Vec<u8>> {
-    let lines: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    let base64 = lines.concat();
-    // The part that is random: what comes before says what kind it is.
-    let start = base64.len() / 8 * 4;
-    let middle = &base64[start..start + 32];
-    let line = lines[lines.len() / 2].as_bytes()[..24].to_vec();
-    vec![line, middle.as_bytes().to_vec(), decoded(middle)]
-}
-
-fn decoded(base64: &str) -> Vec<u8> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => c - b'A',
-        b'a'..=b'z' => c - b'a' + 26,
-        b'0'..=b'9' => c - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let bits = |four: &[u8]| four.iter().fold(0, |all, c| all << 6 | u32::from(digit(*c)));
-    let threes = base64.as_bytes().chunks(4).map(|four| bits(four).to_be_bytes());
-    threes.flat_map(|bytes| bytes[1..].to_vec()).collect()
-}
-
-fn has(text: &[u8], form: &[u8]) -> bool {
-    text.windows(form.len()).any(|window| window == form)
-}
-
 #[tokio::test]
 async fn a_key_is_in_no_answer_no_page_and_no_log() {
     let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
     // It is shown to backends, too.
-    let terms = Terms { clients: Some(&ca), ..Terms::default() };
+    let terms = Terms { clients: Some(ca.pem()), ..Terms::default() };
     let front = TlsFront::start(backend.address(), &ca.sign(&["app.internal"]), terms).await;
     let tracing = |name| vec!["LB_LOG=trace".to_owned(), binary(name).display().to_string()];
     let mut fleet = Fleet::empty_as(tool("env"), tracing("lb-control"), &[]).await;

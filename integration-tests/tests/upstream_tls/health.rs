@@ -24,7 +24,7 @@ fn check(kind: &str) -> String {
 /// Whatever is asked: probes say who is healthy, and why another one is not.
 async fn follows(kind: &str, behind: SocketAddr, passes: &str) {
     let (ca, clients) = (Ca::new("a test's"), Ca::new("of clients"));
-    let terms = Terms { clients: Some(&clients), ..Terms::default() };
+    let terms = Terms { clients: Some(clients.pem()), ..Terms::default() };
     let front = TlsFront::start(behind, &ca.sign(&[NAME]), terms).await;
     let fleet = Fleet::empty().await;
     let own = clients.sign(&["lb.internal"]).entry(fleet.dir(), "own");
@@ -89,7 +89,7 @@ async fn who_speaks_no_tls_or_wants_another_certificate_is_unhealthy_with_the_re
     .await;
     let silent = Backend::script(|mut wire, _| async move { wire.closed().await }).await;
     let (ca, clients) = (Ca::new("a test's"), Ca::new("of clients"));
-    let terms = Terms { clients: Some(&clients), ..Terms::default() };
+    let terms = Terms { clients: Some(clients.pem()), ..Terms::default() };
     let front = TlsFront::start(backend.address(), &ca.sign(&[NAME]), terms).await;
     let check = check("http = '/'").replace("5s", "1s");
     let backends = [backend.address(), front.address(), silent.address()];

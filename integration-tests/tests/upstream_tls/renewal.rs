@@ -34,7 +34,7 @@ async fn follows(fleet: &Fleet, change: impl Fn()) {
 async fn a_renewed_ca_and_a_renewed_certificate_are_in_force_without_a_failed_request() {
     let backend = Backend::named("here").await;
     let (first, clients) = (Ca::new("first"), Ca::new("of clients"));
-    let terms = Terms { clients: Some(&clients), ..Terms::default() };
+    let terms = Terms { clients: Some(clients.pem()), ..Terms::default() };
     let front = TlsFront::start(backend.address(), &first.sign(&[NAME]), terms).await;
     let mut fleet = Fleet::empty().await;
     fleet.add_proxy("p1", &[]);

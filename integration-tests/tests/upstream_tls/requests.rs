@@ -137,7 +137,7 @@ async fn a_backend_without_a_name_is_known_by_its_address() {
 async fn a_backend_is_shown_the_certificate_that_it_asks_for() {
     let clients = Ca::new("of clients");
     for only_tls12 in [false, true] {
-        let terms = Terms { clients: Some(&clients), only_tls12, ..Terms::default() };
+        let terms = Terms { clients: Some(clients.pem()), only_tls12, ..Terms::default() };
         let site = Site::on(Backend::named("here").await, terms).await;
         let mut fleet = Fleet::empty().await;
         fleet.add_proxy("p1", &[]);

@@ -451,3 +451,56 @@ fn a_stuck_proxy_lags_from_the_first_snapshot_that_it_missed() {
     assert_eq!(fixture.controller.overtaken_at(Some(first)), missed);
     assert_eq!(fixture.controller.overtaken_at(Some(second)), later);
 }
+
+/// Material of the controller's own, as orders leave it.
+fn account(text: &str) -> Event {
+    let secret = lb_common::secret::Secret::new(text.into());
+    let materials = [(MaterialId::acme_account("https://ca.test/dir", "", ""), secret)].into();
+    Event::Found(Found { materials, ..Found::default() })
+}
+
+const ORDERED: &str = "certificates = [{ name = 'a', acme = { domains = ['a.test'], \
+                       directory = 'https://ca.test/dir' } }]";
+
+#[test]
+fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
+    let mut f = Fixture::new(ORDERED);
+    let stores = |f: &mut Fixture| {
+        let effects = std::mem::take(&mut f.effects).into_iter();
+        let contents = effects.filter_map(|effect| match effect {
+            Effect::CommitMaterials(materials) => {
+                let content = materials.values().next().expect("there is one").reveal().to_vec();
+                Some(String::from_utf8(content).expect("a text"))
+            }
+            _ => None,
+        });
+        contents.collect::<Vec<_>>()
+    };
+    f.apply([account("one")]);
+    assert_eq!(stores(&mut f), ["one"]);
+    f.apply([account("two"), account("three")]);
+    assert!(stores(&mut f).is_empty(), "the first one is under way");
+    f.apply([Event::MaterialsCommitted]);
+    assert_eq!(stores(&mut f), ["three"], "the latest counts");
+    f.apply([Event::MaterialsCommitted]);
+    let _answer = f.add_set("new");
+    f.apply([account("four")]);
+    assert!(stores(&mut f).is_empty(), "a change is under way, which may have an older one");
+    f.apply([Event::Committed { result: Ok(()), took: Duration::ZERO }]);
+    assert_eq!(stores(&mut f), ["four"]);
+}
+
+#[test]
+fn what_a_ca_is_answered_is_published_and_taken_back() {
+    let mut f = Fixture::new(ORDERED);
+    let name = CertificateName::new("a").expect("a name");
+    let mut answers = |materials| {
+        let what = acme::News::Answers(materials);
+        f.apply([Event::Ordered { certificate: name.clone(), what }]);
+        f.controller.version().version
+    };
+    let secret = lb_common::secret::Secret::new(b"x".to_vec());
+    let some: Materials = [(MaterialId::http_01("token"), secret)].into();
+    assert_eq!((answers(some.clone()), answers(some)), (2, 2), "once");
+    assert_eq!((answers(Materials::new()), answers(Materials::new())), (3, 3));
+}

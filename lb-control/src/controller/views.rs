@@ -15,7 +15,7 @@ use crate::{
     desired,
     metrics::{self, Facts},
     proxies::{Emptying, FleetLoad},
-    timestamp,
+    timestamp, vault,
 };
 
 impl Controller {
@@ -67,10 +67,12 @@ impl Controller {
             listeners.map(|listener| listener.name.to_string()).collect()
         };
         let statuses = self.vault.certificates().map(|(name, status)| {
+            let standing = self.orders.standing(name);
             let told = v1::CertificateStatus {
                 name: name.to_string(),
-                problem: status.problem.clone().unwrap_or_default(),
+                problem: self.problem(name, status).unwrap_or_default(),
                 listeners: shows(name),
+                acme: standing.map(|standing| standing.to_wire()),
                 ..<_>::default()
             };
             let Some(facts) = &status.facts else { return told };
@@ -86,6 +88,12 @@ impl Controller {
             }
         });
         v1::ListCertificatesResponse { certificates: statuses.collect() }
+    }
+
+    /// What is wrong with a certificate.
+    fn problem(&self, name: &CertificateName, status: &vault::Status) -> Option<String> {
+        let of_order = || self.orders.standing(name)?.problem();
+        status.problem.clone().or_else(of_order)
     }
 
     fn set_status(
@@ -181,9 +189,10 @@ impl Controller {
                 .map(|(name, status)| metrics::Certificate {
                     name: name.as_str(),
                     expires: status.facts.as_ref().map(|facts| facts.not_after),
-                    has_problem: status.problem.is_some(),
+                    has_problem: self.problem(name, status).is_some(),
                 })
                 .collect(),
+            orders: self.orders.counts(),
             backend_sets: backend_sets.collect(),
             proxies: self.proxies.metrics(
                 self.published,

@@ -42,7 +42,7 @@ impl ProbeTls {
         let spec = set.tls.clone()?;
         let name = spec.client_certificate.as_ref();
         let certificate = name.and_then(|name| desired.certificates.get(name)).cloned();
-        let of_certificate = certificate.iter().flat_map(|spec| vault::ids(spec));
+        let of_certificate = certificate.iter().flat_map(|spec| spec.materials());
         let ids = spec.ca().and_then(spec::Pem::material).into_iter().chain(of_certificate);
         let materials_of = ids.map(|id| materials.get(&id).cloned()).collect();
         let is_h2 = matches!(probe, Probe::Grpc { .. });
@@ -68,8 +68,8 @@ impl ProbeTls {
 }
 
 fn config(of: &MadeOf, materials: &Materials) -> Result<ClientConfig, String> {
-    let certificate = of.certificate.as_ref().map(|spec| vault::certificate(spec, materials));
-    let certificate = certificate.transpose()?;
+    let certificate = of.certificate.as_ref().filter(|spec| !spec.is_awaited(materials));
+    let certificate = certificate.map(|spec| vault::certificate(spec, materials)).transpose()?;
     let roots = match &of.spec.trust {
         Trust::Ca(ca) => Some(vault::ca(ca, materials)?),
         Trust::Anybody => None,

@@ -175,3 +175,21 @@ fn too_many_connections_are_refused() {
     assert_eq!(connect(&mut proxies, "more", 0), Some(Ended::TooMany));
     assert_eq!(connect(&mut proxies, "7", 0), Some(Ended::Replaced { by: None }));
 }
+
+#[test]
+fn who_is_behind_counts_while_connected_and_a_moment_longer() {
+    let mut proxies = Proxies::default();
+    let behind = |proxies: &Proxies, wall| {
+        let spread = proxies.behind(snapshot(2).version, wall);
+        (spread.connected, spread.behind.join(" "))
+    };
+    assert_eq!(behind(&proxies, WALL), (0, String::new()));
+    connect(&mut proxies, "a", 1);
+    connect(&mut proxies, "b", 2);
+    assert_eq!(behind(&proxies, WALL), (2, "a b".into()));
+    proxies.applied(&proxy("a"), ConnectionId(1), snapshot(3), WALL);
+    assert_eq!(behind(&proxies, WALL), (2, "b".into()));
+    proxies.disconnect(&proxy("b"), ConnectionId(2), WALL);
+    assert_eq!(behind(&proxies, WALL), (1, "b".into()), "it may come back, with its clients");
+    assert_eq!(behind(&proxies, WALL + MISSED_FOR), (1, String::new()));
+}

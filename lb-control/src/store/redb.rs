@@ -191,17 +191,15 @@ impl Store {
         })
     }
 
-    /// Replaces the contents of files, and other material that comes by itself.
+    /// Replaces the contents of files, and other material that comes by itself. The last revision needs
+    /// it.
     ///
     /// # Errors
     /// If the disk fails; nothing is written then.
     pub fn commit_materials(&self, materials: &Materials) -> Result<(), StoreError> {
         self.write(|transaction| {
-            let mut table = transaction.open_table(MATERIALS)?;
-            for (id, secret) in materials {
-                table.insert(id.as_str(), secret.reveal())?;
-            }
-            Ok(())
+            let last = transaction.open_table(REVISIONS)?.last()?.map(|(last, _)| last.value());
+            insert_materials(transaction, materials, last.unwrap_or(0))
         })
     }
 
@@ -318,9 +316,7 @@ fn private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What the revision needs is put, and what none needs any more is gone. A key that was given is needed
-/// for as long as there is a revision to return to that has it.
-fn put_materials(
+fn insert_materials(
     transaction: &WriteTransaction,
     materials: &Materials,
     revision: u64,
@@ -329,10 +325,23 @@ fn put_materials(
     let mut needed = transaction.open_table(NEEDED)?;
     for (id, secret) in materials {
         table.insert(id.as_str(), secret.reveal())?;
-        if id.is_given() {
+        if id.is_nowhere_else() {
             needed.insert(id.as_str(), revision)?;
         }
     }
+    Ok(())
+}
+
+/// What the revision needs is put, and what none needs any more is gone. A key that was given, or that a
+/// certificate was issued for, is needed for as long as there is a revision to return to that has it.
+fn put_materials(
+    transaction: &WriteTransaction,
+    materials: &Materials,
+    revision: u64,
+) -> Result<(), Error> {
+    insert_materials(transaction, materials, revision)?;
+    let mut table = transaction.open_table(MATERIALS)?;
+    let mut needed = transaction.open_table(NEEDED)?;
     needed.retain(|_, last| last + HISTORY > revision)?;
     table.retain(|id, _| {
         let is_kept = materials.contains_key(id) || id == MaterialId::tickets().as_str();
@@ -413,6 +422,22 @@ mod tests {
         assert_eq!(kept(), ["key:1", "key:2", "tickets"]);
         commit(HISTORY + 1, &["key:2"]);
         assert_eq!(kept(), ["key:2", "tickets"], "revision 1 is gone");
+    }
+
+    #[test]
+    fn what_was_issued_since_a_revision_is_kept_with_it() {
+        let store = Store::in_memory().expect("opens");
+        let commit = |number, ids: &[&str]| {
+            store.commit(Some(&revision(number)), &materials(ids), None).expect("commits");
+        };
+        commit(1, &[]);
+        store.commit_materials(&materials(&["acme:a", "acme-order:a"])).expect("commits");
+        commit(2, &[]);
+        let ids = [MaterialId::of("acme:a"), MaterialId::of("acme-order:a")];
+        let kept = || store.materials(&ids).expect("reads").len();
+        assert_eq!(kept(), 2, "who returns to revision 1 has it again");
+        commit(HISTORY + 1, &[]);
+        assert_eq!(kept(), 0);
     }
 
     #[test]

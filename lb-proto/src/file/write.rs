@@ -145,11 +145,12 @@ fn backend_set(set: &v1::BackendSet) -> String {
 }
 
 fn certificate(certificate: &v1::Certificate) -> String {
-    let v1::Certificate { name, cert, key } = certificate;
+    let v1::Certificate { name, cert, key, acme } = certificate;
     let mut element = Element::new("certificates");
     element.value("name", name);
     element.value("cert", cert);
     element.value("key", key);
+    element.message("acme", acme.as_ref());
     element.finish()
 }
 

@@ -218,6 +218,78 @@ fn silence_within_a_response_may_be_without_a_limit() {
     assert_eq!((limit("0"), limit("1"), limit("2")), (Some(60), None, Some(2)));
 }
 
+/// A certificate `a` with these fields of its `acme`, over those of one that is right.
+fn ordered(fields: &[(&str, &str)]) -> Result<DesiredState, Problems> {
+    let right = [("domains", "['a.test']"), ("directory", "'https://ca.test/dir'")];
+    let kept = right.iter().filter(|(name, _)| fields.iter().all(|(field, _)| field != name));
+    let lines: String =
+        kept.chain(fields).map(|(name, value)| format!("{name} = {value}\n")).collect();
+    let text = format!("[[certificates]]\nname = 'a'\n[certificates.acme]\n{lines}");
+    let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}: {text}"));
+    desired_state(&table.try_into::<v1::Spec>().unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+#[test]
+fn what_cannot_be_ordered_is_told_with_its_field() {
+    let long = format!("'{}.test'", "a".repeat(64));
+    #[rustfmt::skip]
+    let cases = [
+        ("domains", "[]", "domains", "1 to 100"),
+        ("domains", "['*.a.test']", "domains[0]", "dns-01"),
+        ("domains", "['a.test', 'A.test']", "domains[1]", "twice"),
+        ("domains", "['10.0.0.1']", "domains[0]", "an address is none"),
+        ("domains", "['localhost']", "domains[0]", "a domain"),
+        ("domains", "['a.test:443']", "domains[0]", "without a port"),
+        ("domains", "['b\u{fc}cher.test']", "domains[0]", "xn--"),
+        ("domains", "['a..test']", "domains[0]", "a domain"),
+        ("domains", "['-a.test']", "domains[0]", "a domain"),
+        ("directory", "''", "directory", "https URL"),
+        ("directory", "'http://ca.test/dir'", "directory", "https URL"),
+        ("directory", "'https://me@ca.test/dir'", "directory", "https URL"),
+        ("email", "'mailto:a@b.c,x@y.z'", "email", "admin@example.com"),
+        ("email", "'nobody'", "email", "admin@example.com"),
+        ("challenge", "'dns-01'", "challenge", "not offered"),
+        ("challenge", "'http'", "challenge", "http-01, tls-alpn-01"),
+        ("eab", "{ kid = '', key = '/eab' }", "eab.kid", "empty"),
+        ("eab", "{ kid = 'k' }", "eab.key", "empty"),
+        ("eab", "{ kid = 'k', key = 'c2VjcmV0' }", "eab.key", "base64url"),
+        ("eab", "{ kid = 'k', key = 'hunter2 is no base64' }", "eab.key", "base64url"),
+    ];
+    let cases = cases.into_iter().chain([("domains", "", "domains[0]", "a domain")]);
+    for (name, value, field, part) in cases {
+        let long = format!("[{long}]");
+        let value = if value.is_empty() { &*long } else { value };
+        let problems = ordered(&[(name, value)]).expect_err(value);
+        let [problem] = &problems.0[..] else { panic!("one problem expected: {problems}") };
+        assert_eq!(problem.field, format!("certificates[a].acme.{field}"), "{value}");
+        assert!(problem.message.contains(part), "{value}: {}", problem.message);
+        assert!(!problem.message.contains("hunter2") && !problem.message.contains("c2VjcmV0"));
+    }
+}
+
+#[test]
+fn a_certificate_is_there_or_is_ordered_and_not_both() {
+    let acme = ordered(&[]).expect("it is right");
+    let mut spec = encode::spec(&acme);
+    spec.certificates[0].cert = "/a.pem".into();
+    let problems = desired_state(&spec).expect_err("it is both");
+    assert_eq!(problems.0[0].field, "certificates[a].cert");
+}
+
+#[test]
+fn the_key_of_an_account_is_shown_as_its_digest() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let given = |key: &str| {
+        let state = ordered(&[("eab", &format!("{{ kid = 'k', key = '{key}' }}"))]);
+        let spec = encode::spec(&state.expect("it is right"));
+        spec.certificates[0].acme.clone().expect("it is ordered").eab.expect("it has one").key
+    };
+    let digest = given(KEY);
+    assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
+    assert_eq!(given(&digest), digest, "who gives it back means the same");
+    assert_eq!(given("/etc/lb/eab"), "/etc/lb/eab");
+}
+
 /// What is refused may be a secret, so it is not repeated.
 #[test]
 fn a_key_in_the_wrong_place_is_refused_without_a_word_of_it() {
@@ -225,7 +297,7 @@ fn a_key_in_the_wrong_place_is_refused_without_a_word_of_it() {
     let cert = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n";
     let told = |cert: &str, key: &str| {
         let (name, cert, key) = ("a".into(), cert.into(), key.into());
-        let certificates = vec![v1::Certificate { name, cert, key }];
+        let certificates = vec![v1::Certificate { name, cert, key, acme: None }];
         let spec = v1::Spec { certificates, ..<_>::default() };
         desired_state(&spec).map(|_| format!("{spec:?}")).unwrap_or_else(|told| told.to_string())
     };

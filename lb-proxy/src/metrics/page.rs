@@ -107,6 +107,15 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
     for (result, count) in counts {
         handshakes.sample(&[("result", result)], count);
     }
+    const CHALLENGES: &str = "Answers to CAs that look whether a domain is ours.";
+    let mut challenges = page.counter("lb_proxy_acme_answers_total", CHALLENGES);
+    let counts = [
+        ("http-01", metrics.sum(|shard| &shard.http_01)),
+        ("tls-alpn-01", metrics.sum(|shard| &shard.tls_alpn_01)),
+    ];
+    for (challenge, count) in counts {
+        challenges.sample(&[("challenge", challenge)], count);
+    }
     const HEADERS: &str = "PROXY protocol headers of clients' connections by what became of them.";
     let mut headers = page.counter("lb_proxy_proxy_headers_total", HEADERS);
     let counts = [

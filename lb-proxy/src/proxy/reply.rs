@@ -54,6 +54,12 @@ pub fn answer(answer: &Answer, body: &Bytes) -> Reply {
     Reply { status: answer.status, fields, body: body.clone() }
 }
 
+/// This text.
+pub fn text(body: &Bytes) -> Reply {
+    let fields = vec![(Bytes::from_static(b"Content-Type"), Bytes::from_static(TEXT))];
+    Reply { status: StatusCode::OK, fields, body: body.clone() }
+}
+
 /// That the request has come as far as it may (RFC 9110, section 7.6.2).
 pub fn options() -> Reply {
     Reply { status: StatusCode::OK, fields: vec![allow()], body: Bytes::new() }

@@ -55,6 +55,17 @@ pub async fn handle(
         Record::begin(&cx.recorder, local, &view, &down.client, request, origin, started);
     let wanted = record.request.connection.keeps_alive(record.request.version);
     let keeps_alive = keeps_alive && wanted;
+    // Before anything else is done with it: a CA asks for nothing else, and must not be sent elsewhere.
+    if let Some(challenges) = &view.challenges
+        && let Some(answer) = challenges.http_01(record.request)
+    {
+        local.metrics().http_01.increment();
+        let own = Own { local, listener, metrics: None, keeps_alive };
+        record.reason("acme_challenge");
+        let next = Box::pin(own.reply(down, &mut record, reply::text(answer), false)).await;
+        down.count_nothing();
+        return next;
+    }
     let (route, result) = match find(listener, record.request, &origin) {
         Ok(None) => (None, to_https(local, listener, down, &mut record, keeps_alive).await),
         Ok(Some(route)) => {

@@ -7,6 +7,8 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
+use lb_prelude::client_hello::{ClientHello, HelloError, HelloReader};
+
 use crate::{
     connections::{End, Id},
     local::{Held, Local},
@@ -70,6 +72,21 @@ impl Input {
         local.keep(filled, &mut self.bytes);
         self.held.set(self.bytes.capacity());
         Ok(())
+    }
+
+    /// What a TLS client says first. It is looked at, and goes on.
+    pub async fn hello(
+        &mut self,
+        local: &Local,
+        id: Id,
+    ) -> Result<Result<ClientHello, HelloError>, ReadError> {
+        let mut reader = HelloReader::default();
+        loop {
+            match reader.read(&self.bytes).transpose() {
+                Some(read) => return Ok(read),
+                None => self.more(local, id).await?,
+            }
+        }
     }
 
     /// The first bytes are used.

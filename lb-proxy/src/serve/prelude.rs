@@ -5,8 +5,8 @@
 //!   accept ─► PROXY header ─► a look at the ─► TLS handshake ─► http or tcp
 //!                             ClientHello
 //!             if the peer is  if tcp routes    if the listener
-//!             trusted and the ask for it       has TLS
-//!             listener asks
+//!             trusted and the ask for it, or   has TLS; a CA's
+//!             listener asks   CAs may come     connection ends here
 //! ```
 //!
 //! All of it has one deadline: the listener's `handshake_timeout`, or without TLS its `header_timeout`.
@@ -17,13 +17,13 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use lb_common::spec::ProxyProtocol;
 use lb_prelude::{
-    client_hello::{ClientHello, HelloError, HelloReader},
+    client_hello::{ClientHello, HelloError},
     proxy_protocol::{Header, HeaderError, decode},
 };
 use lb_routing::millis;
 
 use super::{
-    client_cert, h1,
+    acme, client_cert, h1,
     input::{Input, ReadError},
     tcp, tls,
 };
@@ -62,6 +62,8 @@ enum PreludeError {
     TooMany(SocketAddr),
     #[error("no TLS handshake: {0}")]
     Handshake(#[from] tls::Failed),
+    #[error("it was a CA, which wanted no more than its answer")]
+    Answered,
 }
 
 /// So many may be at it at once on a listener without TLS; with TLS, its `max_handshakes`.
@@ -135,6 +137,13 @@ async fn run(
             Some(Box::new(count(local, listener, id, peer, header)?))
         }
     };
+    if listener.tls.is_some()
+        && let Some(challenges) = local.view().challenges.clone()
+        && let Some(config) = acme::asked(local, id, &mut input, &challenges).await?
+    {
+        acme::answer(local, id, input, &config).await?;
+        return Err(PreludeError::Answered);
+    }
     let mut said = None;
     if listener.goes_by_hello() {
         said = Some(hello(local, id, &mut input).await?);
@@ -191,27 +200,20 @@ async fn header(
     }
 }
 
-/// What a client says to whoever answers it. It is looked at, and goes on. A client that does not speak
-/// TLS says nothing.
+/// What a client says to whoever answers it. A client that does not speak TLS says nothing.
 async fn hello(local: &Local, id: Id, input: &mut Input) -> Result<Box<ClientHello>, PreludeError> {
     let counts = &local.metrics().client_hellos;
-    let mut reader = HelloReader::default();
-    loop {
-        match reader.read(&input.bytes) {
-            Ok(Some(hello)) => {
-                counts.read.increment();
-                return Ok(Box::new(hello));
-            }
-            Ok(None) => input.more(local, id).await?,
-            Err(HelloError::NoTls) => {
-                counts.no_tls.increment();
-                return Ok(Box::default());
-            }
-            Err(error) => {
-                counts.malformed.increment();
-                return Err(error.into());
-            }
-        }
+    let read = input.hello(local, id).await?;
+    let counter = match &read {
+        Ok(_) => &counts.read,
+        Err(HelloError::NoTls) => &counts.no_tls,
+        Err(_) => &counts.malformed,
+    };
+    counter.increment();
+    match read {
+        Ok(hello) => Ok(Box::new(hello)),
+        Err(HelloError::NoTls) => Ok(Box::default()),
+        Err(error) => Err(error.into()),
     }
 }
 

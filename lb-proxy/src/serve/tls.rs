@@ -57,7 +57,8 @@ pub async fn shake(
     shaken
 }
 
-async fn run(
+/// The same, not counted.
+pub async fn run(
     local: &Rc<Local>,
     config: &Arc<ServerConfig>,
     id: Id,

@@ -41,6 +41,7 @@ impl BackendTls {
             |reason: String| Unusable { resource: format!("backend_sets[{set}].tls"), reason };
         let ca = spec.ca().map(|ca| content(ca, materials));
         let ca = ca.transpose().map_err(unusable)?.flatten();
+        // One that is ordered and not there yet is not shown.
         let certificate =
             spec.client_certificate.as_ref().and_then(|name| certificates.get(name)).cloned();
         let pointer = |certificate: &Option<_>| certificate.as_ref().map(Arc::as_ptr);

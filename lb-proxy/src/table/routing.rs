@@ -16,6 +16,7 @@ use lb_routing::{millis::Millis, route::Routes};
 use super::{
     backend_set::BackendSet,
     backend_tls::BackendTls,
+    challenges::Challenges,
     listener::{Listener, Presence, Service},
     route::Route,
     tcp::Tcp,
@@ -30,6 +31,8 @@ pub struct RoutingTable {
     pub snapshot: Arc<Snapshot>,
     pub routes: HashMap<RouteName, Arc<Route>>,
     pub certificates: Certificates,
+    /// What CAs are answered, while one may ask.
+    pub challenges: Option<Arc<Challenges>>,
     listeners: Vec<Option<Arc<Listener>>>,
     listener_slots: HashMap<ListenerName, u32>,
     /// Of listeners that are gone, while connections that they accepted are open.
@@ -120,6 +123,7 @@ impl RoutingTable {
             snapshot: Arc::clone(snapshot),
             routes,
             certificates,
+            challenges: Challenges::new(&snapshot.materials, former.challenges.as_ref()),
             listeners,
             listener_slots,
             gone,

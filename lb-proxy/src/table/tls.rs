@@ -10,7 +10,7 @@ use lb_common::{
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,
-    spec::{self, DesiredState, Pem, TlsVersion},
+    spec::{self, CertificateSource, DesiredState, Pem, TlsVersion},
 };
 use lb_tls::{
     certificate::{self, Certificate},
@@ -24,8 +24,7 @@ use rustls::ServerConfig;
 pub struct Compiled {
     pub certificate: Arc<Certificate>,
     spec: Arc<spec::Certificate>,
-    chain: Option<Secret>,
-    key: Secret,
+    made_of: Vec<Secret>,
 }
 
 /// By name.
@@ -56,6 +55,9 @@ pub struct Unusable {
 pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificates, Unusable> {
     let compiled = snapshot.desired.certificates.iter().map(|(name, spec)| {
         let old = former.get(name);
+        if spec.is_awaited(&snapshot.materials) {
+            return Ok(None);
+        }
         let compiled =
             Compiled::new(spec, &snapshot.materials, old).or_else(|reason| match old {
                 Some(old) => {
@@ -64,9 +66,9 @@ pub fn compile(snapshot: &Snapshot, former: &Certificates) -> Result<Certificate
                 }
                 None => Err(Unusable { resource: format!("certificates[{name}]"), reason }),
             })?;
-        Ok((name.clone(), compiled))
+        Ok(Some((name.clone(), compiled)))
     });
-    compiled.collect()
+    compiled.filter_map(Result::transpose).collect()
 }
 
 impl Compiled {
@@ -75,19 +77,27 @@ impl Compiled {
         materials: &Materials,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
-        let chain = content(&spec.chain, materials)?;
-        let key = get(materials, &spec.key.material())?.clone();
+        let made_of = spec.materials();
+        let made_of: Result<Vec<_>, _> =
+            made_of.iter().map(|id| get(materials, id).cloned()).collect();
+        let made_of = made_of?;
         if let Some(old) = old
             && old.spec == *spec
-            && old.chain == chain
-            && old.key == key
+            && old.made_of == made_of
         {
             return Ok(Arc::clone(old));
         }
-        let certificate = Certificate::read(text(&spec.chain, chain.as_ref()), key.reveal())
-            .map_err(|error| error.to_string())?;
+        let (chain, key) = match (&spec.source, &made_of[..]) {
+            (CertificateSource::Pair { chain: Pem::Text(chain), .. }, [key]) => {
+                (chain.as_bytes(), key.reveal())
+            }
+            (CertificateSource::Pair { .. }, [chain, key]) => (chain.reveal(), key.reveal()),
+            (CertificateSource::Acme(_), [both]) => (both.reveal(), both.reveal()),
+            (_, parts) => return Err(format!("it has {} parts", parts.len())),
+        };
+        let certificate = Certificate::read(chain, key).map_err(|error| error.to_string())?;
         let certificate = Arc::new(certificate);
-        Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), chain, key }))
+        Ok(Arc::new(Self { certificate, spec: Arc::clone(spec), made_of }))
     }
 }
 

@@ -1,0 +1,46 @@
+//! What those who order certificates see of the state.
+
+use std::sync::Arc;
+
+use lb_common::{
+    material::{MaterialId, Materials},
+    snapshot::Version,
+};
+
+use super::Controller;
+use crate::{acme, proxies::Spread};
+
+impl Controller {
+    /// The certificates that are ordered, and what that takes.
+    pub fn orders(&self) -> acme::Seen {
+        let statuses = self.vault.certificates();
+        let certificates = statuses.filter_map(|(name, status)| {
+            let spec = self.desired.certificates.get(name)?;
+            spec.acme()?;
+            let facts = status.facts.clone();
+            let materials = self.materials_of(spec.materials_of_controller());
+            Some(acme::Ordered { spec: Arc::clone(spec), facts, materials })
+        });
+        acme::Seen {
+            certificates: certificates.collect(),
+            challenges: acme::possible(&self.desired),
+            connected: self.proxies.behind(Version::default(), self.moment.wall).connected,
+        }
+    }
+
+    /// What there is of these.
+    pub fn materials_of(&self, ids: impl IntoIterator<Item = MaterialId>) -> Materials {
+        let known = self.vault.materials();
+        ids.into_iter().filter_map(|id| Some((id.clone(), known.get(&id)?.clone()))).collect()
+    }
+
+    /// The version of what proxies are to run now.
+    pub fn version(&self) -> Version {
+        self.published.version
+    }
+
+    /// How far that has come.
+    pub fn spread(&self, version: Version) -> Spread {
+        self.proxies.behind(version, self.moment.wall)
+    }
+}
