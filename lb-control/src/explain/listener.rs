@@ -57,7 +57,9 @@ pub fn find(
             }
             ([], [tcp, ..]) => {
                 let (tcp, others) = (&tcp.name, others());
-                let why = format!("port {port} is that of {tcp}, a tcp listener, which takes no requests");
+                let why = format!(
+                    "port {port} is that of {tcp}, a tcp listener, which takes no requests"
+                );
                 return problem(format!("{why}; {others}"));
             }
             // Nobody would answer. Without a port of its own, a URL may be that of whatever leads
