@@ -94,18 +94,23 @@ fn the_defaults_that_it_shows_are_the_defaults() {
 #[test]
 fn every_link_leads_to_a_file_or_a_heading() {
     let readme = readme();
-    let headings: Vec<String> = readme
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .map(|heading| format!("#{}", heading.to_lowercase().replace(' ', "-")))
-        .collect();
+    let headings_of = |text: &str| -> Vec<String> {
+        let headings = text.lines().filter_map(|line| line.strip_prefix("## "));
+        headings.map(|heading| heading.to_lowercase().replace(' ', "-")).collect()
+    };
     let targets: Vec<_> =
         readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).collect();
     assert!(!targets.is_empty());
     for (target, _) in targets {
-        let leads = target.starts_with("https://")
-            || headings.iter().any(|heading| heading == target)
-            || Path::new(README).with_file_name(target).is_file();
+        let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+        let text = match file {
+            "" => Some(readme.clone()),
+            file => std::fs::read_to_string(Path::new(README).with_file_name(file)).ok(),
+        };
+        let has = |text: String| {
+            heading.is_empty() || headings_of(&text).iter().any(|other| other == heading)
+        };
+        let leads = target.starts_with("https://") || text.is_some_and(has);
         assert!(leads, "{target} leads nowhere");
     }
 }

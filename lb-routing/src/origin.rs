@@ -207,6 +207,9 @@ mod tests {
     use super::*;
     use crate::fixture;
 
+    /// Lines of a request, and what comes of them.
+    type Case<'a, T> = (&'a [&'a str], T);
+
     fn trusted() -> Networks {
         Networks::new(vec![
             network::parse("10.0.0.0/8").expect("a network"),
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn the_last_address_that_is_nobody_trusted_is_the_client() {
         #[rustfmt::skip]
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [Case<'_, &str>; 14] = [
             (&[],                                                              "10.0.0.1"),
             (&["x-forwarded-for: 192.0.2.1"],                                  "192.0.2.1"),
             (&["x-forwarded-for: 6.6.6.6, 192.0.2.1, 10.9.9.9"],               "192.0.2.1"),
@@ -275,7 +278,7 @@ mod tests {
         let own = "own.test:8080";
         let list = ["x-forwarded-for: 192.0.2.1, 10.0.0.3"];
         #[rustfmt::skip]
-        let cases: [(&[&str], (Scheme, &str, u16)); 9] = [
+        let cases: [Case<'_, (Scheme, &str, u16)>; 9] = [
             (&[],                                             (Http, own, 8080)),
             (&["x-forwarded-proto: https"],                   (Https, own, 8080)),
             (&["x-forwarded-proto: https, http"],             (Https, own, 8080)),
@@ -296,7 +299,7 @@ mod tests {
     fn the_standards_header_is_read_with_its_quotes() {
         let own = "own.test:8080";
         #[rustfmt::skip]
-        let cases: [(&[&str], (&str, Scheme, &str, u16)); 8] = [
+        let cases: [Case<'_, (&str, Scheme, &str, u16)>; 8] = [
             (&["forwarded: for=192.0.2.1"], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: For=\"[2a00::1]:80\";proto=https ; host=\"a.test\""], ("2a00::1", Https, "a.test", 443)),
             (&["forwarded: for=6.6.6.6, for=192.0.2.1;proto=https, for=10.1.1.1;proto=http"], ("192.0.2.1", Https, own, 8080)),

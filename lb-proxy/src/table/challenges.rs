@@ -112,6 +112,9 @@ mod tests {
         assert!(challenges.tls_alpn_01(&hello).is_none(), "what is none is left out");
     }
 
+    /// Protocols that are offered, a name, and whether it is a challenge.
+    type Case<'a> = (&'a [&'a [u8]], Option<&'a str>, bool);
+
     #[test]
     fn only_who_offers_nothing_but_that_protocol_is_a_ca() {
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("it is made");
@@ -120,7 +123,7 @@ mod tests {
             [(MaterialId::tls_alpn_01("a.test"), Secret::new(pem.into_bytes()))].into();
         let challenges = Challenges::new(&materials, None).expect("there is one");
         #[rustfmt::skip]
-        let cases: [(&[&[u8]], Option<&str>, bool); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&[b"acme-tls/1"],              Some("a.test"), true),
             (&[b"acme-tls/1"],              Some("A.TEST"), true),
             (&[b"acme-tls/1"],              Some("b.test"), false),
