@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server::TlsStream};
 
 use crate::{
     certs::{Ca, Pair},
@@ -193,6 +193,23 @@ fn config(shown: &Pair, terms: Terms<'_>) -> Arc<ServerConfig> {
 /// # Panics
 /// If it cannot be spoken to.
 pub async fn read_all(at: SocketAddr, ca: &Ca) -> (Vec<u8>, std::io::Result<()>) {
+    let mut tls = connect(at, ca).await;
+    let mut all = Vec::new();
+    let reading = within(PATIENCE, "an end", tls.read_to_end(&mut all)).await;
+    (all, reading.map(drop))
+}
+
+/// The certificate that a new client is shown for `a.test`, as DER.
+///
+/// # Panics
+/// If there is none that this CA signed.
+pub async fn shown(at: SocketAddr, ca: &Ca) -> Vec<u8> {
+    let tls = connect(at, ca).await;
+    let certificates = tls.get_ref().1.peer_certificates();
+    certificates.and_then(|shown| shown.first()).expect("it was checked").to_vec()
+}
+
+async fn connect(at: SocketAddr, ca: &Ca) -> client::TlsStream<TcpStream> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots
@@ -206,8 +223,5 @@ pub async fn read_all(at: SocketAddr, ca: &Ca) -> (Vec<u8>, std::io::Result<()>)
     let stream = TcpStream::connect(at).await.expect("it listens");
     let name = ServerName::try_from("a.test").expect("a name");
     let connector = TlsConnector::from(Arc::new(config));
-    let mut tls = connector.connect(name, stream).await.expect("they agree");
-    let mut all = Vec::new();
-    let reading = within(PATIENCE, "an end", tls.read_to_end(&mut all)).await;
-    (all, reading.map(drop))
+    connector.connect(name, stream).await.expect("they agree")
 }

@@ -31,6 +31,8 @@ pub fn server(pem: &[u8]) -> Result<Arc<ServerConfig>, CertificateError> {
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // As of every handshake here, what is left of it is a session.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
