@@ -88,12 +88,11 @@ impl<'a> Origin<'a> {
     }
 
     fn by_forwarded(mut self, request: &'a Request, trusted: &Networks) -> Self {
-        let elements: Vec<_> =
-            request.fields.all(Name::Forwarded).flat_map(|value| unquoted(value, b',')).collect();
-        for (hops, element) in (1..).zip(elements.iter().rev()) {
+        let elements = request.fields.all(Name::Forwarded).rev().flat_map(elements_from_end);
+        for (hops, element) in (1..).zip(elements) {
             let mut address: &[u8] = b"";
             let (mut scheme_said, mut host_said) = (None, None);
-            for pair in unquoted(element, b';') {
+            for pair in pairs(element) {
                 let Some((name, value)) = pair_of(pair) else { continue };
                 match () {
                     () if name.eq_ignore_ascii_case(b"for") => address = value,
@@ -129,22 +128,37 @@ fn from_end(request: &Request, name: Name) -> impl Iterator<Item = &[u8]> {
     elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// The parts between separators, but for those in quotes.
-fn unquoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    let parts = value.split(move |c| {
-        match (*c, is_escaped) {
-            (b'"', false) => is_quoted = !is_quoted,
-            (b'\\', false) if is_quoted => {
-                is_escaped = true;
-                return false;
+/// The elements of `Forwarded`, the last one first. Read from the end, because what is trusted has put its
+/// own there: a quote without an end that came before it does not reach it.
+fn elements_from_end(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(value);
+    let elements = std::iter::from_fn(move || {
+        let text = rest?;
+        let mut is_quoted = false;
+        for (i, c) in text.iter().enumerate().rev() {
+            match c {
+                b'"' if !is_escaped(&text[..i]) => is_quoted = !is_quoted,
+                b',' if !is_quoted => {
+                    rest = Some(&text[..i]);
+                    return Some(&text[i + 1..]);
+                }
+                _ => {}
             }
-            _ => {}
         }
-        is_escaped = false;
-        *c == separator && !is_quoted
+        rest = None;
+        Some(text)
     });
-    parts.map(<[u8]>::trim_ascii).filter(|part| !part.is_empty())
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Whether what follows this is escaped by it.
+fn is_escaped(before: &[u8]) -> bool {
+    before.iter().rev().take_while(|c| **c == b'\\').count() % 2 == 1
+}
+
+/// The parts of an element. None of those that matter has a semicolon in quotes.
+fn pairs(element: &[u8]) -> impl Iterator<Item = &[u8]> {
+    element.split(|c| *c == b';').map(<[u8]>::trim_ascii).filter(|part| !part.is_empty())
 }
 
 /// A name and its value, without the quotes around that. What is escaped in it is not for any of the
@@ -299,7 +313,7 @@ mod tests {
     fn the_standards_header_is_read_with_its_quotes() {
         let own = "own.test:8080";
         #[rustfmt::skip]
-        let cases: [Case<'_, (&str, Scheme, &str, u16)>; 8] = [
+        let cases: [Case<'_, (&str, Scheme, &str, u16)>; 11] = [
             (&["forwarded: for=192.0.2.1"], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: For=\"[2a00::1]:80\";proto=https ; host=\"a.test\""], ("2a00::1", Https, "a.test", 443)),
             (&["forwarded: for=6.6.6.6, for=192.0.2.1;proto=https, for=10.1.1.1;proto=http"], ("192.0.2.1", Https, own, 8080)),
@@ -307,6 +321,9 @@ mod tests {
             (&["forwarded: for=192.0.2.1;by=\"\\\",for=6.6.6.6\""], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: for=unknown"], ("10.0.0.1", Http, own, 8080)),
             (&["forwarded: proto=https"], ("10.0.0.1", Https, own, 8080)),
+            (&["forwarded: for=10.0.0.5;proto=https;host=evil.test;x=\", for=192.0.2.1;proto=http"], ("192.0.2.1", Http, own, 8080)),
+            (&["forwarded: \", for=\"[2a00::1]\""], ("2a00::1", Http, own, 8080)),
+            (&["forwarded: x=\"\\, for=192.0.2.1"], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: nothing", "x-forwarded-for: 6.6.6.6"], ("10.0.0.1", Http, own, 8080)),
         ];
         for (lines, expected) in cases {

@@ -69,7 +69,6 @@ impl Fault {
             | A::CertificateExpired
             | A::CertificateUnknown
             | A::UnknownCA
-            | A::AccessDenied
             | A::CertificateRequired => Self::Refused(name),
             _ => Self::Alert(name),
         }

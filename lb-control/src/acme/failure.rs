@@ -30,6 +30,13 @@ impl Failure {
     }
 }
 
+/// Whether it says nothing of what was asked for, only that it cannot be had now.
+pub fn is_passing(problem: &Problem) -> bool {
+    let kind = problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(URN));
+    matches!(kind, Some("rateLimited" | "serverInternal" | "badNonce"))
+        || problem.status.is_some_and(|status| status >= 500)
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match &error {
@@ -37,6 +44,7 @@ impl From<Error> for Failure {
                 let is = |kind: &str| problem.r#type.as_deref() == Some(&format!("{URN}{kind}"));
                 Self {
                     wait: is("rateLimited").then_some(RATE_LIMITED),
+                    is_open: is_passing(problem),
                     has_no_account: is("accountDoesNotExist"),
                     ..Self::new(told(problem))
                 }
@@ -104,7 +112,8 @@ mod tests {
     fn what_a_ca_says_is_told_in_one_line_and_its_limits_are_minded() {
         let limited = problem("rateLimited", "too\\n\\u001b[31mmany");
         assert_eq!(limited.reason, "rateLimited: too  [31mmany");
-        assert_eq!((limited.wait, limited.is_open), (Some(RATE_LIMITED), false));
+        assert_eq!((limited.wait, limited.is_open), (Some(RATE_LIMITED), true));
+        assert!(problem("serverInternal", "down").is_open && !problem("orderNotReady", "").is_open);
         let long = problem("malformed", &"x".repeat(10_000));
         assert_eq!((long.reason.len(), long.wait), (LONGEST, None));
         assert!(problem("accountDoesNotExist", "who?").has_no_account);

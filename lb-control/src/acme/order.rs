@@ -26,7 +26,7 @@ use super::{
     account::Accounts,
     challenge,
     client::{self, Client},
-    failure::{Failure, told},
+    failure::{Failure, is_passing, told},
     ledger::News,
     material::{keep, look},
     record::{Open, Record},
@@ -136,7 +136,7 @@ impl Order {
                 }
                 Ok((!is_over).then_some((order, key)))
             }
-            Err(Error::Api(_)) => Ok(None),
+            Err(Error::Api(problem)) if !is_passing(&problem) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

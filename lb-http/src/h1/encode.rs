@@ -27,17 +27,17 @@ pub struct ToBackend<'a> {
 /// For whom a request is passed on.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarded<'a> {
-    /// The client's address, or that of who passed it on if it `appends`.
+    /// The client's address.
     pub address: &'a [u8],
-    /// What came goes on, and the address is put behind it.
-    pub appends: bool,
+    /// What came goes on, and the address of who passed it on is put behind it.
+    pub passed_on_by: Option<&'a [u8]>,
     /// What the client takes for the server, with its port. Empty if it said none.
     pub host: &'a [u8],
     /// `http` or `https`, as the client came.
     pub proto: &'a [u8],
     /// To which it came.
     pub port: u16,
-    /// It is said by `Forwarded`, too (RFC 7239).
+    /// What came was said by `Forwarded` (RFC 7239) and not by `X-Forwarded-For`, and goes on by it, too.
     pub by_forwarded: bool,
 }
 
@@ -228,10 +228,13 @@ fn added(out: &mut Vec<u8>, to: &ToClient<'_>) {
 
 fn forwarded(out: &mut Vec<u8>, fields: &Fields, by: &Forwarded<'_>) {
     out.extend_from_slice(b"X-Forwarded-For: ");
-    if by.appends {
-        came(out, fields, Name::XForwardedFor);
+    match by.passed_on_by.filter(|_| !by.by_forwarded) {
+        None => out.extend_from_slice(by.address),
+        Some(address) => {
+            came(out, fields, Name::XForwardedFor);
+            out.extend_from_slice(address);
+        }
     }
-    out.extend_from_slice(by.address);
     out.extend_from_slice(CRLF);
     if !by.host.is_empty() {
         line(out, b"X-Forwarded-Host", by.host);
@@ -240,13 +243,17 @@ fn forwarded(out: &mut Vec<u8>, fields: &Fields, by: &Forwarded<'_>) {
     line(out, b"X-Forwarded-Proto", by.proto);
     if by.by_forwarded {
         out.extend_from_slice(b"Forwarded: ");
-        if by.appends {
-            came(out, fields, Name::Forwarded);
-        }
+        let address = match by.passed_on_by {
+            None => by.address,
+            Some(address) => {
+                came(out, fields, Name::Forwarded);
+                address
+            }
+        };
         // A colon is not for a token (RFC 7239, section 6).
-        match by.address.contains(&b':') {
-            true => out.extend([b"for=\"[", by.address, b"]\""].concat()),
-            false => out.extend([b"for=", by.address].concat()),
+        match address.contains(&b':') {
+            true => out.extend([b"for=\"[", address, b"]\""].concat()),
+            false => out.extend([b"for=", address].concat()),
         }
         if !by.host.is_empty() {
             out.extend_from_slice(b";host=\"");
@@ -259,12 +266,29 @@ fn forwarded(out: &mut Vec<u8>, fields: &Fields, by: &Forwarded<'_>) {
     }
 }
 
-/// The elements of a list as they came, each with a comma.
+/// The elements of a list as they came, each with a comma. What would take in those that follow it is left
+/// out.
 fn came(out: &mut Vec<u8>, fields: &Fields, name: Name) {
-    for value in fields.all(name).filter(|value| !value.is_empty()) {
+    for value in fields.all(name).filter(|value| !value.is_empty() && ends_its_quotes(value)) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
+}
+
+fn ends_its_quotes(value: &[u8]) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for c in value {
+        match (c, is_escaped) {
+            (b'"', false) => is_quoted = !is_quoted,
+            (b'\\', false) if is_quoted => {
+                is_escaped = true;
+                continue;
+            }
+            _ => {}
+        }
+        is_escaped = false;
+    }
+    !is_quoted
 }
 
 fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {

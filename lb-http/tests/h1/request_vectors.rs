@@ -158,7 +158,7 @@ fn written(request: &Request, body: &Body) -> Vec<u8> {
         host: request.authority(),
         forwarded: Forwarded {
             address: b"192.0.2.1",
-            appends: false,
+            passed_on_by: None,
             host: request.authority(),
             proto: b"http",
             port: 80,

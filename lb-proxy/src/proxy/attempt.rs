@@ -161,7 +161,7 @@ impl Attempt<'_> {
         let (what, by) = self.forwarding;
         let appends = origin.is_passed_on && what == Forwarding::Append;
         let said;
-        let of_client = match origin.is_passed_on && !appends {
+        let of_client = match origin.is_passed_on {
             false => &client.forwarded_for,
             true => {
                 said = downstream::text(origin.address);
@@ -170,7 +170,7 @@ impl Attempt<'_> {
         };
         let forwarded = Forwarded {
             address: of_client.as_bytes(),
-            appends,
+            passed_on_by: appends.then_some(client.forwarded_for.as_bytes()),
             host: origin.host,
             proto: origin.scheme.as_str().as_bytes(),
             port: origin.port(),

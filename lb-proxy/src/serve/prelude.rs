@@ -167,6 +167,8 @@ async fn run(
     client.client_cert = client_cert;
     let mut down = Downstream::new(local, Rc::new(client), stream);
     down.input = bytes;
+    // Until a backend has taken it, it waits here.
+    down.hold(0);
     Ok((down, said))
 }
 

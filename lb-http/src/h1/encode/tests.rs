@@ -17,7 +17,7 @@ const TO_BACKEND: ToBackend<'_> = ToBackend {
 };
 const FORWARDED_FOR: Forwarded<'_> = Forwarded {
     address: b"192.0.2.1",
-    appends: false,
+    passed_on_by: None,
     host: b"a",
     proto: b"https",
     port: 443,
@@ -70,15 +70,18 @@ fn who_passed_a_request_on_is_replaced_or_put_behind_what_came() {
                   X-Forwarded-For:\r\nX-Forwarded-For: 10.0.0.3\r\nX-Forwarded-Proto: ftp\r\n\
                   X-Real-IP: 10.0.0.1\r\nX-Client-Cert-Subject: CN=me\r\nClient_Cert: x\r\n";
     check_request(fields, &TO_BACKEND, &format!("{BEGIN}{FORWARDED}\r\n"));
-    let by = Forwarded { appends: true, ..FORWARDED_FOR };
-    let appended = FORWARDED.replacen("192", "10.0.0.1, 10.0.0.2, 10.0.0.3, 192", 1);
+    let by = Forwarded { passed_on_by: Some(b"192.0.2.9"), ..FORWARDED_FOR };
+    let appended = FORWARDED.replacen("192.0.2.1", "10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.9", 1);
     let to = ToBackend { forwarded: by, ..TO_BACKEND };
     check_request(fields, &to, &format!("{BEGIN}{appended}\r\n"));
     let by = Forwarded { by_forwarded: true, ..by };
     let to = ToBackend { forwarded: by, ..TO_BACKEND };
-    let standard = "Forwarded: for=10.0.0.1, for=192.0.2.1;host=\"a\";proto=https\r\n";
-    check_request(fields, &to, &format!("{BEGIN}{appended}{standard}\r\n"));
-    let by = Forwarded { address: b"::1", host: b"", appends: false, ..by };
+    let standard = "Forwarded: for=10.0.0.1, for=192.0.2.9;host=\"a\";proto=https\r\n";
+    check_request(fields, &to, &format!("{BEGIN}{FORWARDED}{standard}\r\n"));
+    let quoted = "Forwarded: for=6.6.6.6;x=\"\r\nForwarded: x=\"\\\", \"\r\n";
+    let standard = "Forwarded: x=\"\\\", \", for=192.0.2.9;host=\"a\";proto=https\r\n";
+    check_request(quoted, &to, &format!("{BEGIN}{FORWARDED}{standard}\r\n"));
+    let by = Forwarded { address: b"::1", host: b"", passed_on_by: None, ..by };
     let to = ToBackend { forwarded: by, ..TO_BACKEND };
     let expected = "X-Forwarded-For: ::1\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Proto: https\r\n\
                     Forwarded: for=\"[::1]\";proto=https\r\n";

@@ -156,7 +156,7 @@ fn write_request(request: &Request, body: &Body) -> Vec<u8> {
         host,
         forwarded: Forwarded {
             address: b"192.0.2.1",
-            appends: false,
+            passed_on_by: None,
             host: request.authority(),
             proto: b"http",
             port: 80,
