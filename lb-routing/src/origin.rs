@@ -156,9 +156,19 @@ fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|c| **c == b'\\').count() % 2 == 1
 }
 
-/// The parts of an element. None of those that matter has a semicolon in quotes.
+/// The parts of an element. What is in quotes may be what a client said, its `Host` for instance.
 fn pairs(element: &[u8]) -> impl Iterator<Item = &[u8]> {
-    element.split(|c| *c == b';').map(<[u8]>::trim_ascii).filter(|part| !part.is_empty())
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parts = element.split(move |c| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match c {
+            b'\\' if is_quoted && !was_escaped => is_escaped = true,
+            b'"' if !was_escaped => is_quoted = !is_quoted,
+            _ => {}
+        }
+        *c == b';' && !is_quoted
+    });
+    parts.map(<[u8]>::trim_ascii).filter(|part| !part.is_empty())
 }
 
 /// A name and its value, without the quotes around that. What is escaped in it is not for any of the
@@ -313,7 +323,7 @@ mod tests {
     fn the_standards_header_is_read_with_its_quotes() {
         let own = "own.test:8080";
         #[rustfmt::skip]
-        let cases: [Case<'_, (&str, Scheme, &str, u16)>; 11] = [
+        let cases: [Case<'_, (&str, Scheme, &str, u16)>; 12] = [
             (&["forwarded: for=192.0.2.1"], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: For=\"[2a00::1]:80\";proto=https ; host=\"a.test\""], ("2a00::1", Https, "a.test", 443)),
             (&["forwarded: for=6.6.6.6, for=192.0.2.1;proto=https, for=10.1.1.1;proto=http"], ("192.0.2.1", Https, own, 8080)),
@@ -324,6 +334,7 @@ mod tests {
             (&["forwarded: for=10.0.0.5;proto=https;host=evil.test;x=\", for=192.0.2.1;proto=http"], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: \", for=\"[2a00::1]\""], ("2a00::1", Http, own, 8080)),
             (&["forwarded: x=\"\\, for=192.0.2.1"], ("192.0.2.1", Http, own, 8080)),
+            (&["forwarded: for=192.0.2.1;host=\"a;for=6.6.6.6;x=\\\";for=6.6.6.6\""], ("192.0.2.1", Http, own, 8080)),
             (&["forwarded: nothing", "x-forwarded-for: 6.6.6.6"], ("10.0.0.1", Http, own, 8080)),
         ];
         for (lines, expected) in cases {
