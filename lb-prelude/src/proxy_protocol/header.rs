@@ -20,7 +20,7 @@ pub struct Addresses {
 /// What else it says that is passed on. Version 1 has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tlvs {
-    /// At most [`MOST_UNIQUE_ID`] bytes.
+    /// At most 128 bytes.
     pub unique_id: Option<Box<[u8]>>,
     /// The protocol that the client and the sender have agreed on.
     pub alpn: Option<Box<[u8]>>,
