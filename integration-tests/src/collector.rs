@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use tempfile::TempDir;
 
 use crate::{
-    backend::is_listening,
     eventually::{eventually, holds},
     ports::Port,
     process::Process,
@@ -63,11 +62,7 @@ impl Collector {
         ];
         let process = Process::start(dir.path(), "collector", &tool("rotel-agent"), &args);
         let collector = Self { process, grpc, _http: http, _dir: dir };
-        eventually("the collector listens", async || {
-            let up = is_listening(collector.address()).await;
-            holds(up, || format!("its log:\n{}", collector.process.log()))
-        })
-        .await;
+        collector.process.listens(collector.address()).await;
         collector
     }
 

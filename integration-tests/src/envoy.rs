@@ -4,13 +4,7 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{
-    backend::is_listening,
-    eventually::{eventually, holds},
-    ports::Port,
-    process::Process,
-    tools::tool,
-};
+use crate::{ports::Port, process::Process, tools::tool};
 
 /// Passes TCP connections on, and says by the PROXY protocol whose they are.
 #[derive(Debug)]
@@ -38,12 +32,7 @@ impl Envoy {
         let args = ["--config-path", &file, "--concurrency", "1", "--disable-hot-restart"];
         let process = Process::start(dir, &name, &tool("envoy"), &args);
         let envoy = Self { port, process };
-        let address = envoy.address();
-        eventually(&format!("{name} listens at {address}"), async || {
-            let up = is_listening(address).await;
-            holds(up, || format!("nobody does; its log:\n{}", envoy.process.log()))
-        })
-        .await;
+        envoy.process.listens(envoy.address()).await;
         envoy
     }
 

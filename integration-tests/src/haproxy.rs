@@ -2,13 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use crate::{
-    backend::is_listening,
-    eventually::{eventually, holds},
-    ports::Port,
-    process::Process,
-    tools::tool,
-};
+use crate::{ports::Port, process::Process, tools::tool};
 
 /// Passes on what comes to where it is told to.
 #[derive(Debug)]
@@ -43,12 +37,7 @@ impl HaProxy {
         let args = ["-db".as_ref(), "-f".as_ref(), file.as_path()];
         let process = Process::start(dir, name, &tool("haproxy"), &args);
         let haproxy = Self { port, process };
-        let address = haproxy.address();
-        eventually(&format!("{name} listens at {address}"), async || {
-            let up = is_listening(address).await;
-            holds(up, || format!("nobody does; its log:\n{}", haproxy.process.log()))
-        })
-        .await;
+        haproxy.process.listens(haproxy.address()).await;
         haproxy
     }
 

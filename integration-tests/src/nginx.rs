@@ -2,13 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use crate::{
-    backend::is_listening,
-    eventually::{eventually, holds},
-    ports::Port,
-    process::Process,
-    tools::tool,
-};
+use crate::{ports::Port, process::Process, tools::tool};
 
 /// Answers `/health` with 200 and everything else with its name, also in `X-Backend`.
 #[derive(Debug)]
@@ -52,7 +46,7 @@ impl Nginx {
         let args = ["-p".as_ref(), prefix.as_path(), "-c".as_ref(), file.as_path()];
         let process = Process::start(dir, name, &tool("nginx"), &args);
         let nginx = Self { name: name.into(), port, process };
-        nginx.listens().await;
+        nginx.process.listens(nginx.address()).await;
         nginx
     }
 
@@ -71,15 +65,7 @@ impl Nginx {
     /// If it does not start.
     pub async fn start_again(&mut self) {
         self.process.restart();
-        self.listens().await;
-    }
-
-    async fn listens(&self) {
-        eventually(&format!("{} listens at {}", self.name, self.address()), async || {
-            let up = is_listening(self.address()).await;
-            holds(up, || format!("nobody does; its log:\n{}", self.process.log()))
-        })
-        .await;
+        self.process.listens(self.address()).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{Seek, SeekFrom, Write},
+    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -15,7 +16,8 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
 use crate::{
-    eventually::{PATIENCE, eventually_within},
+    backend::is_listening,
+    eventually::{PATIENCE, eventually, eventually_within, holds},
     tools::tool,
 };
 
@@ -168,6 +170,18 @@ impl Process {
     pub async fn exit_code(&mut self) -> i32 {
         let status = self.ended(PATIENCE).await;
         status.code().or(status.signal().map(|signal| 128 + signal)).expect("one of them")
+    }
+
+    /// Returns when somebody listens at its address.
+    ///
+    /// # Panics
+    /// If nobody does.
+    pub async fn listens(&self, address: SocketAddr) {
+        eventually(&format!("{} listens at {address}", self.name), async || {
+            let up = is_listening(address).await;
+            holds(up, || format!("nobody does; its log:\n{}", self.log()))
+        })
+        .await;
     }
 
     /// Whether it still runs.

@@ -164,7 +164,7 @@ pub async fn run_and_tell(
     }
     tasks.spawn(renewal::follow(started.clone()));
     tasks.spawn(tickets::rotate(started.clone()));
-    tasks.spawn(acme::drive(started.clone()));
+    tasks.spawn(acme::driver::drive(started.clone()));
     let _ = handle.set(started.clone());
     ready();
 
