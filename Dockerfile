@@ -6,6 +6,9 @@
 # The processes drain on SIGTERM, need no root and write only to /var/lib/lb, so a container may be
 # as restricted as those of docker-compose.yml are.
 
+# Another profile of the workspace's is for tests of the image: `optimized` is built sooner.
+ARG PROFILE=release
+
 # The workspace with nothing in it but its manifests: changes when the dependencies do.
 FROM rust:1-bookworm AS manifests
 WORKDIR /src
@@ -24,19 +27,21 @@ RUN set -e; for manifest in */Cargo.toml; do \
     cp Cargo.toml Cargo.lock /manifests/
 
 FROM rust:1-bookworm AS builder
+ARG PROFILE
 WORKDIR /src
 # The dependencies, in a layer that changes of the sources leave as it is.
 COPY --from=manifests /manifests .
-RUN cargo build --release --locked -p lb-cli
+RUN cargo build --profile "$PROFILE" --locked -p lb-cli
 # Cargo goes by times, and those of the sources may lie before that build.
 COPY . .
 RUN find . -path ./target -prune -o -type f -exec touch {} + && \
-    cargo build --release --locked -p lb-cli
+    cargo build --profile "$PROFILE" --locked -p lb-cli
 
 FROM debian:bookworm-slim
+ARG PROFILE
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/lb --shell /usr/sbin/nologin lb && \
     install -d -o lb -g lb -m 0750 /var/lib/lb
-COPY --from=builder /src/target/release/lb /usr/local/bin/lb
+COPY --from=builder "/src/target/${PROFILE}/lb" /usr/local/bin/lb
 # Whom a controller believes that it is a CA which it orders certificates from.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 # By number, so that whoever requires it can see that it is not root.

@@ -177,6 +177,23 @@ def a_proxy_dies(overview):
     expect(overview.locator("#attention-text")).to_have_text("All is well")
 
 
+def a_certificate_breaks(overview):
+    row = '[data-certificate="site"]'
+    expect(overview.locator(row)).to_contain_text("site.test, www.site.test")
+    expect(overview.locator(row)).to_contain_text("by its files")
+    expect(overview.locator(row)).to_contain_text(re.compile(r"in \d+ days"))
+    seen_at_once(
+        "break certificate",
+        [
+            (overview, has_text(row, "is not the key of the certificate")),
+            (overview, has_text("#attention", "Certificate site: ")),
+        ],
+    )
+    check_accessibility(overview, "a broken certificate")
+    operate("mend certificate")
+    expect(overview.locator("#attention-text")).to_have_text("All is well")
+
+
 def a_change_is_in_the_history(page, events):
     go(page, "history")
     expect(page.locator("#revisions details")).to_have_count(1)
@@ -260,6 +277,19 @@ def the_keyboard_is_enough(site):
     page.get_by_label("URL").fill("http://app.test/old/page")
     page.get_by_label("URL").press("Enter")
     expect(explained).to_contain_text("It is redirected with 308 to http://app.test/new")
+    page.get_by_label("Method").fill("TCP")
+    page.get_by_label("URL").fill("tls://shop.test")
+    page.get_by_label("Listener").fill("edge")
+    page.get_by_label("Headers").fill("")
+    page.get_by_label("ALPN").fill("h2, http/1.1")
+    page.get_by_label("ALPN").press("Enter")
+    expect(explained).to_contain_text("shop")
+    expect(explained).to_contain_text("the only one that matches")
+    assert "alpn=h2&alpn=http%2F1.1" in page.url, page.url
+    page.get_by_label("URL").fill("tls://other.test")
+    page.get_by_label("URL").press("Enter")
+    expect(explained).to_contain_text("sni: other.test is not shop.test")
+    expect(explained).to_contain_text("it is closed")
     site.expected = ("status of 4",)
     page.get_by_label("Listener").fill("nowhere")
     page.get_by_label("Listener").press("Enter")
@@ -330,6 +360,7 @@ def main():
         nothing_jumps(overview)
         a_backend_dies(overview, backends)
         a_proxy_dies(overview)
+        a_certificate_breaks(overview)
         a_change_is_in_the_history(backends, events)
         step("the history shows a change")
         the_keyboard_is_enough(site)

@@ -1,12 +1,14 @@
 //! The dashboard in a real browser: `dashboard/test_dashboard.py` looks at it and operates it with
 //! Chromium, and asks this side, line by line, for what is to happen to the fleet.
 
-use std::{process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
 
 use integration_tests::{
+    certs::{Ca, Pair},
     eventually::{PATIENCE, within},
     fleet::{Fleet, app_with},
     nginx::Nginx,
+    ports::Port,
     tools::{python_of, tool},
     wrk::Wrk,
 };
@@ -24,11 +26,17 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard/test_dashbo
 struct Operated {
     fleet: Fleet,
     nginx: Vec<Nginx>,
+    /// The certificate `site`, as it was.
+    site: Pair,
 }
 
 // === impl Operated ===
 
 impl Operated {
+    fn write_key(&self, key: &str) {
+        fs::write(self.fleet.dir().join("site.key"), key).expect("it can be written");
+    }
+
     /// Does what one line of the script asks for.
     async fn operate(&mut self, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
@@ -36,6 +44,10 @@ impl Operated {
             ("start", "backend") => self.nginx[0].start_again().await,
             ("kill", "proxy") => self.fleet.proxies[1].kill(),
             ("start", "proxy") => self.fleet.proxies[1].process.restart(),
+            ("break", "certificate") => {
+                self.write_key(&Ca::new("another").sign(&["site.test"]).key)
+            }
+            ("mend", "certificate") => self.write_key(&self.site.key),
             ("kill", "controller") => self.fleet.controller.kill(),
             ("start", "controller") => self.fleet.controller.start_again().await,
             ("apply", comment) => {
@@ -62,7 +74,8 @@ async fn say(stdin: &mut ChildStdin, line: &str) {
     stdin.write_all(format!("{line}\n").as_bytes()).await.expect("the script listens");
 }
 
-fn spec(nginx: &[Nginx]) -> String {
+/// `certificate` is the entry of one that is called `site`.
+fn spec(nginx: &[Nginx], certificate: &str, edge: SocketAddr) -> String {
     let backend =
         |nginx: &Nginx| format!("{{ name = '{}', address = '{}' }}", nginx.name, nginx.address());
     let backends: Vec<_> = nginx.iter().map(backend).collect();
@@ -70,7 +83,17 @@ fn spec(nginx: &[Nginx]) -> String {
     let set = "health_check = { interval = '200ms', unhealthy_after = 2 }";
     let spec = app_with(route, set, &backends.join(", "));
     format!(
-        "{spec}
+        "{certificate}
+         {spec}
+         [[listeners]]
+         name = 'edge'
+         address = '{edge}'
+         protocol = 'tcp'
+         [[routes]]
+         name = 'shop'
+         listeners = ['edge']
+         match = {{ sni = 'shop.test' }}
+         backend_set = 'app'
          [[routes]]
          name = 'moved'
          match = {{ path_prefix = '/old' }}
@@ -95,7 +118,9 @@ async fn an_operator_sees_in_a_browser_what_happens_to_the_fleet() {
     for i in 1..=3 {
         nginx.push(Nginx::start(fleet.dir(), &format!("nginx-{i}")).await);
     }
-    fleet.apply(&spec(&nginx)).await;
+    let (site, edge) = (Ca::new("a test's").sign(&["site.test", "www.site.test"]), Port::reserve());
+    let certificate = site.entry(fleet.dir(), "site");
+    fleet.apply(&spec(&nginx, &certificate, edge.address())).await;
     for nginx in &nginx {
         let healthy = |status: &BackendStatus| status.health() == Health::Healthy;
         fleet.backend_is(nginx.address(), "healthy", healthy).await;
@@ -115,7 +140,7 @@ async fn an_operator_sees_in_a_browser_what_happens_to_the_fleet() {
     let mut script = script.spawn().expect("Python runs");
     let mut stdin = script.stdin.take().expect("it is a pipe");
     let mut lines = BufReader::new(script.stdout.take().expect("it is a pipe")).lines();
-    let mut operated = Operated { fleet, nginx };
+    let mut operated = Operated { fleet, nginx, site };
     let talk = async {
         while let Some(line) = lines.next_line().await.expect("the script writes text") {
             // What begins so is for the reader.

@@ -2,7 +2,7 @@
 //! calls by strace. The budgets are what was counted when they were set and a little more; who exceeds
 //! one has made every request dearer, and finds out here.
 //!
-//! The proxy is built with the profile `guard`, which is the release's without what takes long to build.
+//! The proxy is built with the profile `optimized`, which is the release's without what takes long to build.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -69,7 +69,7 @@ async fn fleet(program: &[&str]) -> (Fleet, Backend) {
     // What a proxy logs for tests is no part of what a request costs.
     let mut first = vec!["LB_LOG=info".to_owned()];
     first.extend(program.iter().map(|part| (*part).to_owned()));
-    first.push(optimized_proxy("guard").display().to_string());
+    first.push(optimized_proxy("optimized").display().to_string());
     fleet.add_proxy_as(tool("env"), first, "p1", &["--workers=1".into()]);
     fleet.apply(&app("", "", &[backend.address()])).await;
     (fleet, backend)

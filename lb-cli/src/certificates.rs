@@ -8,7 +8,8 @@ use lb_proto::v1;
 use crate::{
     client::{
         Remote,
-        when::{exact, short},
+        expiry::Expiry,
+        when::{exact, short, since_epoch},
     },
     output::{self, Output, Paint, Screen},
     table::{Cell, Column, Table},
@@ -38,9 +39,6 @@ Examples:
   lb certificates
   lb certificates --json | jq -r '.certificates[] | .name + \" \" + .fingerprint'";
 
-/// Less than this is a reason to look.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-
 /// # Errors
 /// If the controller does not say.
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
@@ -67,15 +65,14 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
         Column::left("EXPIRES"),
         Column::left("UNTIL").dropped(4),
         Column::left("RENEWAL").dropped(1),
-        Column::left("LISTENERS").dropped(5),
+        Column::left("SHOWN BY").dropped(5),
     ]);
     for status in &listed.certificates {
-        let left = status.not_after.as_ref().map(|end| left(end, now));
-        let expires = match left {
-            None => Cell::painted("none in force", Paint::Bad),
-            Some(Duration::ZERO) => Cell::painted("expired", Paint::Bad),
-            Some(left) if left < SOON => Cell::painted(format!("in {}", short(left)), Paint::Warn),
-            Some(left) => format!("in {}", short(left)).into(),
+        let expiry = Expiry::of(status, now);
+        let expires = match expiry {
+            Expiry::Absent | Expiry::Expired => Cell::painted(expiry.text(), Paint::Bad),
+            Expiry::Soon(_) => Cell::painted(expiry.text(), Paint::Warn),
+            Expiry::Later(_) => expiry.text().into(),
         };
         table.row(vec![
             Cell::painted(&status.name, Paint::Bold),
@@ -85,7 +82,7 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
             expires,
             exact(status.not_after.as_ref()).into(),
             status.acme.as_ref().map_or_else(|| "".into(), |acme| renewal(acme, now)),
-            status.listeners.join(", ").into(),
+            shown_by(status).join(", ").into(),
         ]);
     }
     let mut text = table.render(screen);
@@ -97,19 +94,20 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
     text
 }
 
+/// Listeners to clients, and backend sets to backends.
+pub fn shown_by(status: &v1::CertificateStatus) -> Vec<&str> {
+    status.listeners.iter().chain(&status.backend_sets).map(String::as_str).collect()
+}
+
 /// When it is ordered again, or how that goes.
 fn renewal(acme: &v1::AcmeStatus, now: Duration) -> Cell {
     match (&*acme.state, &acme.next) {
-        ("issued", Some(next)) => format!("in {}", short(left(next, now))).into(),
+        ("issued", Some(next)) => {
+            format!("in {}", short(since_epoch(next).saturating_sub(now))).into()
+        }
         ("failed", _) => Cell::painted("failed", Paint::Bad),
         (state, _) => Cell::painted(state, Paint::Warn),
     }
-}
-
-/// None is left of what is over.
-fn left(end: &prost_types::Timestamp, now: Duration) -> Duration {
-    let end = Duration::from_secs(u64::try_from(end.seconds).unwrap_or(0));
-    end.saturating_sub(now)
 }
 
 #[cfg(test)]

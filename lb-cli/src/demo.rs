@@ -14,9 +14,10 @@ use crate::{
     flags::{self, ADMIN, GRPC, Management, PROXY_ADMIN},
     local::{EXIT_CODES, Local, OnHangup},
     ports::{self, Reserved},
-    serving::{answers_200, eventually, in_sync},
+    serving::{answers_200, eventually, in_sync, listening},
 };
 
+mod certificate;
 mod guide;
 
 /// See it work: three backends, a controller and two proxies in one process
@@ -26,8 +27,12 @@ mod guide;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub struct Args {
+    /// Speak HTTPS, with a certificate that is made for the demo
+    #[arg(long, env = "LB_TLS")]
+    tls: bool,
+
     /// Where proxy 1 accepts, and after a comma where proxy 2 does [default:
-    /// 127.0.0.1:8080,127.0.0.1:8081, or free ports]
+    /// 127.0.0.1:8080,127.0.0.1:8081, with --tls :8443,:8444, or free ports]
     #[arg(
         long,
         env = "LB_HTTP",
@@ -58,6 +63,8 @@ struct Places {
     grpc: SocketAddr,
     admin: SocketAddr,
     proxies: Vec<Proxy>,
+    /// With TLS.
+    certificate: Option<certificate::Files>,
 }
 
 struct Proxy {
@@ -69,6 +76,7 @@ struct Proxy {
 const BACKENDS: usize = 3;
 const PROXIES: usize = 2;
 const HTTP: SocketAddr = flags::loopback(8080);
+const HTTPS: SocketAddr = flags::loopback(8443);
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Ctrl-C should not take longer than a demo's user waits.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,6 +87,7 @@ fn after_help() -> String {
          {EXIT_CODES}\n\n\
          Examples:\n  \
          lb demo\n  \
+         lb demo --tls\n  \
          lb demo --http 127.0.0.1:9000,127.0.0.1:9001 --grpc 127.0.0.1:0"
     )
 }
@@ -117,11 +126,13 @@ fn set_up(args: &Args, data: &Path) -> anyhow::Result<(Local, Places, Vec<Reserv
     let backends = backend::start(BACKENDS).context("cannot start the backends")?;
 
     let mut reserved: Vec<Reserved> = Vec::new();
-    let mut places =
-        Places { backends, grpc, admin: listeners.admin.local_addr()?, proxies: vec![] };
+    let certificate = args.tls.then(|| certificate::make(data)).transpose()?;
+    let admin = listeners.admin.local_addr()?;
+    let usual = if args.tls { HTTPS } else { HTTP };
+    let mut places = Places { backends, grpc, admin, proxies: vec![], certificate };
     let mut proxies = Vec::new();
     for i in 0..PROXIES {
-        let http = ports::reserve("--http", args.http.get(i).copied(), nth(HTTP, i))?;
+        let http = ports::reserve("--http", args.http.get(i).copied(), nth(usual, i))?;
         let admin =
             ports::listen("--proxy-admin", args.proxy_admin.get(i).copied(), nth(PROXY_ADMIN, i))?;
         let id = ProxyId::new(&format!("p{}", i + 1))?;
@@ -172,8 +183,11 @@ impl Places {
     async fn serve(&self) -> anyhow::Result<()> {
         let ready = async || in_sync(self.admin, self.proxies.len()).await;
         eventually(READY_WITHIN, "the fleet is not ready", ready).await?;
-        for Proxy { id, http, .. } in &self.proxies {
-            let serves = async || answers_200(*http, "/").await;
+        for Proxy { id, http, admin } in &self.proxies {
+            let serves = async || match &self.certificate {
+                None => answers_200(*http, "/").await,
+                Some(_) => listening(*admin).await.map(drop),
+            };
             eventually(READY_WITHIN, &format!("proxy {id} does not serve"), serves).await?;
         }
         Ok(())
@@ -187,10 +201,18 @@ impl Places {
             .iter()
             .map(|address| format!("  {{ address = \"{address}\" }},\n"))
             .collect();
+        let (certificate, tls) = match &self.certificate {
+            None => (String::new(), ""),
+            Some(certificate::Files { cert, key, .. }) => (
+                format!("[[certificates]]\nname = \"site\"\ncert = {cert:?}\nkey = {key:?}\n\n"),
+                "tls = { certificates = [\"site\"] }\n",
+            ),
+        };
         format!(
-            "[[listeners]]\n\
+            "{certificate}[[listeners]]\n\
              name = \"{LISTENER}\"\n\
              address = \"{http}\" # of proxy p1; p2 has an address of its own\n\
+             {tls}\
              \n\
              [[routes]]\n\
              name = \"demo\"\n\
@@ -217,9 +239,11 @@ mod tests {
             grpc: GRPC,
             admin: ADMIN,
             proxies: vec![],
+            certificate: None,
         };
         let spec = lb_proto::file::parse(&places.spec()).expect("it is valid");
         assert_eq!(spec.backend_sets[0].backends.len(), 3);
         assert_eq!(spec.listeners[0].name, LISTENER);
+        assert_eq!(spec.listeners[0].tls, None);
     }
 }

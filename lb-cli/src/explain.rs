@@ -1,4 +1,4 @@
-//! `lb explain`: what the fleet would do with a request, and why.
+//! `lb explain`: what the fleet would do with a request or a connection, and why.
 
 use std::{net::IpAddr, process::ExitCode, str::FromStr};
 
@@ -10,16 +10,17 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
-/// Say what the fleet would do with a request, and why
+/// Say what the fleet would do with a request or a connection, and why
 ///
 /// The controller answers it with the code that the proxies run. Nothing is sent anywhere.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
-    /// GET, POST, ..
+    /// GET, POST, ..; TCP for a connection
     method: String,
 
-    /// http://HOST:PORT/PATH, or only /PATH with a Host among the headers
+    /// http://HOST:PORT/PATH, or only /PATH with a Host among the headers; of a connection,
+    /// tls://HOST:PORT or tcp://HOST:PORT
     url: String,
 
     /// A header of the request; may be repeated
@@ -30,7 +31,11 @@ pub struct Args {
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     from: IpAddr,
 
-    /// The listener that takes it [default: the http listener with the URL's port, or the only one]
+    /// What a client by TLS offers to speak, what it likes best first
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
+    alpn: Vec<String>,
+
+    /// The listener that takes it [default: the one with the URL's port, or the only one of its kind]
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     listener: String,
 
@@ -50,6 +55,7 @@ Exit codes:
 Examples:
   lb explain GET http://example.com/api/users
   lb explain POST /upload -H 'Host: example.com' -H 'X-User: 7' --from 10.1.2.3
+  lb explain TCP tls://shop.example.com --alpn h2,http/1.1
   lb explain GET http://localhost:8080/ --json | jq -r '.outcome.forward.backend_sets[].pick'";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +72,7 @@ const MOST_NAME: usize = 24;
 /// # Errors
 /// If the controller does not say.
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { method, url, header, from, listener, output, remote } = args;
+    let Args { method, url, header, from, listener, alpn, output, remote } = args;
     let request = v1::ExplainRequest {
         method,
         url,
@@ -76,6 +82,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
             .collect(),
         from: from.to_string(),
         listener,
+        alpn,
     };
     let controller = remote.connect().await?;
     let asked = request.clone();
@@ -104,11 +111,12 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         text.push_str(&labelled("listener", &format!("{listener}{why}"), screen));
     }
     text.push_str(&verdicts(routes, screen));
+    let is_connection = url.starts_with("tls://") || url.starts_with("tcp://");
     match outcome {
         Some(Outcome::Forward(forward)) => {
             for set in &forward.backend_sets {
                 text.push('\n');
-                text.push_str(&backend_set(set, screen));
+                text.push_str(&backend_set(set, is_connection, screen));
             }
         }
         Some(Outcome::Redirect(v1::RedirectOutcome { status, location })) => {
@@ -119,7 +127,12 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
             text.push_str(&labelled("answer", &format!("{status}, {body}"), screen));
         }
         Some(Outcome::Refusal(v1::RefusalOutcome { status, reason })) => {
-            let refused = labelled("refused", &format!("{status}: {reason}"), screen);
+            let what = match status {
+                // Nobody is answered.
+                0 => reason.clone(),
+                status => format!("{status}: {reason}"),
+            };
+            let refused = labelled("refused", &what, screen);
             text.push_str(&screen.paint(Paint::Bad, refused.trim_end()));
             text.push('\n');
         }
@@ -159,7 +172,7 @@ fn verdicts(routes: &[v1::RouteVerdict], screen: &Screen) -> String {
     text
 }
 
-fn backend_set(set: &v1::BackendSetVerdict, screen: &Screen) -> String {
+fn backend_set(set: &v1::BackendSetVerdict, is_connection: bool, screen: &Screen) -> String {
     let v1::BackendSetVerdict {
         backend_set,
         share,
@@ -172,11 +185,13 @@ fn backend_set(set: &v1::BackendSetVerdict, screen: &Screen) -> String {
         scheme,
     } = set;
     let mut facts = vec![match scheme.as_str() {
+        "https" if is_connection => format!("{backend_set} by TLS"),
         "https" => format!("{backend_set} by https"),
         _ => backend_set.clone(),
     }];
     if *share < 1.0 {
-        facts.push(format!("{} of such requests", percent(*share)));
+        let what = if is_connection { "connections" } else { "requests" };
+        facts.push(format!("{} of such {what}", percent(*share)));
     }
     facts.push(match hash_key.as_str() {
         "" => balance.clone(),

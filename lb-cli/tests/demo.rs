@@ -25,6 +25,10 @@ struct Demo {
 impl Demo {
     /// Everything on free ports.
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let args = [
             "demo",
@@ -33,6 +37,7 @@ impl Demo {
             "--admin=127.0.0.1:0",
             "--proxy-admin=127.0.0.1:0,127.0.0.1:0",
         ];
+        let args = [&args[..], more].concat();
         let mut process =
             Process::start(dir.path(), "demo", Path::new(env!("CARGO_BIN_EXE_lb")), &args);
         let said = eventually("the demo says what to try", async || {
@@ -69,6 +74,16 @@ fn sh(command: &str) -> String {
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{command}: {said}{}", String::from_utf8_lossy(&done.stderr));
     said
+}
+
+#[tokio::test]
+async fn with_tls_clients_check_the_certificate_that_it_made() {
+    let demo = Demo::start_with(&["--tls"]).await;
+    let curl = demo.command("curl --cacert ");
+    assert!(curl.contains(" https://") && sh(curl).starts_with("hello from backend"), "{curl}");
+    assert!(sh(demo.command("/ListCertificates")).contains("\"127.0.0.1\""));
+    let shown = demo.command("openssl ");
+    sh(&format!("{{ {shown}; }} 2>&1 | grep TLSv1.3"));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 // it. Only the view that is seen is drawn.
 
 import * as backends from "./backends.js";
+import * as certificates from "./certificates.js";
 import * as events from "./events.js";
 import * as explain from "./explain.js";
 import * as history from "./history.js";
@@ -49,6 +50,7 @@ function draw() {
     case "overview":
       overview.draw(fleet);
       proxies.draw(fleet.proxies);
+      certificates.draw(fleet.certificates);
       break;
     case "backends":
       backends.draw(fleet.backends);

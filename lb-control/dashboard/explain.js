@@ -1,4 +1,4 @@
-// What the fleet would do with a request, and why.
+// What the fleet would do with a request or a connection, and why.
 
 import { byId, el, pill, show, text } from "./dom.js";
 import { count, plural } from "./format.js";
@@ -20,13 +20,16 @@ export function open(query) {
   const form = byId("explain-form");
   for (const name of FIELDS) form.elements[name].value = query.get(name) ?? (name === "method" ? "GET" : "");
   form.elements.headers.value = query.getAll("header").join("\n");
+  form.elements.alpn.value = query.getAll("alpn").join(", ");
   explain(parameters(new FormData(form)));
 }
 
 function parameters(data) {
   const given = FIELDS.map((name) => [name, String(data.get(name)).trim()]);
   const lines = String(data.get("headers")).split("\n").map((line) => line.trim());
-  return [...given, ...lines.map((line) => ["header", line])].filter(([, value]) => value !== "");
+  const protocols = String(data.get("alpn")).split(",").map((protocol) => protocol.trim());
+  const several = (name, values) => values.map((value) => [name, value]);
+  return [...given, ...several("header", lines), ...several("alpn", protocols)].filter(([, value]) => value !== "");
 }
 
 async function explain(query) {
@@ -76,7 +79,7 @@ const OUTCOMES = {
     words: `The proxy itself answers with ${status}.`,
     more: body ? [el("pre", { tabindex: 0, role: "region", "aria-label": "The answer's body" }, body)] : [],
   }),
-  refusal: ({ status, reason }) => ({ is: "bad", words: `It is refused with ${status}: ${reason}`, more: [] }),
+  refusal: ({ status, reason }) => ({ is: "bad", words: status === 0 ? reason : `It is refused with ${status}: ${reason}`, more: [] }),
   none: () => ({ is: "warn", words: "The controller did not say.", more: [] }),
 };
 

@@ -22,7 +22,7 @@ export async function ask(what, parameters = {}) {
 }
 
 /**
- * `hear.state({ proxies, backends })` and `hear.event(event)` get what comes, and `hear.link(link)`
+ * `hear.state({ proxies, backends, certificates })` and `hear.event(event)` get what comes, and `hear.link(link)`
  * how it comes: `{ state: "connecting" | "live" | "polling" | "away", since }`.
  */
 export class Feed {
@@ -65,10 +65,10 @@ export class Feed {
     this.#again = false;
     this.#asked = performance.now();
     try {
-      const [proxies, backends] = await Promise.all([ask("proxies"), ask("backends")]);
+      const [proxies, backends, certificates] = await Promise.all(["proxies", "backends", "certificates"].map((what) => ask(what)));
       this.#answered = true;
       this.#away = null;
-      this.#hear.state({ proxies, backends });
+      this.#hear.state({ proxies, backends, certificates });
     } catch {
       this.#away ??= Date.now();
     }

@@ -2,6 +2,7 @@
 
 import { SIGNS, byId, el, reconcile, set, text } from "./dom.js";
 import { count, errorShare, latency, millis, percent, plural, rate, since } from "./format.js";
+import { expiryOf } from "./certificates.js";
 import { Chart } from "./charts.js";
 import { points } from "./series.js";
 import { stateOf } from "./proxies.js";
@@ -36,7 +37,7 @@ export function start() {
 }
 
 /** Everything that is not as it should be, worst first: `{ key, is, words, view }`. */
-export function problems({ proxies, backends }) {
+export function problems({ proxies, backends, certificates }) {
   const found = [];
   const add = (rank, is, key, view, words) => found.push({ rank, is, key, view, words });
   for (const { name, usable, backends: all } of backends.backend_sets) {
@@ -61,6 +62,14 @@ export function problems({ proxies, backends }) {
       const by = ejections.map(({ proxy_id }) => proxy_id).join(", ");
       add(3, "warn", `backend ${name}`, "backends", `${name} is kept out by ${by}: ${ejections[0].reason}`);
     }
+  }
+  for (const certificate of certificates.certificates) {
+    const { name, problem } = certificate;
+    const [is, words] = expiryOf(certificate);
+    const key = `certificate ${name}`;
+    if (problem) add(2, is === "bad" ? "bad" : "warn", key, "overview", `Certificate ${name}: ${problem}`);
+    else if (is === "bad") add(1, is, key, "overview", `Certificate ${name}: ${words}`);
+    else if (is === "warn") add(2, is, key, "overview", `Certificate ${name} expires ${words}`);
   }
   return found.sort((a, b) => a.rank - b.rank);
 }

@@ -54,9 +54,12 @@ use crate::{
     vault::{Found, Vault},
 };
 
+use self::storing::{Kept, Step, Storing};
+
 pub use crate::proxies::Moment;
 
 mod orders;
+mod storing;
 mod views;
 
 /// So many changes may wait for the one that is being written.
@@ -80,6 +83,11 @@ pub enum Event {
     MaterialsCommitted,
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
+    /// The same, and who brings it waits until it is stored.
+    Keep {
+        materials: Materials,
+        kept: Kept,
+    },
     /// Something happened to the order of a certificate.
     Ordered {
         certificate: CertificateName,
@@ -120,6 +128,7 @@ pub enum Effect {
     /// Write to the store, so that a controller that starts again has them; exactly one
     /// [`Event::MaterialsCommitted`] follows.
     CommitMaterials(Materials),
+    Tell(Vec<Kept>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
     Publish {
@@ -195,9 +204,7 @@ pub struct Controller {
     health: Monitor,
     health_changed: bool,
     health_write: HealthWrite,
-    /// In force, and not on its way to the store yet.
-    unstored: Materials,
-    is_storing: bool,
+    storing: Storing,
     orders: acme::Ledger,
     proxies: Proxies,
     counters: Counters,
@@ -275,8 +282,7 @@ impl Controller {
             health,
             health_changed: false,
             health_write: HealthWrite::Idle,
-            unstored: Materials::new(),
-            is_storing: false,
+            storing: Storing::default(),
             orders: acme::Ledger::default(),
             proxies: Proxies::default(),
             counters: Counters::default(),
@@ -301,10 +307,15 @@ impl Controller {
                 Event::Committed { result, took } => self.committed(result, took, moment),
                 Event::HealthCommitted => self.health_committed(),
                 Event::MaterialsCommitted => {
-                    self.is_storing = false;
+                    let kept = self.storing.done();
+                    self.tell(kept);
                     self.store_materials();
                 }
                 Event::Found(found) => self.found(found, moment),
+                Event::Keep { materials, kept } => {
+                    self.storing.ask(kept);
+                    self.found(Found { materials, ..Found::default() }, moment);
+                }
                 Event::Ordered { certificate, what } => self.ordered(certificate, what),
                 Event::Probed { id, finding } => self.probed(id, finding, moment),
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
@@ -481,21 +492,29 @@ impl Controller {
     /// What is new and of use is in force at once: it is no change of what was asked for.
     fn found(&mut self, found: Found, moment: Moment) {
         let fresh = self.vault.find(&self.desired, found);
-        if !fresh.is_empty() {
-            self.unstored.extend(fresh);
-            self.store_materials();
+        let is_news = !fresh.is_empty();
+        self.storing.put(fresh);
+        self.store_materials();
+        if is_news {
             self.sync_health(moment);
             self.publish(self.health.unhealthy(), None);
         }
     }
 
-    /// One write at a time, and none beside a change's: what is later must not be written over by what
-    /// was begun before it.
     fn store_materials(&mut self) {
-        if !(self.is_storing || self.writing.is_some() || self.unstored.is_empty()) {
-            self.is_storing = true;
-            let unstored = std::mem::take(&mut self.unstored);
-            self.effects.push(Effect::CommitMaterials(unstored));
+        if self.writing.is_some() {
+            return;
+        }
+        match self.storing.step() {
+            Step::Nothing => {}
+            Step::Write(materials) => self.effects.push(Effect::CommitMaterials(materials)),
+            Step::Tell(kept) => self.tell(kept),
+        }
+    }
+
+    fn tell(&mut self, kept: Vec<Kept>) {
+        if !kept.is_empty() {
+            self.effects.push(Effect::Tell(kept));
         }
     }
 

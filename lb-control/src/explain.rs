@@ -1,13 +1,15 @@
-//! `Fleet.Explain`: what the fleet would do with a request, and why.
+//! `Fleet.Explain`: what the fleet would do with a request or a connection, and why.
 //!
 //! ```text
 //!   asked ─► listener ─► read ─► admit ─► route ─► backend sets ─► picks
 //!                     lb_http┘   └────────── lb_routing ──────────────┘
 //! ```
 //!
+//! Of a connection to a tcp listener nothing is read: its client says whom it wants.
+//!
 //! The decisions are made by the code that proxies run, on the snapshot that they are to run. What
 //! is added here is who asked for what (`asked`), the snapshot in the form that decides
-//! (`compiled`), and the words (`outcome`); the controller adds what only it knows: why a
+//! (`compiled`), and the words (`verdict`, `outcome`); the controller adds what only it knows: why a
 //! backend is unhealthy, and what proxies report.
 //!
 //! # Invariants
@@ -18,30 +20,27 @@
 
 mod asked;
 mod compiled;
+mod connection;
 mod listener;
 mod outcome;
+mod request;
+mod verdict;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lb_common::{
-    id::{ListenerName, RouteName},
+    id::ListenerName,
     snapshot::Snapshot,
-    spec::{self, Scheme},
+    spec::{self, DesiredState},
 };
-use lb_http::message::Request;
 use lb_proto::v1;
-use lb_routing::{
-    admit::admit,
-    origin::Origin,
-    redirect::TO_HTTPS,
-    refusal::Refusal,
-    route::{Standing, Subject, Verdict},
-};
 
-use self::{asked::Asked, compiled::Compiled, outcome::Statuses};
+use self::{
+    asked::{Asked, What},
+    compiled::Compiled,
+    outcome::Statuses,
+    verdict::Taken,
+};
 use crate::{controller::Refused, owner::Handle};
 
 /// Explains by the current snapshot. Clones share what is compiled.
@@ -52,16 +51,10 @@ pub struct Explainer {
     compiled: Arc<Mutex<Option<Arc<Compiled>>>>,
 }
 
-/// A request on the listener that takes it.
-struct Question {
-    request: Request,
-    /// Who is connected.
-    from: IpAddr,
-    listener: Arc<spec::Listener>,
-    /// Why that listener.
-    why: String,
-    /// Whether it is a request that is forwarded.
-    admitted: Result<(), Refusal>,
+/// What is asked about, on the listener that takes it.
+enum Question {
+    Request(request::Question),
+    Connection(connection::Question),
 }
 
 // === impl Explainer ===
@@ -76,12 +69,11 @@ impl Explainer {
     ) -> Result<v1::ExplainResponse, Refused> {
         let asked = Asked::parse(request).map_err(Refused::Invalid)?;
         let snapshot = handle.publisher().snapshot();
-        let question = Question::new(&asked, &snapshot)?;
+        let question = Question::new(asked, &snapshot)?;
         let explainer = self.clone();
         let (compiled, question, sets) = blocking(move || {
             let compiled = explainer.compiled(&snapshot);
-            let route = question.route(&compiled);
-            let sets = route.map(|route| route.backend_sets().to_vec()).unwrap_or_default();
+            let sets = question.backend_sets(&compiled);
             (compiled, question, sets)
         })
         .await?;
@@ -114,114 +106,73 @@ impl Explainer {
 // === impl Question ===
 
 impl Question {
-    fn new(asked: &Asked, snapshot: &Snapshot) -> Result<Self, Refused> {
-        let found = listener::find(&snapshot.desired.listeners, asked);
+    fn new(asked: Asked, snapshot: &Snapshot) -> Result<Self, Refused> {
+        let found = listener::find(&snapshot.desired.listeners, &asked);
         let (listener, why) = found.map_err(Refused::Invalid)?;
-        let (request, read) = asked.read(&listener);
-        let admitted = read.map_err(Refusal::Request).and_then(|()| admit(&request));
-        Ok(Self { request, from: asked.from, listener, why, admitted })
+        let taken = Taken { listener, why, from: asked.from };
+        Ok(match asked.what {
+            What::Request(head) => Self::Request(request::Question::new(&head, taken)),
+            What::Connection(hello) => {
+                Self::Connection(connection::Question::new(hello, taken, &snapshot.desired))
+            }
+        })
     }
 
-    /// Who the request is from.
-    fn origin(&self) -> Origin<'_> {
-        let listener = &self.listener;
-        let (trusted, header) = (&listener.trusted_proxies, listener.forwarded_header);
-        let from = self.from.to_canonical();
-        Origin::of(&self.request, from, listener.scheme(), trusted, header)
-    }
-
-    /// What is matched of the request.
-    fn subject<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Subject<'a> {
-        let normalization = self.listener.path_normalization;
-        Subject::of(&self.request, self.origin().address, normalization, scratch)
-    }
-
-    /// Whether it is to come with TLS first.
-    fn goes_to_https(&self) -> bool {
-        self.listener.redirect_to_https && self.origin().scheme == Scheme::Http
-    }
-
-    /// The route that takes it, if one does.
-    fn route<'a>(&self, compiled: &'a Compiled) -> Option<&'a Arc<spec::Route>> {
-        self.admitted.as_ref().ok().filter(|()| !self.goes_to_https())?;
-        compiled.routes(&self.listener.name).find(&self.subject(&mut Vec::new()))
+    /// The sets that it may go to.
+    fn backend_sets(&self, compiled: &Compiled) -> Vec<spec::WeightedBackendSet> {
+        match self {
+            Self::Request(request) => request
+                .route(compiled)
+                .map(|route| route.backend_sets().to_vec())
+                .unwrap_or_default(),
+            Self::Connection(connection) => connection.backend_sets(compiled),
+        }
     }
 
     fn answer(&self, compiled: &Compiled, statuses: &Statuses) -> v1::ExplainResponse {
-        let Snapshot { id, revision, .. } = *compiled.snapshot;
-        let outcome = match (&self.admitted, self.route(compiled)) {
-            (Err(refusal), _) => outcome::refusal(refusal),
-            (Ok(()), _) if self.goes_to_https() => outcome::redirect(&TO_HTTPS, self),
-            (Ok(()), None) => outcome::refusal(&Refusal::NoRoute),
-            (Ok(()), Some(route)) => outcome::of(route, self, compiled, statuses),
+        let (taken, mut routes, outcome) = match self {
+            Self::Request(request) => {
+                (&request.taken, request.verdicts(compiled), request.outcome(compiled, statuses))
+            }
+            Self::Connection(connection) => (
+                &connection.taken,
+                connection.verdicts(compiled),
+                connection.outcome(compiled, statuses),
+            ),
         };
+        let Snapshot { id, revision, .. } = *compiled.snapshot;
+        routes.extend(elsewhere(&taken.listener, &compiled.snapshot.desired));
         v1::ExplainResponse {
             epoch: id.version.epoch,
             version: id.version.version,
             revision,
             hash: id.digest.to_string(),
-            listener: self.listener.name.to_string(),
-            listener_why: self.why.clone(),
-            routes: self.verdicts(compiled),
+            listener: taken.listener.name.to_string(),
+            listener_why: taken.why.clone(),
+            routes,
             outcome: Some(outcome),
         }
     }
-
-    fn verdicts(&self, compiled: &Compiled) -> Vec<v1::RouteVerdict> {
-        let (listener, mut scratch) = (&self.listener.name, Vec::new());
-        let subject = self.subject(&mut scratch);
-        let verdicts = compiled.routes(listener).explain(&subject);
-        let matching = verdicts.iter().filter(|v| !matches!(v.standing, Standing::Mismatched(_)));
-        let (chosen, matching) = (matching.clone().next(), matching.count());
-        let chosen = chosen.map(|verdict| &verdict.route.name);
-        let here = verdicts.iter().map(|verdict| match &self.admitted {
-            Ok(()) if self.goes_to_https() => v1::RouteVerdict {
-                route: verdict.route.name.to_string(),
-                why: "not asked, because the listener redirects to https".into(),
-                ..v1::RouteVerdict::default()
-            },
-            Ok(()) => wire(verdict, chosen, matching),
-            Err(refusal) => v1::RouteVerdict {
-                route: verdict.route.name.to_string(),
-                why: format!("not asked, because the request is refused: {refusal}"),
-                ..v1::RouteVerdict::default()
-            },
-        });
-        let routes = compiled.snapshot.desired.routes.values();
-        let elsewhere = routes.filter(|route| !route.serves(&self.listener)).map(|route| {
-            let serves: Vec<_> = route.listeners.iter().map(ListenerName::as_str).collect();
-            v1::RouteVerdict {
-                route: route.name.to_string(),
-                why: format!("listeners: serves {}, not {}", serves.join(", "), listener),
-                ..v1::RouteVerdict::default()
-            }
-        });
-        here.chain(elsewhere).collect()
-    }
 }
 
-fn wire<R>(
-    verdict: &Verdict<'_, R>,
-    chosen: Option<&RouteName>,
-    matching: usize,
-) -> v1::RouteVerdict {
-    let why = match &verdict.standing {
-        Standing::Chosen if matching == 1 => "the only one that matches".into(),
-        Standing::Chosen => format!("the most specific of {matching} that match"),
-        Standing::Surpassed => {
-            format!("less specific than {}", chosen.map_or("another", RouteName::as_str))
+/// Routes of other listeners.
+fn elsewhere(
+    listener: &spec::Listener,
+    desired: &DesiredState,
+) -> impl Iterator<Item = v1::RouteVerdict> {
+    let routes = desired.routes.values().filter(|route| !route.serves(listener));
+    routes.map(|route| {
+        let names = route.listeners.iter().map(ListenerName::as_str);
+        let serves = match route.listeners.is_empty() {
+            true => "all http listeners".into(),
+            false => names.collect::<Vec<_>>().join(", "),
+        };
+        v1::RouteVerdict {
+            route: route.name.to_string(),
+            why: format!("listeners: serves {serves}, not {}", listener.name),
+            ..v1::RouteVerdict::default()
         }
-        Standing::Mismatched(reasons) => {
-            let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
-            reasons.join("; ")
-        }
-    };
-    v1::RouteVerdict {
-        route: verdict.route.name.to_string(),
-        chosen: matches!(verdict.standing, Standing::Chosen),
-        matches: !matches!(verdict.standing, Standing::Mismatched(_)),
-        why,
-    }
+    })
 }
 
 async fn blocking<T: Send + 'static>(

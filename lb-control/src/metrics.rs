@@ -78,6 +78,7 @@ pub struct Orders {
 pub struct Certificate<'a> {
     pub name: &'a str,
     /// Since the Unix epoch, if there is one in force.
+    pub begins: Option<Duration>,
     pub expires: Option<Duration>,
     /// What was found for it cannot be used.
     pub has_problem: bool,
@@ -195,6 +196,13 @@ fn certificates(facts: &Facts<'_>, page: &mut Page) {
     for certificate in &facts.certificates {
         if let Some(time) = certificate.expires {
             expires.sample(&[("certificate", certificate.name)], time.as_secs());
+        }
+    }
+    const BEGINS: &str = "Since when a certificate that is in force is good, as Unix time.";
+    let mut begins = page.gauge("lb_control_certificate_not_before_timestamp_seconds", BEGINS);
+    for certificate in &facts.certificates {
+        if let Some(time) = certificate.begins {
+            begins.sample(&[("certificate", certificate.name)], time.as_secs());
         }
     }
     const PROBLEM: &str =

@@ -293,6 +293,11 @@ impl Owner {
                     Event::MaterialsCommitted
                 });
             }
+            Effect::Tell(kept) => {
+                for kept in kept {
+                    let _ = kept.send(());
+                }
+            }
             Effect::Probe(job) => {
                 self.probes.spawn(run_probe(job));
             }

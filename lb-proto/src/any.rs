@@ -83,7 +83,7 @@ fn any_certificate(rng: &mut Rng, i: usize) -> v1::Certificate {
     v1::Certificate {
         cert: one_of(rng, &PEMS),
         // A key that is given as such does not come back.
-        key: one_of(rng, &["key.pem", "sha256:00ff"]),
+        key: one_of(rng, &["/etc/lb/key.pem", "sha256:00ff"]),
         ..certificate
     }
 }

@@ -31,6 +31,32 @@ pub fn has_key(text: &str) -> bool {
     text.contains("PRIVATE KEY-----")
 }
 
+/// Whether it says where something is, or stands for it: nothing of it is a secret.
+pub fn names_it(text: &str) -> bool {
+    text.is_empty() || text.starts_with('/') || text.starts_with(GIVEN)
+}
+
+/// Why it is neither the text itself nor a path. It is not repeated, because it may be a secret.
+pub(crate) fn misplaced(text: &str) -> Option<&'static str> {
+    if is_text(text) {
+        None
+    } else if text.contains('\n') {
+        Some("is neither PEM nor a path: it has line breaks")
+    } else {
+        is_bare(text)
+            .then_some("is neither PEM nor a path: its first line is missing, -----BEGIN ..")
+    }
+}
+
+/// Whether it looks like a key, or whatever else begins with a sequence of ASN.1, in base64.
+fn is_bare(text: &str) -> bool {
+    // Shorter than any.
+    const LEAST: usize = 40;
+    let is_base64 = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=');
+    let begins = matches!(text.as_bytes(), [b'M', b'A'..=b'P', ..]);
+    begins && LEAST <= text.len() && text.bytes().all(is_base64)
+}
+
 /// As it is spelled.
 pub fn of_pem(pem: &Pem) -> String {
     match pem {
@@ -61,7 +87,7 @@ pub(crate) fn key(text: &str) -> Key {
     }
 }
 
-/// The key of an account, which is no PEM: a path has a slash, and a key in base64url has none.
+/// The key of an account, which is no PEM.
 pub(crate) fn eab_key(text: &str) -> Key {
     match is_eab_key(text) {
         true => Key::Given(digest(text)),
@@ -76,7 +102,7 @@ pub(crate) fn eab_key(text: &str) -> Key {
 /// What is expected, without a word of what is there.
 pub fn eab_bytes(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
     const EXPECTED: &str = "is no key in base64url, of 16 to 1024 bytes; give it as the CA gave it, \
-                            or the path of a file with it, with a slash in it";
+                            or the path of a file with it, which begins with / or ./";
     let url = text.trim_ascii().iter().map(|c| match c {
         b'+' => b'-',
         b'/' => b'_',
@@ -87,8 +113,11 @@ pub fn eab_bytes(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
     if EAB_BYTES.contains(&bytes.len()) { Ok(bytes) } else { Err(EXPECTED) }
 }
 
+/// A key in plain base64 may have a slash in it, and what is taken for a path is shown to everybody. So a
+/// path is only what begins as one.
 fn is_eab_key(text: &str) -> bool {
-    !(text.is_empty() || text.contains('/') || text.starts_with(GIVEN))
+    let is_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
+    !(text.is_empty() || is_path || text.starts_with(GIVEN))
 }
 
 /// Keys that these have in them, and that their parsed form has not.
@@ -117,7 +146,7 @@ pub fn resolve(spec: &mut v1::Spec, directory: &Path) {
     });
     let of_sets = spec.backend_sets.iter_mut().filter_map(|set| Some(&mut set.tls.as_mut()?.ca));
     for place in of_listeners.chain(of_certificates).chain(of_sets) {
-        if !(place.is_empty() || is_text(place) || place.starts_with(GIVEN)) {
+        if !(place.is_empty() || is_text(place) || is_bare(place) || place.starts_with(GIVEN)) {
             let path = directory.join(&*place);
             let path = path::absolute(&path).unwrap_or(path);
             *place = path.to_string_lossy().into_owned();
@@ -130,4 +159,30 @@ fn digest(key: &str) -> String {
     let digest = digest_of(&SHA256, key.trim().as_bytes());
     let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
     format!("{GIVEN}{}", digits.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_its_first_line_is_taken_for_no_path() {
+        let resolved = |cert: &str| {
+            let certificate = v1::Certificate { cert: cert.into(), ..<_>::default() };
+            let mut spec = v1::Spec { certificates: vec![certificate], ..<_>::default() };
+            resolve(&mut spec, Path::new("/etc/lb"));
+            spec.certificates[0].cert.clone()
+        };
+        let key = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg";
+        for bare in [key, &key[..40], "MC4CAQAwBQYDK2VwBCIEIAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
+            assert_eq!(resolved(bare), bare);
+            assert!(misplaced(bare).is_some(), "{bare}");
+        }
+        let dotted = format!("{key}.pem");
+        for path in ["site.pem", "MIGH/x", &key[..39], &dotted, &key.replacen('I', "y", 1)] {
+            assert_eq!(resolved(path), format!("/etc/lb/{path}"));
+            assert!(misplaced(path).is_none(), "{path}");
+        }
+        assert_eq!(resolved("sha256:00"), "sha256:00");
+    }
 }

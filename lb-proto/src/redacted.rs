@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    pem::{has_key, is_text},
+    pem::{has_key, is_text, names_it},
     v1,
 };
 
@@ -11,11 +11,13 @@ impl fmt::Debug for v1::Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, cert, key, acme } = self;
         let shown =
-            |text: &str, is_secret| if is_secret { "(secret)".into() } else { text.to_owned() };
+            |text: &str, is_shown| if is_shown { text.to_owned() } else { "(secret)".into() };
+        // Whatever is neither PEM nor a path may be a key that lacks its first line.
+        let is_public = is_text(cert) && !has_key(cert);
         f.debug_struct("Certificate")
             .field("name", name)
-            .field("cert", &shown(cert, has_key(cert)))
-            .field("key", &shown(key, is_text(key)))
+            .field("cert", &shown(cert, is_public || names_it(cert)))
+            .field("key", &shown(key, names_it(key)))
             .field("acme", acme)
             .finish()
     }
@@ -44,8 +46,10 @@ mod tests {
         let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
         let eab = v1::Eab { kid: "kid-1".into(), key: "c2VjcmV0".into() };
         let acme = v1::Acme { eab: Some(eab), ..<_>::default() };
-        let certificate = v1::Certificate { key: key.into(), acme: Some(acme), ..<_>::default() };
-        let spec = v1::Spec { certificates: vec![certificate], ..<_>::default() };
+        let of_key = v1::Certificate { key: key.into(), acme: Some(acme), ..<_>::default() };
+        let bare = || "c2VjcmV0".to_owned();
+        let of_bare = v1::Certificate { cert: bare(), key: bare(), ..<_>::default() };
+        let spec = v1::Spec { certificates: vec![of_key, of_bare], ..<_>::default() };
         let material = v1::Material { id: "key:x".into(), content: key.into() };
         let printed = format!("{spec:?} {material:?} {spec:#?} {material:#?}");
         assert!(
@@ -53,5 +57,12 @@ mod tests {
             "{printed}"
         );
         assert!(!printed.contains("c2VjcmV0"), "{printed}");
+        let named = v1::Certificate {
+            cert: "/a.pem".into(),
+            key: "sha256:00".into(),
+            ..v1::Certificate::default()
+        };
+        let printed = format!("{named:?}");
+        assert!(printed.contains("/a.pem") && printed.contains("sha256:00"), "{printed}");
     }
 }

@@ -22,6 +22,10 @@ pub enum End {
     AtOnce,
 }
 
+/// Counts up whenever a listener lets clients in by something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms(pub u32);
+
 /// Names an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(u32);
@@ -44,7 +48,10 @@ struct Slot {
     waker: Option<Waker>,
     /// The listener's slot in the table.
     listener: u32,
-    client: IpAddr,
+    /// Of that listener, when it let the connection in.
+    terms: Terms,
+    /// `None` while that is not known.
+    client: Option<IpAddr>,
     idle: Option<Idle>,
 }
 
@@ -100,10 +107,10 @@ pub enum Scope {
 const SEARCH: usize = 256;
 
 impl Connections {
-    pub fn open(&self, listener: u32, client: IpAddr) -> Id {
+    pub fn open(&self, listener: u32, terms: Terms, client: Option<IpAddr>) -> Id {
         let slots = &mut *self.0.borrow_mut();
-        let slot =
-            Slot { is_open: true, end: End::NotYet, waker: None, listener, client, idle: None };
+        let (end, waker, idle) = (End::NotYet, None, None);
+        let slot = Slot { is_open: true, end, waker, listener, terms, client, idle };
         slots.open += 1;
         match slots.free.pop() {
             Some(free) => {
@@ -119,7 +126,7 @@ impl Connections {
 
     /// It was found out whose it is.
     pub fn is_of(&self, id: Id, client: IpAddr) {
-        self.0.borrow_mut().slots[id.0 as usize].client = client;
+        self.0.borrow_mut().slots[id.0 as usize].client = Some(client);
     }
 
     pub fn close(&self, id: Id) {
@@ -175,13 +182,30 @@ impl Connections {
         slots.slots.iter_mut().filter(|slot| slot.is_open).for_each(|slot| slot.end(how));
     }
 
+    /// Ends those that a listener would let in by other terms now, after the request that they are busy
+    /// with. `terms` says what it lets in by, and nothing of a listener that is gone.
+    pub fn end_outdated(&self, terms: impl Fn(u32) -> Option<Terms>) {
+        let slots = &mut *self.0.borrow_mut();
+        for slot in slots.slots.iter_mut().filter(|slot| slot.is_open) {
+            if terms(slot.listener).is_some_and(|terms| terms != slot.terms) {
+                slot.end(End::Gracefully);
+            }
+        }
+    }
+
+    pub fn end(&self, id: Id, how: End) {
+        self.0.borrow_mut().slots[id.0 as usize].end(how);
+    }
+
     /// Ends the one of them that has idled longest. Returns whether there was one.
     pub fn end_oldest(&self, scope: Scope) -> bool {
         let slots = &mut *self.0.borrow_mut();
         let fits = |slot: &Slot| match scope {
             Scope::All | Scope::That(_) => true,
             Scope::Listener(listener) => slot.listener == listener,
-            Scope::Client(listener, client) => slot.listener == listener && slot.client == client,
+            Scope::Client(listener, client) => {
+                slot.listener == listener && slot.client == Some(client)
+            }
         };
         let lists = slots.lists.iter().filter(|list| match scope {
             Scope::That(what) => list.what == what,
@@ -306,6 +330,10 @@ mod tests {
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+    fn open(connections: &Connections, listener: u32, client: IpAddr) -> Id {
+        connections.open(listener, Terms(0), Some(client))
+    }
+
     fn ended(connections: &Connections, ids: &[Id]) -> Vec<usize> {
         let is_ended = |i: &usize| connections.end_of(ids[*i]) != End::NotYet;
         (0..ids.len()).filter(is_ended).collect()
@@ -314,7 +342,7 @@ mod tests {
     #[test]
     fn a_connection_ends_when_it_has_idled_for_its_time_and_not_while_it_is_busy() {
         let connections = Connections::default();
-        let ids: Vec<_> = (0..4).map(|_| connections.open(0, PEER)).collect();
+        let ids: Vec<_> = (0..4).map(|_| open(&connections, 0, PEER)).collect();
         for (id, now, timeout) in [(0, 0, 100), (1, 10, 100), (2, 10, 50), (3, 20, 100)] {
             connections.wait(ids[id], Waits::Request, now, timeout);
         }
@@ -336,7 +364,7 @@ mod tests {
         let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         let opened = [(0, PEER), (1, PEER), (0, other), (0, PEER)];
         let ids: Vec<_> =
-            opened.iter().map(|(listener, peer)| connections.open(*listener, *peer)).collect();
+            opened.iter().map(|(listener, peer)| open(&connections, *listener, *peer)).collect();
         for (i, now, timeout) in [(3, 1, 10), (2, 2, 99), (1, 3, 10), (0, 4, 99)] {
             connections.wait(ids[i], Waits::Request, now, timeout);
         }
@@ -352,10 +380,10 @@ mod tests {
     #[test]
     fn a_handshake_is_told_from_an_idle_connection() {
         let connections = Connections::default();
-        let ids: Vec<_> = (0..4).map(|_| connections.open(0, PEER)).collect();
+        let ids: Vec<_> = (0..4).map(|_| open(&connections, 0, PEER)).collect();
         connections.wait(ids[0], Waits::Request, 0, 10);
         let [here, there] = [0, 1].map(|listener| Waits::Handshake { listener });
-        let ids: Vec<_> = ids.into_iter().chain([connections.open(2, PEER)]).collect();
+        let ids: Vec<_> = ids.into_iter().chain([open(&connections, 2, PEER)]).collect();
         connections.wait(ids[4], Waits::Prelude { listener: 2 }, 2, 10);
         connections.wait(ids[1], here, 1, 10);
         connections.wait(ids[2], here, 2, 10);
@@ -365,6 +393,28 @@ mod tests {
         assert_eq!((ended(&connections, &ids), connections.count_of(here)), (vec![1], 1));
         assert_eq!(connections.sweep(12), Ended { idle: 1, handshakes: 2, preludes: 1 });
         assert!(!connections.end_oldest(Scope::That(here)));
+    }
+
+    #[test]
+    fn whose_connection_it_is_counts_once_that_is_known() {
+        let connections = Connections::default();
+        let id = connections.open(0, Terms(0), None);
+        connections.wait(id, Waits::Prelude { listener: 0 }, 0, 10);
+        assert!(!connections.end_oldest(Scope::Client(0, PEER)));
+        connections.is_of(id, PEER);
+        assert!(connections.end_oldest(Scope::Client(0, PEER)));
+    }
+
+    #[test]
+    fn who_was_let_in_by_what_holds_no_more_is_let_go() {
+        let connections = Connections::default();
+        let opened = [(0, 1), (0, 2), (1, 1), (2, 1)];
+        let ids = opened.map(|(listener, terms)| connections.open(listener, Terms(terms), None));
+        // The third listener is gone, which is another matter.
+        connections
+            .end_outdated(|listener| [Some(Terms(2)), Some(Terms(1)), None][listener as usize]);
+        assert_eq!(ended(&connections, &ids), [0]);
+        assert_eq!(connections.end_of(ids[0]), End::Gracefully);
     }
 
     /// Against lists that are searched from end to end.
@@ -377,7 +427,7 @@ mod tests {
             for now in 0..500 {
                 let some = (!model.is_empty()).then(|| rng.usize(..model.len()));
                 match (rng.u32(..6), some) {
-                    (0 | 1, _) | (_, None) => model.push((connections.open(0, PEER), None)),
+                    (0 | 1, _) | (_, None) => model.push((open(&connections, 0, PEER), None)),
                     (2, Some(i)) => connections.close(model.swap_remove(i).0),
                     (3, Some(i)) => {
                         connections.busy(model[i].0);

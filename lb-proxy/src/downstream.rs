@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -20,11 +20,11 @@ use lb_prelude::proxy_protocol::{Addresses, Header, Tlvs, Version, encode};
 use lb_routing::origin::Origin;
 
 use crate::{
-    connections::Id,
+    connections::{Id, Terms},
     local::{Held, Local},
     metrics::RouteMetrics,
     net::{block::Block, outbox::Outbox, stream::Stream, timer::LazyTimer},
-    table::{CountedClient, Presence},
+    table::{CountedClient, Listener, Presence},
 };
 
 /// Who a connection is from.
@@ -39,15 +39,28 @@ pub struct Client {
     /// The client's address as a field has it.
     pub forwarded_for: String,
     pub scheme: Scheme,
-    /// What backends get of its certificate, as lines of a head.
-    pub client_cert: Box<[u8]>,
+    /// That it has shown.
+    pub cert: Option<Box<ClientCert>>,
     /// Of the listener that accepted it.
     pub presence: Arc<Presence>,
+    /// Of that listener, when it let the client in.
+    pub terms: Terms,
     pub id: Id,
     /// What all of its lines in the access log have in common, once there is one.
     pub log_part: OnceCell<Box<[u8]>>,
     /// For whatever its requests wait for; it has one at a time.
     pub timer: LazyTimer,
+}
+
+/// What is known of a client by its certificate.
+#[derive(Debug)]
+pub struct ClientCert {
+    /// What backends get of it, as lines of a head.
+    lines: Box<[u8]>,
+    /// It is good until then, since the Unix epoch.
+    until: Duration,
+    #[expect(dead_code, reason = "dropping it gives the memory back")]
+    held: Held,
 }
 
 /// A connection that a balancer in front passes on, by the PROXY protocol.
@@ -89,9 +102,8 @@ impl Client {
         local: &Local,
         peer: SocketAddr,
         proxied: Option<Box<Proxied>>,
-        presence: Arc<Presence>,
+        listener: &Listener,
         id: Id,
-        scheme: Scheme,
     ) -> Self {
         let said = proxied.as_ref().and_then(|proxied| proxied.header.addresses);
         let address = said.map_or(peer, |addresses| addresses.source);
@@ -100,19 +112,52 @@ impl Client {
             address,
             proxied,
             forwarded_for: text(address.ip().to_canonical()),
-            scheme,
-            client_cert: Box::default(),
-            presence,
+            scheme: listener.spec.scheme(),
+            cert: None,
+            presence: Arc::clone(&listener.presence),
+            terms: listener.terms,
             id,
             log_part: OnceCell::new(),
             timer: local.timers.timer(),
         }
     }
 
+    /// What backends get of its certificate, as lines of a head.
+    pub fn cert_lines(&self) -> &[u8] {
+        self.cert.as_ref().map_or(&[], |cert| &cert.lines)
+    }
+
+    /// Whether its certificate was good when it came, and is not any more.
+    pub fn has_expired(&self) -> bool {
+        self.cert.as_ref().is_some_and(|cert| cert.until < clock::wall())
+    }
+
+    /// Whether its listener would let it in by other terms now.
+    pub fn is_outdated(&self, listener: &Listener) -> bool {
+        listener.terms != self.terms || self.has_expired()
+    }
+
+    /// Whether its connection is to end with the response that it waits for.
+    pub fn is_closing(&self, local: &Local) -> bool {
+        local.is_draining.get()
+            || local
+                .view()
+                .listener_of(&self.presence)
+                .is_none_or(|(listener, is_gone)| is_gone || self.is_outdated(listener))
+    }
+
     /// Who a request on its connection is from.
     pub fn origin_of<'a>(&self, request: &'a Request, listener: &spec::Listener) -> Origin<'a> {
         let (trusted, header) = (&listener.trusted_proxies, listener.forwarded_header);
         Origin::of(request, self.address.ip().to_canonical(), self.scheme, trusted, header)
+    }
+}
+
+impl ClientCert {
+    pub fn new(local: &Rc<Local>, lines: Box<[u8]>, until: Duration) -> Self {
+        let mut held = Held::new(local);
+        held.set(lines.len());
+        Self { lines, until, held }
     }
 }
 

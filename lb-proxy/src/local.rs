@@ -27,7 +27,7 @@ use crate::{
         timer,
         tls::Scratch,
     },
-    table::{Pick, Presence, RoutingTable, View},
+    table::{Pick, RoutingTable, View},
     upstream::pool::Pool,
 };
 
@@ -195,12 +195,6 @@ impl Local {
             *view = Rc::new(Arc::clone(table));
         }
         Rc::clone(view)
-    }
-
-    /// Whether connections of this listener are to end with the response that they wait for.
-    pub fn is_closing(&self, presence: &Arc<Presence>) -> bool {
-        self.is_draining.get()
-            || self.view().listener_of(presence).is_none_or(|(_, is_gone)| is_gone)
     }
 
     pub fn with_rng<T>(&self, f: impl FnOnce(&mut fastrand::Rng) -> T) -> T {

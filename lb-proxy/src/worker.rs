@@ -74,10 +74,11 @@ pub async fn run(
 /// Goes on while the worker drains: who is slow then is slow all the same.
 async fn keep_sweeping(cx: Rc<Context>) {
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let local = &cx.local;
+    let mut seen = local.view();
     loop {
         sweep.tick().await;
         let now = clock::now();
-        let local = &cx.local;
         local.tick(now);
         cx.recorder.log.set_clock(now);
         local.pool.sweep(local.coarse());
@@ -88,6 +89,11 @@ async fn keep_sweeping(cx: Rc<Context>) {
         limits.idle_timeout.add(ended.idle);
         limits.handshake_timeout.add(ended.handshakes);
         limits.header_timeout.add(ended.preludes);
+        let view = local.view();
+        if !Rc::ptr_eq(&seen, &view) {
+            local.connections.end_outdated(|slot| Some(view.listener_at(slot)?.terms));
+            seen = view;
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`path`]: the normal form of its path.
 //! - [`route`]: which route, the most specific one.
 //! - [`origin`]: who it is from.
+//! - [`alpn`]: which protocol a TLS client and a listener agree on.
 //! - [`hash_key`]: what of a request consistent hashing goes by.
 //! - [`balance`]: which backend, one file an algorithm.
 //! - [`backend`]: what a pick knows of a backend.
@@ -16,6 +17,7 @@
 //! - [`outlier`]: when a proxy keeps a failing backend out by itself.
 
 pub mod admit;
+pub mod alpn;
 pub mod backend;
 pub mod balance;
 mod field;

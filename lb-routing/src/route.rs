@@ -18,6 +18,7 @@ use lb_common::spec::{self, HostMatch, PathMatch, PathNormalization, RouteMatch}
 use lb_http::message::Request;
 
 mod explain;
+mod explain_tcp;
 mod key;
 mod tcp;
 mod trie;
@@ -170,18 +171,22 @@ impl<R> Candidate<R> {
     fn rank(&self) -> impl Ord + '_ {
         let RouteMatch { host, method, headers, .. } = &self.spec.matches;
         let longest = |text: &'_ String| Reverse(text.len());
-        let host = match host {
-            HostMatch::Exact(host) => (0, None, host.as_str()),
-            HostMatch::Wildcard(suffix) => (1, Some(longest(suffix)), suffix.as_str()),
-            HostMatch::Any => (2, None, ""),
-        };
         let path = match self.path() {
             PathMatch::Exact(path) => (0, None, path.as_str()),
             PathMatch::Prefix(prefix) => (1, Some(longest(prefix)), prefix.as_str()),
             PathMatch::Any => (2, None, ""),
         };
         let more = (method.is_some(), headers.len(), asks_from(&self.spec.matches));
-        (host, path, Reverse(more), &self.spec.name)
+        (host_rank(host), path, Reverse(more), &self.spec.name)
+    }
+}
+
+/// Orders names of hosts, the preferred ones first.
+fn host_rank(host: &HostMatch) -> impl Ord + '_ {
+    match host {
+        HostMatch::Exact(host) => (0, None, host.as_str()),
+        HostMatch::Wildcard(suffix) => (1, Some(Reverse(suffix.len())), suffix.as_str()),
+        HostMatch::Any => (2, None, ""),
     }
 }
 

@@ -87,8 +87,13 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certifi
 
 /// Whether it is not good any more; one that is not readable is not either.
 pub fn has_expired(certificate: &CertificateDer<'_>, wall: Duration) -> bool {
-    X509Certificate::from_der(certificate)
-        .map_or(true, |(_, parsed)| since_epoch(parsed.validity().not_after.timestamp()) < wall)
+    not_after(certificate).is_none_or(|until| until < wall)
+}
+
+/// Until when it is good, since the Unix epoch, if it is readable.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(since_epoch(parsed.validity().not_after.timestamp()))
 }
 
 fn since_epoch(seconds: i64) -> Duration {

@@ -29,6 +29,21 @@ pub enum Fault {
 const MOST_CHARS: usize = 200;
 
 impl Fault {
+    /// Without what the server and its certificate say: what anybody may know who asks for something.
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::OtherName(_) => "its certificate is for another name".into(),
+            Self::Certificate(_) => "its certificate cannot be used".into(),
+            Self::Protocol(_) => "it speaks something else".into(),
+            // Nobody but us and the standard has words in these.
+            Self::Expired
+            | Self::UnknownIssuer
+            | Self::Refused(_)
+            | Self::Alert(_)
+            | Self::Ours(_) => self.to_string(),
+        }
+    }
+
     pub fn of(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
@@ -94,6 +109,8 @@ mod tests {
         let told = Fault::of(&Error::InvalidCertificate(other)).to_string();
         assert!(told.starts_with("its certificate is not for a.test, but for xxx"), "{told}");
         assert!(told.len() < 300, "{told}");
+        let other = Fault::OtherName("a.test, but for secret.test".into());
+        assert_eq!(other.in_short(), "its certificate is for another name");
         let told = |error| Fault::of(&error).to_string();
         let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
         assert_eq!(told(alert), "it refuses the client: alert CertificateRequired");

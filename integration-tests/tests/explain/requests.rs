@@ -138,6 +138,7 @@ impl Asked {
             } else {
                 String::new()
             },
+            ..ExplainRequest::default()
         }
     }
 

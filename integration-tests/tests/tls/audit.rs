@@ -1,6 +1,11 @@
 //! What others make of a listener with TLS, who look at all of it: openssl, a browser, testssl.sh.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use integration_tests::{
     certs::Ca,
@@ -98,6 +103,51 @@ async fn a_browser_shows_the_page_of_each_name_and_no_other() {
     assert!(!shown.contains("</pre>"), "{shown}");
 }
 
+const OPTIONS: &[&str] = &[
+    "--quiet",
+    "--warnings",
+    "off",
+    "--color",
+    "0",
+    "--ip",
+    "127.0.0.1",
+    "--openssl-timeout",
+    "20",
+];
+
+fn text(finding: &Value, key: &str) -> String {
+    finding[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether it says that it could not look, and not what it saw.
+fn is_undecided(finding: &Value) -> bool {
+    text(finding, "severity") == "WARN" && !is_own(finding)
+}
+
+/// What this machine's openssl cannot do is no finding of the site's.
+fn is_own(finding: &Value) -> bool {
+    text(finding, "id") == "engine_problem"
+}
+
+/// What testssl.sh finds, called so. Where it was too slow itself for a busy machine, it looks again.
+async fn audited(args: Vec<OsString>, file: PathBuf) -> Vec<Value> {
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        // It appends to no file that is there.
+        let _ = std::fs::remove_file(&file);
+        let mut testssl = Command::new(tool("testssl"));
+        testssl.args(&args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        testssl.status().await.expect("testssl.sh runs");
+        let said = std::fs::read(&file).expect("it has written what it found");
+        let said: Value = serde_json::from_slice(&said).expect("it is JSON");
+        found = said.as_array().expect("it is a list").clone();
+        if !found.iter().any(is_undecided) {
+            break;
+        }
+    }
+    found
+}
+
 #[tokio::test]
 async fn an_auditor_finds_nothing_that_matters() {
     let ca = Ca::new("a test's");
@@ -111,24 +161,17 @@ async fn an_auditor_finds_nothing_that_matters() {
     ];
     let mut running = JoinSet::new();
     for (i, part) in parts.into_iter().enumerate() {
-        let found = fleet.dir().join(format!("findings-{i}.json"));
-        let mut testssl = Command::new(tool("testssl"));
-        testssl.args(["--quiet", "--warnings", "off", "--color", "0", "--ip", "127.0.0.1"]);
-        testssl.args(["--openssl-timeout", "20"]).args(part);
-        testssl.arg("--add-ca").arg(&pem).arg("--jsonfile").arg(&found);
-        testssl.arg(format!("https://a.test:{}", fleet.proxies[0].web().port()));
-        testssl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        running.spawn(async move {
-            testssl.status().await.expect("testssl.sh runs");
-            std::fs::read(&found).expect("it has written what it found")
-        });
+        let file = fleet.dir().join(format!("findings-{i}.json"));
+        let site = format!("https://a.test:{}", fleet.proxies[0].web().port());
+        let mut args: Vec<OsString> = OPTIONS.iter().chain(part).map(OsString::from).collect();
+        args.extend(["--add-ca".into(), pem.clone().into(), "--jsonfile".into()]);
+        args.extend([file.clone().into(), site.into()]);
+        running.spawn(audited(args, file));
     }
     let mut found: Vec<Value> = Vec::new();
     while let Some(part) = running.join_next().await {
-        let part: Value = serde_json::from_slice(&part.expect("it ends")).expect("it is JSON");
-        found.extend(part.as_array().expect("it is a list").iter().cloned());
+        found.extend(part.expect("it ends"));
     }
-    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or("").to_owned();
     for (id, expected) in [("TLS1", "not offered"), ("TLS1_2", "offered"), ("TLS1_3", "offered")] {
         let finding = found.iter().find(|finding| finding["id"] == id);
         let said = finding.map(|finding| text(finding, "finding")).unwrap_or_default();
@@ -137,7 +180,9 @@ async fn an_auditor_finds_nothing_that_matters() {
     for id in ["heartbleed", "ROBOT", "cert_chain_of_trust", "cipher_order", "PFS"] {
         assert!(found.iter().any(|f| text(f, "id").starts_with(id)), "it looked at {id}");
     }
-    let matters = |finding: &&Value| !["OK", "INFO", "LOW"].contains(&&*text(finding, "severity"));
+    let matters = |finding: &&Value| {
+        !(is_own(finding) || ["OK", "INFO", "LOW"].contains(&&*text(finding, "severity")))
+    };
     let matters: Vec<_> = found.iter().filter(matters).collect();
     assert!(matters.is_empty(), "{matters:#?}");
 }

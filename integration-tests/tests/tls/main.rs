@@ -6,6 +6,7 @@ mod flood;
 mod listeners;
 mod renewal;
 mod secrets;
+mod terms;
 
 use integration_tests::{
     certs::Ca,

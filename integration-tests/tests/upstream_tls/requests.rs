@@ -11,6 +11,7 @@ use integration_tests::{
     tls_front::{Terms, TlsFront},
     wire::Framing,
 };
+use lb_proto::v1::ListCertificatesRequest;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{NAME, Site, tls};
@@ -148,6 +149,12 @@ async fn a_backend_is_shown_the_certificate_that_it_asks_for() {
         assert_eq!(client::get(fleet.proxies[0].web(), "/").await.text(), "here");
         let der = CertificateDer::from_pem_slice(own.cert.as_bytes()).expect("PEM");
         assert_eq!(site.front.greetings()[0].certificate.as_deref(), Some(&*der));
+        let listed = fleet.api().await.list_certificates(ListCertificatesRequest {}).await;
+        let listed = listed.expect("it answers").into_inner().certificates.remove(0);
+        assert_eq!(
+            (&listed.backend_sets[..], &listed.listeners[..]),
+            (&["app".to_owned()][..], &[][..])
+        );
 
         // Without it, the backend refuses, whoever of the two notices first. That is told as what it is.
         fleet.apply(&format!("{entry}{}", site.spec("", ""))).await;

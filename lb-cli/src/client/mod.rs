@@ -19,6 +19,7 @@ use tonic::{
 };
 
 pub mod changes;
+pub mod expiry;
 pub mod name;
 pub mod proposal;
 pub mod when;

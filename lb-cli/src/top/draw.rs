@@ -35,7 +35,7 @@ const KEYS: &str = "q quit  Tab pane  ↑↓ select  s sort  / filter  p pause  
 
 const HELP: [(&str, &str); 13] = [
     ("q, Esc, Ctrl-C", "end"),
-    ("Tab, 1 to 4", "another pane"),
+    ("Tab, 1 to 5", "another pane"),
     ("↑ ↓, j k", "select a row; all about it is at the bottom"),
     ("PgUp PgDn, b Space", "ten rows further"),
     ("Home End, g G", "the first row, the last row"),
@@ -103,13 +103,14 @@ pub fn plain(state: &State, now: Duration, width: Option<u16>) -> String {
     let head = [place(state, room), fleet(state, Theme::PLAIN)];
     let needed = head.iter().map(|line| line.width() as u16 + beside).max().unwrap_or(0);
     let width = width.unwrap_or(widest.max(needed));
-    let height = grids.iter().fold(2u16, |sum, grid| sum.saturating_add(grid.height() + 1));
+    let shown = || Pane::ALL.into_iter().zip(&grids).filter(|(pane, grid)| is_shown(*pane, grid));
+    let height = shown().fold(2u16, |sum, (_, grid)| sum.saturating_add(grid.height() + 1));
     let area = Rect::new(0, 0, width, height);
     let mut buffer = Buffer::empty(area);
     let mut rest = area;
     line(&mut buffer, take_top(&mut rest), &head[0], &clock);
     line(&mut buffer, take_top(&mut rest), &head[1], &Line::default());
-    for (pane, grid) in Pane::ALL.into_iter().zip(&grids) {
+    for (pane, grid) in shown() {
         take_top(&mut rest);
         let look =
             Look { theme: Theme::PLAIN, focused: false, cursor: None, sort: state.sort(pane) };
@@ -279,13 +280,20 @@ fn panes(state: &State, now: Duration, theme: Theme, area: Rect, buffer: &mut Bu
         heights[focus] = area.height;
         heights
     } else {
-        share(area.height, grids.each_ref().map(Grid::height), focus)
+        let wanted = Pane::ALL.map(|pane| {
+            let grid = &grids[pane as usize];
+            if is_shown(pane, grid) || pane == state.focus { grid.height() } else { 0 }
+        });
+        share(area.height, wanted, focus)
     };
     // If there is room for all, then for some air too.
     let all: u16 = heights.iter().fold(0, |sum: u16, height| sum.saturating_add(*height));
     let gap = u16::from(all.saturating_add(Pane::ALL.len() as u16) <= area.height);
     let mut rest = area;
     for ((pane, grid), height) in Pane::ALL.into_iter().zip(&grids).zip(heights) {
+        if height == 0 {
+            continue;
+        }
         let look = Look {
             theme,
             focused: pane == state.focus,
@@ -295,6 +303,11 @@ fn panes(state: &State, now: Duration, theme: Theme, area: Rect, buffer: &mut Bu
         grid.draw(take(&mut rest, height), buffer, look);
         take(&mut rest, gap);
     }
+}
+
+/// Many a fleet has no certificates.
+fn is_shown(pane: Pane, grid: &Grid) -> bool {
+    pane != Pane::Certificates || !grid.rows.is_empty()
 }
 
 /// How many lines each pane gets of those that there are, given what each would fill: as equal as

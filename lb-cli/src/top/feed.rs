@@ -34,16 +34,19 @@ pub async fn run(remote: &Remote, interval: Duration, events: Events) -> Infalli
 /// # Errors
 /// Why the controller does not say.
 pub async fn look(controller: &Controller) -> anyhow::Result<Poll> {
-    let both = async {
+    let all = async {
         tokio::try_join!(
             controller.call(async |mut api| api.list_proxies(v1::ListProxiesRequest {}).await),
             controller.call(async |mut api| {
                 api.list_backends(v1::ListBackendsRequest::default()).await
             }),
+            controller.call(async |mut api| {
+                api.list_certificates(v1::ListCertificatesRequest {}).await
+            }),
         )
     };
-    let (fleet, backends) = in_time(both).await??;
-    Ok(Poll { fleet, backends })
+    let (fleet, backends, certificates) = in_time(all).await??;
+    Ok(Poll { fleet, backends, certificates })
 }
 
 /// The latest changes, newest first.

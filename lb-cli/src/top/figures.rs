@@ -5,13 +5,17 @@ use std::{collections::VecDeque, time::Duration};
 use lb_proto::v1::{self, event::Event as Happened};
 
 use super::theme::Tone;
-use crate::{client::when, output::count};
+use crate::{
+    client::when::{self, since_epoch},
+    output::count,
+};
 
 /// One look at all of the fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Poll {
     pub fleet: v1::ListProxiesResponse,
     pub backends: v1::ListBackendsResponse,
+    pub certificates: v1::ListCertificatesResponse,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -195,12 +199,6 @@ fn change(change: &v1::Change) -> String {
             format!("{field}: {before} -> {after}")
         }
     }
-}
-
-/// Zero if it is before the epoch.
-pub fn since_epoch(time: &prost_types::Timestamp) -> Duration {
-    let nanos = u32::try_from(time.nanos).unwrap_or(0);
-    u64::try_from(time.seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
 }
 
 /// How long ago that was, as text. `None` if nobody knows.

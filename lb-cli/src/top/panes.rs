@@ -1,4 +1,4 @@
-//! What is shown of proxies, backend sets, backends and events: each column is one line here.
+//! What is shown of proxies, backend sets, backends, events and certificates: each column is one line here.
 
 use std::time::Duration;
 
@@ -10,7 +10,14 @@ use super::{
     grid::{Cell, Column, Grid, LUXURY, Row},
     theme::Tone,
 };
-use crate::{client::when, output};
+use crate::{
+    certificates::shown_by,
+    client::{
+        expiry::Expiry,
+        when::{self, since_epoch},
+    },
+    output,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
@@ -18,6 +25,8 @@ pub enum Pane {
     Sets,
     Backends,
     Events,
+    /// Last, because there may be none: then it is not shown.
+    Certificates,
 }
 
 /// What every cell may depend on.
@@ -103,15 +112,29 @@ static EVENTS: [Field<News>; 2] = [
     field(Column::text("newest first", 20, 400), |news, _| Cell::text(&news.text).tone(news.tone)),
 ];
 
+static CERTIFICATES: [Field<v1::CertificateStatus>; 7] = [
+    field(Column::text("CERTIFICATE", 14, 40), |certificate, _| Cell::text(&certificate.name)),
+    field(Column::text("EXPIRES", 9, 13), expires),
+    field(Column::text("NAMES", 12, 60), |certificate, _| Cell::text(certificate.names.join(", "))),
+    field(Column::text("KEY", 5, 8).drop(2), |certificate, _| Cell::text(&certificate.kind)),
+    field(Column::text("ISSUER", 12, 40).drop(3), |certificate, _| Cell::text(&certificate.issuer)),
+    field(Column::text("RENEWAL", 8, 10).optional().drop(1), renewal),
+    field(Column::text("NOTE", 10, 120).optional(), |certificate, _| {
+        Cell::text(&certificate.problem).tone(Tone::Warning)
+    }),
+];
+
 /// By which column a pane is sorted unless somebody chooses: what is wrong comes first.
 const SYNC: usize = 3;
 const USABLE: usize = 1;
 const HEALTH: usize = 2;
+const EXPIRES: usize = 1;
 
 // === impl Pane ===
 
 impl Pane {
-    pub const ALL: [Self; 4] = [Self::Proxies, Self::Sets, Self::Backends, Self::Events];
+    pub const ALL: [Self; 5] =
+        [Self::Proxies, Self::Sets, Self::Backends, Self::Events, Self::Certificates];
 
     pub fn title(self) -> &'static str {
         match self {
@@ -119,6 +142,7 @@ impl Pane {
             Self::Sets => "SETS",
             Self::Backends => "BACKENDS",
             Self::Events => "EVENTS",
+            Self::Certificates => "CERTIFICATES",
         }
     }
 
@@ -128,6 +152,7 @@ impl Pane {
             Self::Sets => Some(USABLE),
             Self::Backends => Some(HEALTH),
             Self::Events => None,
+            Self::Certificates => Some(EXPIRES),
         }
     }
 
@@ -149,6 +174,13 @@ impl Pane {
                 &figures.news,
                 |n| n.serial.to_string(),
                 |n, _| n.detail.clone(),
+            ),
+            Self::Certificates => table(
+                &CERTIFICATES,
+                &cx,
+                &poll.certificates.certificates,
+                |certificate| certificate.name.clone(),
+                certificate_detail,
             ),
         };
         Grid { title: self.title().into(), columns, rows }
@@ -203,6 +235,20 @@ pub fn troubles(figures: &Figures, now: Duration) -> Vec<String> {
     for backend in others {
         for v1::LocalEjection { proxy_id, reason } in &backend.ejections {
             troubles.push(format!("{} is ejected by {proxy_id}: {reason}", name(backend)));
+        }
+    }
+    for certificate in &poll.certificates.certificates {
+        let v1::CertificateStatus { name, problem, .. } = certificate;
+        let expiry = Expiry::of(certificate, now);
+        match expiry {
+            Expiry::Expired => troubles.push(format!("certificate {name} has expired")),
+            Expiry::Soon(_) => {
+                troubles.push(format!("certificate {name} expires {}", expiry.text()));
+            }
+            Expiry::Absent | Expiry::Later(_) => {}
+        }
+        if !problem.is_empty() {
+            troubles.push(format!("certificate {name}: {problem}"));
         }
     }
     troubles
@@ -403,5 +449,48 @@ fn backend_detail(backend: &v1::BackendStatus, cx: &Context<'_>) -> String {
     }
     let v1::BackendStatus { address, state, weight, .. } = backend;
     text += &format!("; {state}, weight {weight}, at {address}");
+    text
+}
+
+// === of certificates ===
+
+/// Ranked by what is left, the least first.
+fn expires(certificate: &v1::CertificateStatus, cx: &Context<'_>) -> Cell {
+    let expiry = Expiry::of(certificate, cx.now);
+    let (left, tone) = match expiry {
+        Expiry::Absent | Expiry::Expired => (Duration::ZERO, Tone::Bad),
+        Expiry::Soon(left) => (left, Tone::Warning),
+        Expiry::Later(left) => (left, Tone::Plain),
+    };
+    Cell::number(expiry.text(), -left.as_secs_f64()).tone(tone)
+}
+
+fn renewal(certificate: &v1::CertificateStatus, cx: &Context<'_>) -> Cell {
+    let Some(v1::AcmeStatus { state, next, .. }) = &certificate.acme else { return Cell::text("") };
+    match (&**state, next) {
+        ("issued", Some(next)) => {
+            Cell::text(format!("in {}", when::short(since_epoch(next).saturating_sub(cx.now))))
+        }
+        ("failed", _) => Cell::text(state).tone(Tone::Bad),
+        (state, _) => Cell::text(state).tone(Tone::Warning),
+    }
+}
+
+fn certificate_detail(certificate: &v1::CertificateStatus, cx: &Context<'_>) -> String {
+    let v1::CertificateStatus { name, names, issuer, fingerprint, problem, .. } = certificate;
+    let mut text = format!("certificate {name}: {}", Expiry::of(certificate, cx.now).text());
+    for (what, value) in [
+        ("for", names.join(", ")),
+        ("from", issuer.clone()),
+        ("shown by", shown_by(certificate).join(", ")),
+        ("SHA-256", fingerprint.clone()),
+    ] {
+        if !value.is_empty() {
+            text += &format!("; {what} {value}");
+        }
+    }
+    if !problem.is_empty() {
+        text += &format!("; {problem}");
+    }
     text
 }

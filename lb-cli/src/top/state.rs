@@ -199,7 +199,7 @@ impl State {
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Tab => self.focus_next(1),
             KeyCode::BackTab => self.focus_next(Pane::ALL.len() - 1),
-            KeyCode::Char(digit @ '1'..='4') => {
+            KeyCode::Char(digit @ '1'..='5') => {
                 self.focus = Pane::ALL[digit as usize - '1' as usize];
             }
             KeyCode::Down | KeyCode::Char('j') => self.select(1, now),

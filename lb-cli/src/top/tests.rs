@@ -120,6 +120,7 @@ fn fleet() -> Poll {
                 set("jobs", 1, 0, load(0.0, 0.0, 0, 0, 0)),
             ],
         },
+        certificates: v1::ListCertificatesResponse::default(),
     }
 }
 
@@ -222,6 +223,55 @@ fn a_small_terminal_shows_what_matters() {
 #[test]
 fn a_large_terminal_shows_all_of_it() {
     check(&frame(&state(), 120, 40), include_str!("frames/120x40.txt"));
+}
+
+/// With certificates that are well, due, expired, ordered and broken.
+fn with_certificates() -> State {
+    let certificate = |name: &str, days: i64, acme, problem: &str| v1::CertificateStatus {
+        name: name.into(),
+        names: vec![format!("{name}.example.com")],
+        issuer: "CN=R11,O=Let's Encrypt".into(),
+        not_before: before((90 - days) * 86_400),
+        not_after: before(-days * 86_400),
+        kind: "ecdsa".into(),
+        problem: problem.into(),
+        listeners: vec!["secure".into()],
+        acme,
+        ..v1::CertificateStatus::default()
+    };
+    let acme =
+        |state: &str, next| Some(v1::AcmeStatus { state: state.into(), next, ..<_>::default() });
+    let ordering = v1::CertificateStatus {
+        not_before: None,
+        not_after: None,
+        ..certificate("new", 0, acme("ordering", None), "")
+    };
+    let mut poll = fleet();
+    poll.fleet.proxies.truncate(1);
+    poll.backends.backends.truncate(2);
+    poll.backends.backend_sets.truncate(1);
+    poll.certificates.certificates = vec![
+        certificate("well", 60, acme("issued", before(-30 * 86_400)), ""),
+        certificate("due", 9, None, "/etc/lb/due.key: is not the key of the certificate CN=due"),
+        certificate("over", -2, acme("failed", before(-3_600)), "cannot be had from its CA: no"),
+        ordering,
+    ];
+    let mut state = State::new("http://10.0.0.5:7000".into());
+    state.update(Event::Polled(Box::new(poll)), NOW);
+    state
+}
+
+#[test]
+fn certificates_are_there_if_there_are_some_and_what_is_wrong_is_told() {
+    check(&frame(&with_certificates(), 110, 36), include_str!("frames/certificates.txt"));
+    let mut state = with_certificates();
+    press(&mut state, "5↓↓");
+    let frame = frame(&state, 110, 36);
+    assert!(
+        frame.contains("> certificate over: expired; for over.example.com; from CN=R11"),
+        "{frame}"
+    );
+    assert!(!draw::plain(&self::state(), NOW, None).contains("CERTIFICATES"));
 }
 
 #[test]

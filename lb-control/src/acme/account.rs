@@ -1,10 +1,10 @@
 //! Accounts at CAs. Certificates with the same directory, email and key id have one account together;
 //! what it is known by is kept in the store and never told.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
-use lb_common::{secret::Secret, spec::Acme};
+use lb_common::{material::MaterialId, secret::Secret, spec::Acme};
 use lb_proto::pem;
 use tokio::sync::Mutex;
 
@@ -15,9 +15,10 @@ use super::{
 };
 use crate::owner::Handle;
 
-/// How accounts are had. A mutex, because two orders that need the same one must not make two.
+/// How accounts are had. Mutexes, because two orders that need the same one must not make two; one for
+/// each, because a CA that does not answer is no concern of another one's orders.
 #[derive(Clone, Default)]
-pub struct Accounts(Arc<Mutex<()>>);
+pub struct Accounts(Arc<Mutex<BTreeMap<MaterialId, Arc<Mutex<()>>>>>);
 
 impl Accounts {
     /// The account that is kept, or a new one. `gone` is one that its CA does not know any more.
@@ -31,8 +32,9 @@ impl Accounts {
         client: &Client,
         gone: Option<&str>,
     ) -> Result<Account, Failure> {
-        let _one_at_a_time = self.0.lock().await;
         let id = acme.account();
+        let turn = Arc::clone(self.0.lock().await.entry(id.clone()).or_default());
+        let _one_at_a_time = turn.lock().await;
         let kept = look(handle, [id.clone()]).await?;
         let kept = kept
             .get(&id)

@@ -68,6 +68,8 @@ struct Driver {
 /// An order that is under way.
 struct Running {
     acme: Acme,
+    /// [`record::asked`] when it began.
+    asked: String,
     task: AbortHandle,
     standing: Standing,
 }
@@ -118,7 +120,7 @@ impl Driver {
         wall: Duration,
         wait: &mut Duration,
     ) -> Standing {
-        let plan = Plan::new(ordered, acme);
+        let plan = Plan::new(ordered, acme, wall);
         let Record { failures, reason, .. } = &plan.record;
         let mut standing = Standing {
             state: if *failures > 0 { State::Failed } else { State::Issued },
@@ -181,8 +183,10 @@ impl Driver {
             handle: self.handle.clone(),
             accounts: self.accounts.clone(),
         };
+        let asked = order.record.asked.clone();
         let task = self.orders.spawn(order.run());
-        self.running.insert(name.clone(), Running { acme: acme.clone(), task, standing });
+        let running = Running { acme: acme.clone(), asked, task, standing };
+        self.running.insert(name.clone(), running);
     }
 
     async fn ended(
@@ -197,20 +201,20 @@ impl Driver {
         };
         let name = self.running.iter().find(|(_, running)| running.task.id() == id);
         let Some(name) = name.map(|(name, _)| name.clone()) else { return Ok(()) };
-        self.running.remove(&name);
+        let Some(Running { acme, asked, .. }) = self.running.remove(&name) else { return Ok(()) };
         self.say(&name, News::Answers(Materials::new())).await?;
         let Some(result) = result else { return Ok(()) };
         self.say(&name, News::Ended { is_issued: result.is_ok() }).await?;
         let seen = self.handle.look(Controller::orders).await?;
-        let ordered = seen.certificates.iter().find(|ordered| ordered.spec.name == name);
-        let Some((ordered, acme)) =
-            ordered.and_then(|ordered| Some((ordered, ordered.spec.acme()?)))
-        else {
-            return Ok(());
-        };
-        let record = Plan::new(ordered, acme).record;
+        // What is wanted now may be something else, which this says nothing of.
+        let is_it =
+            |ordered: &&Ordered| ordered.spec.name == name && ordered.spec.acme() == Some(&acme);
+        let Some(ordered) = seen.certificates.iter().find(is_it) else { return Ok(()) };
+        let record = Plan::new(ordered, &acme, clock::wall()).record;
         let materials = match result {
-            Ok(issued) => self.succeeded(&name, acme, record, issued),
+            Ok(issued) => self.succeeded(&name, &acme, record, issued),
+            // Its CA's certificate or its account's key is another one by now.
+            Err(_) if record.asked != asked => return Ok(()),
             Err(failure) => self.failed(ordered, record, failure),
         };
         material::keep(&self.handle, materials).await

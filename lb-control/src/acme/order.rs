@@ -30,8 +30,9 @@ use super::{
     ledger::News,
     material::{keep, look},
     record::{Open, Record},
+    schedule,
 };
-use crate::{controller::Event, owner::Handle};
+use crate::{controller::Event, owner::Handle, timestamp};
 
 /// What one order takes.
 pub struct Order {
@@ -270,11 +271,18 @@ impl Order {
         let certificate = Certificate::read(pem.reveal(), pem.reveal())
             .map_err(|error| Failure::new(format!("what the CA has issued {error}")))?;
         let facts = certificate.facts;
-        match self.acme.domains.iter().find(|domain| !facts.names.contains(domain)) {
-            Some(domain) => {
-                Err(Failure::new(format!("what the CA has issued is not for {domain}")))
-            }
-            None => Ok(Issued { pem, facts }),
+        if let Some(domain) = self.acme.domains.iter().find(|name| !facts.names.contains(name)) {
+            return Err(Failure::new(format!("what the CA has issued is not for {domain}")));
+        }
+        match schedule::is_valid(&facts, clock::wall()) {
+            true => Ok(Issued { pem, facts }),
+            false => Err(Failure::new(format!(
+                "what the CA has issued is valid from {} to {}, and the controller's clock says {}: \
+                 one of them is wrong",
+                timestamp(facts.not_before),
+                timestamp(facts.not_after),
+                timestamp(clock::wall()),
+            ))),
         }
     }
 }

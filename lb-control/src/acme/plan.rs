@@ -32,14 +32,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(ordered: &Ordered, acme: &Acme) -> Self {
+    pub fn new(ordered: &Ordered, acme: &Acme, wall: Duration) -> Self {
         let kept = ordered.materials.get(&MaterialId::acme_order(&ordered.spec.name));
         let record = Record::read(kept);
         let is_for = record.issued_for.is_empty() || record.issued_for == record::target(acme);
         let has_names = |facts: &&Facts| acme.domains.iter().all(|d| facts.names.contains(d));
         let in_force = ordered.facts.as_ref().filter(|_| is_for).filter(has_names);
         let record = record.about(&record::asked(acme, &ordered.materials));
-        let due = in_force.map_or(Duration::ZERO, schedule::renewal).max(record.next_try());
+        // What is further ahead than any pause was written when the clock was wrong.
+        let horizon = wall + schedule::longest(ordered.facts.as_ref());
+        let next_try = Some(record.next_try()).filter(|next| *next <= horizon).unwrap_or_default();
+        let due = in_force.map_or(Duration::ZERO, schedule::renewal).max(next_try);
         Self { is_it: in_force.is_some(), due, record }
     }
 }
@@ -50,6 +53,8 @@ mod tests {
     use crate::desired::tests::state;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    const NOW: Duration = Duration::from_secs(1080 * 24 * 3600);
 
     /// A certificate for these domains, and what is in force and kept of it.
     fn plan(domains: &[&str], in_force: Option<&[&str]>, kept: Option<&Record>) -> Plan {
@@ -72,7 +77,7 @@ mod tests {
         let id = MaterialId::acme_order(&spec.name);
         let materials = kept.map(|kept| (id, kept.to_secret())).into_iter().collect();
         let ordered = Ordered { spec: Arc::clone(&spec), facts, materials };
-        Plan::new(&ordered, spec.acme().expect("it is ordered"))
+        Plan::new(&ordered, spec.acme().expect("it is ordered"), NOW)
     }
 
     #[test]
@@ -94,10 +99,24 @@ mod tests {
     fn what_failed_waits_unless_something_else_is_asked_for() {
         let asked = plan(&["a.test"], None, None).record.asked;
         let mut failed = Record { asked, failures: 2, ..Record::default() };
-        failed.set_next_try(2000 * DAY);
+        failed.set_next_try(NOW + DAY);
         let again = plan(&["a.test"], None, Some(&failed));
-        assert_eq!((again.due, again.record.failures), (2000 * DAY, 2));
+        assert_eq!((again.due, again.record.failures), (NOW + DAY, 2));
         let other = plan(&["b.test"], None, Some(&failed));
         assert_eq!((other.due, other.record.failures), (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn a_pause_that_a_wrong_clock_has_written_is_not_waited_for() {
+        let asked = plan(&["a.test"], None, None).record.asked;
+        let mut failed = Record { asked, failures: 2, ..Record::default() };
+        failed.set_next_try(NOW + DAY + Duration::from_millis(1));
+        assert_eq!(plan(&["a.test"], None, Some(&failed)).due, Duration::ZERO);
+        // After one that lives for ninety days, the next order may be thirty days ahead.
+        failed.set_next_try(NOW + 30 * DAY);
+        let there = |failed: &Record| plan(&["a.test"], Some(&["a.test"]), Some(failed)).due;
+        assert_eq!(there(&failed), NOW + 30 * DAY);
+        failed.set_next_try(NOW + 31 * DAY);
+        assert_eq!(there(&failed), 1060 * DAY, "it goes by the certificate alone");
     }
 }

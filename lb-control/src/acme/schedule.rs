@@ -7,6 +7,8 @@ use lb_tls::certificate::Facts;
 /// Before the second try, if nothing says otherwise.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// Between the controller's clock and a CA's.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
 /// Between two tries, at most.
 const MOST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,6 +45,16 @@ pub fn pause(
 /// disagree, what was just issued may look as if its time were over.
 pub fn rest(facts: &Facts) -> Duration {
     (lifetime(facts) / 3).max(LEAST_PAUSE)
+}
+
+/// Whether it can be used now. Two clocks may differ a little, and a CA says that it was valid before.
+pub fn is_valid(facts: &Facts, wall: Duration) -> bool {
+    facts.not_before <= wall + CLOCKS_DIFFER && wall < facts.not_after
+}
+
+/// No pause and no rest is longer.
+pub fn longest(facts: Option<&Facts>) -> Duration {
+    facts.map_or(MOST_PAUSE, |facts| rest(facts).max(MOST_PAUSE))
 }
 
 fn lifetime(facts: &Facts) -> Duration {
@@ -87,6 +99,20 @@ mod tests {
         let drawn = (0..1000).map(|_| pause(failures, facts, asked, &mut rng).as_secs());
         let drawn: Vec<_> = drawn.collect();
         (*drawn.iter().min().expect("some"), *drawn.iter().max().expect("some"))
+    }
+
+    #[test]
+    fn what_is_over_or_has_not_begun_is_not_taken() {
+        let (issued, begin, hour) = (lived(DAY, "00"), 1000 * DAY, CLOCKS_DIFFER);
+        let second = Duration::from_secs(1);
+        for (wall, is_taken) in [
+            (begin - hour - second, false),
+            (begin - hour, true),
+            (begin + DAY - second, true),
+            (begin + DAY, false),
+        ] {
+            assert_eq!(is_valid(&issued, wall), is_taken, "{wall:?}");
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Api {
     }
 
     async fn explain(&self, query: &Query) -> Result<v1::ExplainResponse, ApiError> {
-        query.only(&["method", "url", "header", "from", "listener"])?;
+        query.only(&["method", "url", "header", "from", "listener", "alpn"])?;
         let header = |line: &str| {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
             v1::Header { name: name.trim().into(), value: value.trim().into() }
@@ -105,6 +105,7 @@ impl Api {
             headers: query.all("header").map(header).collect(),
             from: query.text("from")?,
             listener: query.text("listener")?,
+            alpn: query.all("alpn").map(str::to_owned).collect(),
         };
         Ok(self.fleet.explain(Request::new(request)).await?.into_inner())
     }

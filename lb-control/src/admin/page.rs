@@ -27,13 +27,14 @@ macro_rules! file {
 }
 
 /// All of them.
-static FILES: [File; 16] = [
+static FILES: [File; 17] = [
     file!("/", HTML, "index.html"),
     file!("/assets/style.css", CSS, "style.css"),
     file!("/assets/icon.svg", "image/svg+xml", "icon.svg"),
     file!("/assets/theme.js", SCRIPT, "theme.js"),
     file!("/assets/app.js", SCRIPT, "app.js"),
     file!("/assets/backends.js", SCRIPT, "backends.js"),
+    file!("/assets/certificates.js", SCRIPT, "certificates.js"),
     file!("/assets/charts.js", SCRIPT, "charts.js"),
     file!("/assets/dom.js", SCRIPT, "dom.js"),
     file!("/assets/events.js", SCRIPT, "events.js"),

@@ -159,6 +159,7 @@ fn describe(effect: &Effect) -> String {
         Effect::Commit { revision: None, .. } => "commit file".into(),
         Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
         Effect::CommitMaterials(materials) => format!("commit {:?}", materials.keys()),
+        Effect::Tell(kept) => format!("tell {}", kept.len()),
         Effect::Publish { sealed, .. } => {
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
             let version = sealed.snapshot.id.version;
@@ -488,6 +489,34 @@ fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
     assert!(stores(&mut f).is_empty(), "a change is under way, which may have an older one");
     f.apply([Event::Committed { result: Ok(()), took: Duration::ZERO }]);
     assert_eq!(stores(&mut f), ["four"]);
+}
+
+#[test]
+fn who_brings_material_is_told_once_it_is_stored_and_not_by_an_older_write() {
+    let mut f = Fixture::new(ORDERED);
+    let keep = |text: &str| {
+        let Event::Found(Found { materials, .. }) = account(text) else { unreachable!() };
+        let (kept, told) = oneshot::channel();
+        (Event::Keep { materials, kept }, told)
+    };
+    let said = |f: &mut Fixture| {
+        let effects: Vec<_> = std::mem::take(&mut f.effects);
+        let is_about = |effect: &&Effect| {
+            matches!(effect, Effect::Tell(_) | Effect::CommitMaterials(_) | Effect::Commit { .. })
+        };
+        effects.iter().filter(is_about).map(describe).collect::<Vec<_>>()
+    };
+    let _answer = f.add_set("new");
+    let (event, _told) = keep("one");
+    f.apply([event]);
+    assert_eq!(said(&mut f), ["commit 8"], "the change may have an older one");
+    f.apply([Event::Committed { result: Ok(()), took: Duration::ZERO }]);
+    assert!(said(&mut f)[0].starts_with("commit ["));
+    f.apply([Event::MaterialsCommitted]);
+    assert_eq!(said(&mut f), ["tell 1"]);
+    let (event, _told) = keep("one");
+    f.apply([event]);
+    assert_eq!(said(&mut f), ["tell 1"], "it is stored");
 }
 
 #[test]

@@ -66,12 +66,19 @@ impl Controller {
             });
             listeners.map(|listener| listener.name.to_string()).collect()
         };
+        let is_shown_by = |name: &CertificateName| {
+            let sets = self.desired.backend_sets.values().filter(|set| {
+                set.tls.as_ref().is_some_and(|tls| tls.client_certificate.as_ref() == Some(name))
+            });
+            sets.map(|set| set.name.to_string()).collect()
+        };
         let statuses = self.vault.certificates().map(|(name, status)| {
             let standing = self.orders.standing(name);
             let told = v1::CertificateStatus {
                 name: name.to_string(),
                 problem: self.problem(name, status).unwrap_or_default(),
                 listeners: shows(name),
+                backend_sets: is_shown_by(name),
                 acme: standing.map(|standing| standing.to_wire()),
                 ..<_>::default()
             };
@@ -188,6 +195,7 @@ impl Controller {
                 .certificates()
                 .map(|(name, status)| metrics::Certificate {
                     name: name.as_str(),
+                    begins: status.facts.as_ref().map(|facts| facts.not_before),
                     expires: status.facts.as_ref().map(|facts| facts.not_after),
                     has_problem: self.problem(name, status).is_some(),
                 })

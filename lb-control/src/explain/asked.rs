@@ -1,4 +1,4 @@
-//! The request that is asked about, as a client would write it that is given its parts.
+//! What is asked about: a request, as a client would write it that is given its parts, or a connection.
 //!
 //! A proxy's own codec reads it then, so that what is refused here is what a proxy refuses, in the
 //! same words. Only what cannot be written as the part that it is given for (a name with a line's end
@@ -7,11 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderName, HeaderValue, Method};
-use lb_common::spec::{Listener, Scheme};
-use lb_http::{
-    h1::{HeadParser, Limits, RequestError},
-    message::Request,
-};
+use lb_common::spec::Scheme;
+use lb_prelude::client_hello::ClientHello;
 use lb_proto::{error::Problems, v1};
 
 const VALID_URL: &str =
@@ -20,14 +17,21 @@ const VALID_URL: &str =
 /// A question, parsed.
 #[derive(Debug)]
 pub struct Asked {
-    /// Of the request, with its empty line.
-    head: Vec<u8>,
+    pub what: What,
     /// The client's address.
     pub from: IpAddr,
     /// The name of a listener, if one was given.
     pub listener: Option<String>,
     /// Where the URL says to connect.
     pub server: Option<Server>,
+}
+
+#[derive(Debug)]
+pub enum What {
+    /// Its head, with its empty line.
+    Request(Vec<u8>),
+    /// What the client says first, if it speaks TLS.
+    Connection(Option<ClientHello>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +57,15 @@ impl Asked {
     /// # Errors
     /// Everything that no client could send.
     pub fn parse(wire: v1::ExplainRequest) -> Result<Self, Problems> {
-        let v1::ExplainRequest { method, url, headers, from, listener } = wire;
+        if let Some(connection) = Connection::asked(&wire.url) {
+            return connection.parse(&wire);
+        }
+        let v1::ExplainRequest { method, url, headers, from, listener, alpn } = wire;
         let mut problems = Problems::default();
+        if !alpn.is_empty() {
+            problems
+                .add("alpn", "is for a connection by TLS; give a URL like \"tls://example.com\"");
+        }
         let method = if method.is_empty() { "GET" } else { &method };
         if Method::from_bytes(method.as_bytes()).is_err() {
             problems.add("method", format!("{method:?} is not valid; give a method like GET"));
@@ -81,28 +92,76 @@ impl Asked {
             line(name, value);
         }
         head.push_str("\r\n");
-        let listener = Some(listener).filter(|listener| !listener.is_empty());
-        Ok(Self { head: head.into_bytes(), from, listener, server })
+        let what = What::Request(head.into_bytes());
+        Ok(Self { what, from, listener: named(listener), server })
     }
 
-    /// The request as this listener's proxies read it, and whether they do. Of one that they refuse,
-    /// what was understood until then.
-    pub fn read(&self, listener: &Listener) -> (Request, Result<(), RequestError>) {
-        let size = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-        let limits = Limits {
-            head: size(listener.max_header_bytes),
-            fields: size(listener.max_header_fields),
-            target: size(listener.max_target_bytes),
-        };
-        let mut request = Request::default();
-        let read = match request.read(&mut HeadParser::default(), &self.head, &limits) {
-            Ok(Some(_)) => Ok(()),
-            // It ends with its empty line.
-            Ok(None) => Err(RequestError::Malformed("the head has no end")),
-            Err(error) => Err(error),
-        };
-        (request, read)
+    /// Whether it is a connection by TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.what, What::Connection(Some(_)))
     }
+}
+
+// === impl Connection ===
+
+/// A URL of a connection.
+#[derive(Clone, Copy)]
+struct Connection<'a> {
+    is_tls: bool,
+    /// After the scheme.
+    rest: &'a str,
+}
+
+impl<'a> Connection<'a> {
+    fn asked(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let is_tls = scheme.eq_ignore_ascii_case("tls");
+        (is_tls || scheme.eq_ignore_ascii_case("tcp")).then_some(Self { is_tls, rest })
+    }
+
+    fn parse(self, wire: &v1::ExplainRequest) -> Result<Asked, Problems> {
+        let v1::ExplainRequest { method, url, headers, from, listener, alpn } = wire;
+        let mut problems = Problems::default();
+        if !(method.is_empty() || method.eq_ignore_ascii_case("tcp")) {
+            problems.add("method", format!("{method:?} is none of a connection; give \"TCP\""));
+        }
+        if !headers.is_empty() {
+            problems.add("headers", "are none of a connection; give none");
+        }
+        if !(self.is_tls || alpn.is_empty()) {
+            problems
+                .add("alpn", "is for a connection by TLS; give a URL like \"tls://example.com\"");
+        }
+        for (i, protocol) in alpn.iter().enumerate() {
+            if !(1..=255).contains(&protocol.len()) {
+                let message = "is not valid; give a protocol like h2, of 1 to 255 bytes";
+                problems.add(format!("alpn[{i}]"), message);
+            }
+        }
+        let server = match split(self.rest.strip_suffix('/').unwrap_or(self.rest)) {
+            Ok((host, port)) if !host.contains(['/', '?', '#', '@', ' ']) => Some((host, port)),
+            other => {
+                let why = other.err().unwrap_or("is more than a host and a port");
+                let valid = "\"tls://example.com:443\" or \"tcp://10.0.0.1:5432\"";
+                problems.add("url", format!("{url:?} {why}; give {valid}"));
+                None
+            }
+        };
+        let from = parse_from(from, &mut problems);
+        let (host, port) = problems.or(server)?.unwrap_or_default();
+        // Of an address, clients say no name (RFC 6066, section 3).
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let name = Some(host.strip_suffix('.').unwrap_or(host)).filter(|_| !is_address);
+        let protocols = alpn.iter().map(|text| text.as_bytes());
+        let hello = self.is_tls.then(|| ClientHello::offering(name, protocols));
+        let scheme = if self.is_tls { Scheme::Https } else { Scheme::Http };
+        let server = Some(Server { scheme, host: host.into(), port });
+        Ok(Asked { what: What::Connection(hello), from, listener: named(listener.clone()), server })
+    }
+}
+
+fn named(listener: String) -> Option<String> {
+    Some(listener).filter(|listener| !listener.is_empty())
 }
 
 // === impl Url ===
@@ -256,7 +315,8 @@ mod tests {
         for (method, url, headers, line, host, server) in cases {
             let asked = parse(method, url, headers).expect(url);
             let host = host.map(|host| format!("Host: {host}\r\n"));
-            let head = String::from_utf8(asked.head).expect("is text");
+            let What::Request(head) = asked.what else { panic!("{url}: it is a request") };
+            let head = String::from_utf8(head).expect("is text");
             let lines = head.strip_prefix(line).and_then(|rest| rest.strip_prefix(" HTTP/1.1\r\n"));
             let given = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
             let expected = if headers.is_empty() { host } else { Some(given.collect()) };
@@ -268,6 +328,57 @@ mod tests {
             assert_eq!(asked.server, server, "{url}");
             assert_eq!(asked.from, IpAddr::from([127, 0, 0, 1]));
         }
+    }
+
+    fn connection(url: &str, alpn: &[&str]) -> Result<Asked, String> {
+        let alpn = alpn.iter().map(|text| (*text).to_owned()).collect();
+        let wire = v1::ExplainRequest { url: url.into(), alpn, ..<_>::default() };
+        Asked::parse(wire).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn a_url_of_a_connection_says_whom_the_client_wants() {
+        for (url, name, port) in [
+            ("tls://A.test:8443", Some("a.test"), Some(8443)),
+            ("TLS://a.test./", Some("a.test"), None),
+            ("tls://10.0.0.1:1", None, Some(1)),
+            ("tls://[::1]", None, None),
+        ] {
+            let asked = connection(url, &["h2", "x"]).expect(url);
+            let server = asked.server.as_ref().expect("it names one");
+            assert_eq!((server.port, asked.is_tls()), (port, true), "{url}");
+            let What::Connection(Some(hello)) = asked.what else { panic!("{url}") };
+            assert_eq!(hello.server_name.as_deref(), name, "{url}");
+            assert_eq!(hello.protocols.iter().collect::<Vec<_>>(), [&b"h2"[..], b"x"]);
+        }
+        let plain = connection("tcp://db:5432", &[]).expect("it is right");
+        assert!(matches!(plain.what, What::Connection(None)));
+        for (url, alpn, told) in [
+            (
+                "tls://a.test/path",
+                &[][..],
+                "url: \"tls://a.test/path\" is more than a host and a port; give",
+            ),
+            ("tls://:443", &[], "url: \"tls://:443\" names no host; give"),
+            ("tcp://a:0", &[], "url: \"tcp://a:0\" has no valid port; give"),
+            ("tls://a", &["h2", ""], "alpn[1]: is not valid; give a protocol like h2"),
+            ("tcp://a:1", &["h2"], "alpn: is for a connection by TLS"),
+            ("http://a/", &["h2"], "alpn: is for a connection by TLS"),
+        ] {
+            let refused = connection(url, alpn).expect_err(url);
+            assert!(refused.starts_with(told), "{refused}");
+        }
+        let with = |method: &str, headers| {
+            let (method, url) = (method.into(), "tls://a".into());
+            let wire = v1::ExplainRequest { method, url, headers, ..<_>::default() };
+            Asked::parse(wire).map(|_| ()).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(with("tcp", vec![]), Ok(()));
+        let told = with("GET", vec![v1::Header::default()]).expect_err("it is no request");
+        assert_eq!(
+            told,
+            "method: \"GET\" is none of a connection; give \"TCP\"\nheaders: are none of a connection; give none"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lb_common::{
 use lb_routing::{
     backend::{Backend, Live},
     balance::{self, PickContext, Picker},
-    route::Routes,
+    route::{Routes, TcpRoutes},
 };
 
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// Of the http listeners.
     routes: BTreeMap<ListenerName, Routes<Arc<spec::Route>>>,
+    tcp_routes: BTreeMap<ListenerName, TcpRoutes<Arc<spec::Route>>>,
     sets: BTreeMap<BackendSetName, Arc<Set>>,
 }
 
@@ -40,12 +41,17 @@ impl Compiled {
     /// Sets that are as they were in `former` are shared with it.
     pub fn new(snapshot: &Arc<Snapshot>, former: Option<&Self>) -> Self {
         let desired = &snapshot.desired;
-        let routes = desired.listeners.values().filter(|l| l.protocol == Protocol::Http);
-        let routes = routes.map(|listener| {
+        let (mut routes, mut tcp_routes) = (BTreeMap::new(), BTreeMap::new());
+        for (name, listener) in &desired.listeners {
             let serving = desired.routes.values().filter(|route| route.serves(listener));
-            let routes = serving.map(|route| (Arc::clone(route), Arc::clone(route)));
-            (listener.name.clone(), Routes::new(listener.path_normalization, routes))
-        });
+            let serving = serving.map(|route| (Arc::clone(route), Arc::clone(route)));
+            if listener.protocol == Protocol::Http {
+                let compiled = Routes::new(listener.path_normalization, serving);
+                routes.insert(name.clone(), compiled);
+            } else {
+                tcp_routes.insert(name.clone(), TcpRoutes::new(serving));
+            }
+        }
         let sets = desired.backend_sets.iter().map(|(name, spec)| {
             let unchanged = former.and_then(|former| {
                 let same_health = snapshot.unhealthy.of(name) == former.snapshot.unhealthy.of(name);
@@ -54,13 +60,18 @@ impl Compiled {
             let set = unchanged.cloned().unwrap_or_else(|| Arc::new(Set::new(spec, snapshot)));
             (name.clone(), set)
         });
-        let (routes, sets) = (routes.collect(), sets.collect());
-        Self { snapshot: Arc::clone(snapshot), routes, sets }
+        let sets = sets.collect();
+        Self { snapshot: Arc::clone(snapshot), routes, tcp_routes, sets }
     }
 
     /// Of an http listener of this snapshot.
     pub fn routes(&self, listener: &ListenerName) -> &Routes<Arc<spec::Route>> {
         self.routes.get(listener).expect("it was found in this snapshot")
+    }
+
+    /// Of a tcp listener of this snapshot.
+    pub fn tcp_routes(&self, listener: &ListenerName) -> &TcpRoutes<Arc<spec::Route>> {
+        self.tcp_routes.get(listener).expect("it was found in this snapshot")
     }
 
     /// One that a route of this snapshot names.

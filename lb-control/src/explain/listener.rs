@@ -8,7 +8,7 @@ use lb_common::{
 };
 use lb_proto::error::Problems;
 
-use super::asked::{Asked, Server, default_port};
+use super::asked::{Asked, Server, What, default_port};
 
 /// The listener, and why it is that one.
 ///
@@ -18,33 +18,38 @@ pub fn find(
     listeners: &BTreeMap<ListenerName, Arc<Listener>>,
     asked: &Asked,
 ) -> Result<(Arc<Listener>, String), Problems> {
-    let is_http = |listener: &&Arc<Listener>| listener.protocol == Protocol::Http;
-    let (http, tcp): (Vec<_>, Vec<_>) = listeners.values().partition(is_http);
+    let asks_http = matches!(asked.what, What::Request(_));
+    let kind = if asks_http { "http" } else { "tcp" };
+    let takes = |listener: &&Arc<Listener>| (listener.protocol == Protocol::Http) == asks_http;
+    let (fit, unfit): (Vec<_>, Vec<_>) = listeners.values().partition(takes);
+    let takes_none = match asks_http {
+        true => "a tcp listener, which takes no requests",
+        false => "an http listener, which is asked about with an http URL",
+    };
     let problem = |message: String| {
         let mut problems = Problems::default();
         problems.add("listener", message);
         Err(problems)
     };
     let found = |listener: &Arc<Listener>, why| Ok((Arc::clone(listener), why));
-    if http.is_empty() {
-        return problem("there is no http listener; apply one first".into());
+    if fit.is_empty() {
+        return problem(format!("there is no {kind} listener; apply one first"));
     }
-    let others = || format!("http listeners are {}", list(&http));
+    let others = || format!("{kind} listeners are {}", list(&fit));
     if let Some(name) = asked.listener.as_deref() {
         return match listeners.get(name) {
-            Some(listener) if is_http(&listener) => found(listener, "it was asked for".into()),
-            Some(_) => {
-                let others = others();
-                problem(format!("{name:?} is a tcp listener and takes no requests; {others}"))
-            }
+            Some(listener) if takes(&listener) => found(listener, "it was asked for".into()),
+            Some(_) => problem(format!("{name:?} is {takes_none}; {}", others())),
             None => problem(format!("no listener is called {name:?}; {}", others())),
         };
     }
-    let port_of = |server: &Server| server.port.unwrap_or(default_port(server.scheme));
-    let port = asked.server.as_ref().map(port_of);
+    let has_default = asks_http || asked.is_tls();
+    let port_of =
+        |server: &Server| server.port.or_else(|| has_default.then(|| default_port(server.scheme)));
+    let port = asked.server.as_ref().and_then(port_of);
     if let (Some(server), Some(port)) = (&asked.server, port) {
-        match (&at(&http, server, port)[..], &at(&tcp, server, port)[..]) {
-            ([only], _) if only.scheme() != server.scheme => {
+        match (&at(&fit, server, port)[..], &at(&unfit, server, port)[..]) {
+            ([only], _) if asks_http && only.scheme() != server.scheme => {
                 let (name, speaks) = (&only.name, if only.tls.is_some() { "" } else { "no " });
                 let why = format!("port {port} is that of {name}, which speaks {speaks}TLS");
                 return problem(format!("{why}; {}", others()));
@@ -55,12 +60,9 @@ pub fn find(
                 let why = format!("several have port {port}; name one of {several}");
                 return problem(format!("is needed, because {why}"));
             }
-            ([], [tcp, ..]) => {
-                let (tcp, others) = (&tcp.name, others());
-                let why = format!(
-                    "port {port} is that of {tcp}, a tcp listener, which takes no requests"
-                );
-                return problem(format!("{why}; {others}"));
+            ([], [unfit, ..]) => {
+                let why = format!("port {port} is that of {}, {takes_none}", unfit.name);
+                return problem(format!("{why}; {}", others()));
             }
             // Nobody would answer. Without a port of its own, a URL may be that of whatever leads
             // to the proxies.
@@ -70,21 +72,21 @@ pub fn find(
             ([], []) => {}
         }
     }
-    let scheme = asked.server.as_ref().map(|server| server.scheme);
-    let fitting: Vec<_> =
-        http.iter().copied().filter(|l| scheme.is_none_or(|scheme| l.scheme() == scheme)).collect();
-    if let ([only], [_, _, ..], Some(scheme)) = (&fitting[..], &http[..], scheme) {
+    let scheme = asked.server.as_ref().filter(|_| asks_http).map(|server| server.scheme);
+    let speaking: Vec<_> =
+        fit.iter().copied().filter(|l| scheme.is_none_or(|scheme| l.scheme() == scheme)).collect();
+    if let ([only], [_, _, ..], Some(scheme)) = (&speaking[..], &fit[..], scheme) {
         let with = if scheme == Scheme::Https { "with" } else { "without" };
         return found(only, format!("it is the only http listener {with} TLS"));
     }
-    if let [only] = http[..] {
-        return found(only, "it is the only http listener".into());
+    if let [only] = fit[..] {
+        return found(only, format!("it is the only {kind} listener"));
     }
     let why = match port {
         Some(port) => format!("none has the URL's port {port}"),
         None => "the URL says no port".into(),
     };
-    problem(format!("is needed, because {why}; name one of {}", list(&http)))
+    problem(format!("is needed, because {why}; name one of {}", list(&fit)))
 }
 
 /// Those that a client of this URL could reach, if it is known which one.

@@ -1,20 +1,22 @@
-//! What becomes of a request that has its route, in the API's words.
+//! What becomes of what has its route, in the API's words.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{
     snapshot::Snapshot,
-    spec::{
-        Action, Answer, BackendState, Balance, Hash, HashKey, Redirect, Route, WeightedBackendSet,
-    },
+    spec::{BackendState, Balance, Hash, HashKey, WeightedBackendSet},
 };
+use lb_http::message::Request;
 use lb_proto::v1::{self, explain_response::Outcome};
-use lb_routing::{backend::Backend, balance::hash, hash_key::Hashed, redirect, refusal::Refusal};
+use lb_routing::{backend::Backend, balance::hash, hash_key::Hashed, refusal::Refusal};
 
-use super::{
-    Question,
-    compiled::{Compiled, Set},
-};
+use super::compiled::{Compiled, Set};
+
+/// Who asks, as far as backends are picked by that.
+pub struct Asker<'a> {
+    pub address: IpAddr,
+    pub request: &'a Request,
+}
 
 /// What the controller knows about backends, by set and name.
 #[derive(Debug, Default)]
@@ -38,41 +40,27 @@ pub fn refusal(refusal: &Refusal) -> Outcome {
     Outcome::Refusal(v1::RefusalOutcome { status, reason: refusal.to_string() })
 }
 
-pub fn redirect(to: &Redirect, question: &Question) -> Outcome {
-    match redirect::location(to, &question.request, &question.origin()) {
-        Ok(location) => Outcome::Redirect(v1::RedirectOutcome {
-            status: to.status.as_u16().into(),
-            location: String::from_utf8_lossy(&location).into(),
-        }),
-        Err(why) => refusal(&why),
-    }
+/// Of what goes to these.
+pub fn forward(
+    sets: &[WeightedBackendSet],
+    asker: &Asker<'_>,
+    compiled: &Compiled,
+    statuses: &Statuses,
+) -> Outcome {
+    let total: u64 = sets.iter().map(|set| u64::from(set.weight)).sum();
+    let verdict = |split: &WeightedBackendSet| {
+        let share = f64::from(split.weight) / total as f64;
+        let set = compiled.set(&split.backend_set);
+        set_verdict(set, share, asker, &compiled.snapshot, statuses)
+    };
+    let backend_sets = sets.iter().map(verdict).collect();
+    Outcome::Forward(v1::ForwardOutcome { backend_sets })
 }
 
-/// Of a request that goes to this route.
-pub fn of(route: &Route, question: &Question, compiled: &Compiled, statuses: &Statuses) -> Outcome {
-    match &route.action {
-        Action::Forward(sets) => {
-            let total: u64 = sets.iter().map(|set| u64::from(set.weight)).sum();
-            let verdict = |split: &WeightedBackendSet| {
-                let share = f64::from(split.weight) / total as f64;
-                let set = compiled.set(&split.backend_set);
-                forward(set, share, question, &compiled.snapshot, statuses)
-            };
-            let backend_sets = sets.iter().map(verdict).collect();
-            Outcome::Forward(v1::ForwardOutcome { backend_sets })
-        }
-        Action::Redirect(to) => redirect(to, question),
-        Action::Answer(Answer { status, body, .. }) => Outcome::Answer(v1::AnswerOutcome {
-            status: status.as_u16().into(),
-            body: body.clone(),
-        }),
-    }
-}
-
-fn forward(
+fn set_verdict(
     set: &Set,
     share: f64,
-    question: &Question,
+    asker: &Asker<'_>,
     snapshot: &Snapshot,
     statuses: &Statuses,
 ) -> v1::BackendSetVerdict {
@@ -99,7 +87,7 @@ fn forward(
     let count = usize::from(only.is_some()) + eligible.count();
     let (pick, why) = match &set.spec.balance {
         Balance::ConsistentHash(how) => {
-            let (pick, key, why) = by_hash(set, how, question);
+            let (pick, key, why) = by_hash(set, how, asker);
             (verdict.hash_key, verdict.hash_value) = key;
             (pick, why)
         }
@@ -127,10 +115,10 @@ fn forward(
 fn by_hash<'a>(
     set: &'a Set,
     how: &Hash,
-    question: &Question,
+    asker: &Asker<'_>,
 ) -> (Option<&'a Backend>, (String, String), String) {
     let Hash { key, algorithm, function, .. } = how;
-    let hashed = Hashed::of(key, question.origin().address, &question.request);
+    let hashed = Hashed::of(key, asker.address, asker.request);
     let pick = set.pick(hashed.hash(|bytes| hash::hash(*function, bytes)));
     let (used, value) = match hashed {
         Hashed::Key(bytes) => (key, String::from_utf8_lossy(bytes).into_owned()),

@@ -31,7 +31,7 @@ fn explain_with(
     request: v1::ExplainRequest,
 ) -> Result<v1::ExplainResponse, String> {
     let asked = Asked::parse(request).map_err(|problems| problems.to_string())?;
-    let question = Question::new(&asked, snapshot).map_err(|refused| refused.to_string())?;
+    let question = Question::new(asked, snapshot).map_err(|refused| refused.to_string())?;
     let compiled = Compiled::new(snapshot, None);
     Ok(question.answer(&compiled, &Statuses::new(statuses.into_iter())))
 }
@@ -322,7 +322,7 @@ fn the_listener_is_the_one_asked_for_or_where_the_url_leads() {
         (three, "/",                      "",      Err(format!("listener: is needed, because the URL says no port; {all}"))),
         (three, "http://a:9000/",         "",      Err("listener: is needed, because several have port 9000; name one of admin (127.0.0.1:9000), twin (127.0.0.2:9000)".into())),
         (three, "/",                      "nix",   Err(format!("listener: no listener is called \"nix\"; http listeners are {list}"))),
-        (three, "/",                      "db",    Err(format!("listener: \"db\" is a tcp listener and takes no requests; http listeners are {list}"))),
+        (three, "/",                      "db",    Err(format!("listener: \"db\" is a tcp listener, which takes no requests; http listeners are {list}"))),
         (secure, "https://a:8443/",       "",      Ok("secure, its port is the URL's, 8443".to_owned())),
         (secure, "https://a/",            "",      Ok("secure, it is the only http listener with TLS".to_owned())),
         (secure, "http://a/",             "",      Ok("web, it is the only http listener without TLS".to_owned())),
@@ -356,4 +356,109 @@ fn a_snapshot_is_compiled_once_and_the_next_one_shares_what_did_not_change() {
         std::ptr::eq(compiled.set(&name), next.set(&name))
     };
     assert!(shares("a") && !shares("b"));
+}
+
+const TCP: &str = "
+    backend_sets = [{ name = 'db', backends = [{ address = '127.0.0.1:5432' }] },
+                    { name = 'shop', tls = { verify = false },
+                      backends = [{ address = '127.0.0.1:1' }, { address = '127.0.0.1:2' }] }]
+    routes = [
+        { name = 'shop', listeners = ['edge'], match = { sni = 'shop.test' }, backend_set = 'shop' },
+        { name = 'mqtt', listeners = ['edge', 'taken-off'], match = { alpn = 'mqtt' }, backend_set = 'db' },
+        { name = 'web', backend_set = 'db' },
+    ]
+    certificates = [{ name = 'a', cert = '/a.pem', key = '/a.key' }]
+    [[listeners]]
+    name = 'edge'
+    address = '0.0.0.0:443'
+    protocol = 'tcp'
+    backend_set = 'db'
+    [[listeners]]
+    name = 'taken-off'
+    address = '0.0.0.0:8883'
+    protocol = 'tcp'
+    tls = { certificates = ['a'] }";
+
+fn connection(url: &str, alpn: &[&str]) -> v1::ExplainRequest {
+    let alpn = alpn.iter().map(|text| (*text).to_owned()).collect();
+    v1::ExplainRequest { method: "TCP".into(), alpn, ..get(url) }
+}
+
+#[test]
+fn a_connection_is_told_where_it_goes_and_why() {
+    let response = explain(TCP, connection("tls://shop.test", &["h2"]));
+    assert_eq!(
+        (&*response.listener, &*response.listener_why),
+        ("edge", "its port is the URL's, 443")
+    );
+    let told: Vec<_> = response.routes.iter().map(|v| (&*v.route, v.chosen, &*v.why)).collect();
+    #[rustfmt::skip]
+    let expected = [
+        ("shop", true,  "the only one that matches"),
+        ("mqtt", false, "alpn: h2 is not mqtt"),
+        ("web",  false, "listeners: serves all http listeners, not edge"),
+    ];
+    assert_eq!(told, expected);
+    let sets = sets(response);
+    assert_eq!((&*sets[0].backend_set, &*sets[0].scheme, sets[0].share), ("shop", "https", 1.0));
+    assert_eq!(sets[0].why, "any of the 2 eligible, in turn");
+}
+
+#[test]
+fn a_connection_that_no_route_takes_goes_to_its_listeners_set_or_is_closed() {
+    let goes_to = |request| {
+        let response = explain(TCP, request);
+        match response.outcome {
+            Some(Outcome::Forward(forward)) => Ok(forward.backend_sets[0].backend_set.clone()),
+            Some(Outcome::Refusal(refusal)) if refusal.status == 0 => Err(refusal.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(goes_to(connection("tcp://x:443", &[])), Ok("db".into()));
+    assert_eq!(goes_to(connection("tls://other.test", &[])), Ok("db".into()));
+    assert_eq!(goes_to(connection("tls://x:8883", &["x", "mqtt"])), Ok("db".into()));
+    let none = "no route takes it, and the listener has no backend_set: it is closed";
+    assert_eq!(goes_to(connection("tls://x:8883", &[])), Err(none.into()));
+    let none = "the listener speaks none of the protocols that the client offers by ALPN";
+    assert_eq!(goes_to(connection("tls://x:8883", &["h2"])), Err(none.into()));
+    let none = "the listener speaks TLS, and the client does not";
+    assert_eq!(goes_to(connection("tcp://x:8883", &[])), Err(none.into()));
+}
+
+#[test]
+fn a_connection_is_to_a_tcp_listener() {
+    let told = |toml: &str, request| {
+        explain_with(&snapshot(1, toml, &[]), Vec::new(), request).expect_err("it makes no sense")
+    };
+    let named = |listener: &str| v1::ExplainRequest {
+        listener: listener.into(),
+        ..connection("tls://a", &[])
+    };
+    let both = "edge (0.0.0.0:443), taken-off (0.0.0.0:8883)";
+    let no_port = told(TCP, connection("tcp://db", &[]));
+    assert_eq!(
+        no_port,
+        format!("listener: is needed, because the URL says no port; name one of {both}")
+    );
+    let with_web = format!("{TCP}\n[[listeners]]\nname = 'web'\naddress = '0.0.0.0:80'\n");
+    assert_eq!(
+        told(&with_web, named("web")),
+        format!(
+            "listener: \"web\" is an http listener, which is asked about with an http URL; \
+             tcp listeners are {both}"
+        )
+    );
+    assert_eq!(
+        told(&with_web, connection("tcp://a:80", &[])),
+        format!(
+            "listener: port 80 is that of web, an http listener, which is asked about with an \
+             http URL; tcp listeners are {both}"
+        )
+    );
+    assert_eq!(told(WEB, named("")), "listener: there is no tcp listener; apply one first");
+    let taken = explain(
+        TCP,
+        v1::ExplainRequest { listener: "taken-off".into(), ..connection("tls://a", &["mqtt"]) },
+    );
+    assert_eq!(taken.listener_why, "it was asked for");
 }

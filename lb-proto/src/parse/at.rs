@@ -140,8 +140,8 @@ impl At<'_> {
             );
             return None;
         }
-        if !pem::is_text(text) && text.contains('\n') {
-            self.problem(field, "is neither PEM nor a path: it has line breaks");
+        if let Some(why) = pem::misplaced(text) {
+            self.problem(field, why);
             return None;
         }
         Some(pem::pem(text))

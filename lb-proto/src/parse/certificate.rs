@@ -48,12 +48,13 @@ fn pair(wire: &v1::Certificate, at: &mut At<'_>) -> Option<CertificateSource> {
             at.problem("key", "is empty; give the key as PEM, or the path of a file with it");
             None
         }
-        // It is not repeated: it may be a secret.
-        key if !pem::is_text(key) && key.contains('\n') => {
-            at.problem("key", "is neither PEM nor a path: it has line breaks");
-            None
-        }
-        key => Some(pem::key(key)),
+        text => match (pem::key(text), pem::misplaced(text)) {
+            (Key::File(_), Some(why)) => {
+                at.problem("key", why);
+                None
+            }
+            (key, _) => Some(key),
+        },
     };
     Some(CertificateSource::Pair { chain: chain?, key: key? })
 }

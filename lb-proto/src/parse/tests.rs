@@ -288,6 +288,8 @@ fn the_key_of_an_account_is_shown_as_its_digest() {
     assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
     assert_eq!(given(&digest), digest, "who gives it back means the same");
     assert_eq!(given("/etc/lb/eab"), "/etc/lb/eab");
+    let plain = given("zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9/G44nMEtx3MUAsUDkMTQ12W+A==");
+    assert!(plain.starts_with("sha256:"), "a slash makes no path: {plain}");
 }
 
 /// What is refused may be a secret, so it is not repeated.
@@ -301,12 +303,15 @@ fn a_key_in_the_wrong_place_is_refused_without_a_word_of_it() {
         let spec = v1::Spec { certificates, ..<_>::default() };
         desired_state(&spec).map(|_| format!("{spec:?}")).unwrap_or_else(|told| told.to_string())
     };
+    const BARE: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49c2VjcmV0AwEHBG0w";
     let combined = format!("{cert}{key}");
     let with_words = format!("Bag Attributes\n    localKeyID: 01\n{key}");
     for (cert, key, expected) in [
         (&*combined, key, "certificates[a].cert: has a key in it"),
         ("c2VjcmV0\nc2VjcmV0", key, "certificates[a].cert: is neither PEM nor a path"),
         (cert, "c2VjcmV0\nc2VjcmV0", "certificates[a].key: is neither PEM nor a path"),
+        (cert, BARE, "certificates[a].key: is neither PEM nor a path: its first line is missing"),
+        (BARE, key, "certificates[a].cert: is neither PEM nor a path: its first line is missing"),
         (cert, &*with_words, "Spec {"),
         (cert, key, "Spec {"),
     ] {

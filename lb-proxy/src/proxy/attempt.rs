@@ -180,7 +180,7 @@ impl Attempt<'_> {
             target: self.target.unwrap_or(request.target()),
             host,
             forwarded,
-            client_cert: &client.client_cert,
+            client_cert: client.cert_lines(),
             via: self.via,
             body: request.body,
             upgrades: self.asks_for_upgrade,

@@ -70,7 +70,7 @@ impl Delivery<'_> {
         let mut keeps_alive = self.keeps_alive
             && body != ResponseBody::UntilClose
             && exchange.is_request_sent()
-            && !local.is_closing(&sides.down.client.presence);
+            && !sides.down.client.is_closing(local);
         metrics.record(status, now - record.started);
         let explain = record.responded(status, now);
         let hsts = self.listener.hsts(&record.origin);

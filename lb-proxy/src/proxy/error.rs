@@ -49,7 +49,7 @@ pub enum AttemptError {
     #[error("the response is malformed: {0}")]
     Malformed(&'static str),
     /// TLS broke, after its handshake was done.
-    #[error("TLS: {0}")]
+    #[error("TLS: {}", .0.in_short())]
     Tls(Box<Fault>),
     /// The client's doing: [`ProxyError::Client`] by the time that it is told.
     #[error(transparent)]

@@ -159,7 +159,7 @@ impl Own<'_> {
         if record.request.method != Method::Head {
             record.answered(reply.body.len());
         }
-        let keeps_alive = self.keeps_alive && !is_last && !local.is_closing(&down.client.presence);
+        let keeps_alive = self.keeps_alive && !is_last && !down.client.is_closing(local);
         let timeout = self.listener.spec.write_timeout;
         let hsts = self.listener.hsts(&record.origin);
         let added = Added { explain: explain.as_deref(), hsts };

@@ -154,7 +154,7 @@ impl Acceptor {
         if is_refused {
             open.counted = None;
         }
-        let id = local.connections.open(presence.slot, ip);
+        let id = local.connections.open(presence.slot, listener.terms, client);
         let place = Place { local: Rc::clone(local), open, id };
         let stream = match Stream::accepted(stream, local.shared.streams.one()) {
             Ok(stream) => stream,
@@ -174,8 +174,7 @@ impl Acceptor {
             }
             return;
         }
-        let scheme = listener.spec.scheme();
-        let client = Client::new(local, peer, None, Arc::clone(presence), id, scheme);
+        let client = Client::new(local, peer, None, listener, id);
         let down = Downstream::new(local, Rc::new(client), stream);
         match (is_refused, is_http) {
             (false, true) => drop(spawn_local(Serving { place, serve: h1::serve(cx, down) })),
@@ -289,12 +288,11 @@ impl<F: Future<Output = ()>> Future for Serving<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use tokio::task::LocalSet;
 
     use super::*;
     use crate::{
+        connections::Terms,
         local::{Bounds, Shared},
         net::files,
     };
@@ -303,7 +301,7 @@ mod tests {
     fn place(local: &Rc<Local>) -> Place {
         local.shared.connections.fetch_add(1, Ordering::Relaxed);
         let open = Open { local: Rc::clone(local), counted: None };
-        let id = local.connections.open(0, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let id = local.connections.open(0, Terms(0), None);
         Place { local: Rc::clone(local), open, id }
     }
 

@@ -1,29 +1,48 @@
 //! What backends get of a client's certificate. Its fields are taken out of every request, so that who
 //! reads them reads what this proxy has seen.
 
+use std::{rc::Rc, time::Duration};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lb_common::spec::ClientCertHeaders;
-use lb_tls::{certificate::Facts, distinguished::escaped};
+use lb_tls::{
+    certificate::{self, Facts},
+    distinguished::escaped,
+};
 use rustls::pki_types::CertificateDer;
 
-use crate::table::Listener;
+use crate::{downstream::ClientCert, local::Local, table::Listener};
 
 /// What is longer is left out: a head with it would be refused by many a backend.
 const LONGEST: usize = 4 * 1024;
+/// The same of the whole certificate.
+const LONGEST_CERTIFICATE: usize = 8 * 1024;
 
-/// Lines of a head, each with its end; none without a certificate.
-pub fn lines(listener: &Listener, certificates: &[CertificateDer<'_>]) -> Box<[u8]> {
-    let auth = listener.spec.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
-    let (Some(auth), Some(own)) = (auth, certificates.first()) else { return Box::default() };
+/// What is known of the client that has shown these; nothing of one that has shown none.
+pub fn of(
+    local: &Rc<Local>,
+    listener: &Listener,
+    certificates: &[CertificateDer<'_>],
+) -> Option<ClientCert> {
+    let auth = listener.spec.tls.as_ref()?.client_auth.as_ref()?;
+    let own = certificates.first()?;
     let lines = match auth.headers {
         ClientCertHeaders::Nothing => String::new(),
         ClientCertHeaders::Facts => Facts::of(own).map_or_else(|_| String::new(), |of| facts(&of)),
-        ClientCertHeaders::Certificate => {
-            // A byte sequence of structured fields.
-            format!("Client-Cert: :{}:\r\n", STANDARD.encode(own))
-        }
+        ClientCertHeaders::Certificate => whole(own),
     };
-    lines.into_bytes().into()
+    // It was good when it came, whether its end can be read or not.
+    let until = certificate::not_after(own).unwrap_or(Duration::MAX);
+    Some(ClientCert::new(local, lines.into_bytes().into(), until))
+}
+
+fn whole(certificate: &[u8]) -> String {
+    // A byte sequence of structured fields.
+    let value = format!(":{}:", STANDARD.encode(certificate));
+    match value.len() {
+        ..=LONGEST_CERTIFICATE => format!("Client-Cert: {value}\r\n"),
+        _ => String::new(),
+    }
 }
 
 fn facts(facts: &Facts) -> String {
@@ -45,9 +64,15 @@ fn facts(facts: &Facts) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_certificate_that_backends_would_refuse_a_head_for_is_left_out() {
+        let longest = (LONGEST_CERTIFICATE - 2) / 4 * 3;
+        let told = whole(&vec![0; longest]);
+        assert!(told.starts_with("Client-Cert: :AAAA") && told.ends_with("AAAA:\r\n"), "{told}");
+        assert_eq!(whole(&vec![0; longest + 1]), "");
+    }
 
     #[test]
     fn a_certificate_says_nothing_that_looks_like_something_else() {

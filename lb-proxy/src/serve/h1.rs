@@ -62,6 +62,9 @@ async fn wait(local: &Local, down: &mut Downstream) -> bool {
     let view = local.view();
     let Some((listener, _)) = view.listener_of(&down.client.presence) else { return false };
     let timeout = millis::of(listener.spec.idle_timeout);
+    if down.client.is_outdated(listener) {
+        local.connections.end(down.client.id, End::Gracefully);
+    }
     local.connections.wait(down.client.id, Waits::Request, local.coarse(), timeout);
     drop(view);
     let is_readable = poll_fn(|cx| {
@@ -90,6 +93,9 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
     let Some((listener, _)) = view.listener_of(&down.client.presence) else { return Next::Close };
     let spec = std::sync::Arc::clone(&listener.spec);
     drop(view);
+    if down.client.has_expired() {
+        return Next::Close;
+    }
     let mut reading = Reading::new(local.request(), &spec);
     let read = poll_fn(|cx| reading.poll(local, down, &spec, cx)).await;
     let request = &reading.request;

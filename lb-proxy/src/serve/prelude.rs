@@ -149,22 +149,20 @@ async fn run(
         said = Some(hello(local, id, &mut input).await?);
     }
     let Input { mut stream, mut bytes, .. } = input;
-    let mut client_cert = Box::default();
+    let mut cert = None;
     if let Some(tls) = &listener.tls {
         let agreed;
         let read = std::mem::take(&mut bytes).into_bytes();
         (stream, agreed) = tls::shake(local, tls, id, stream, read).await?;
-        client_cert = client_cert::lines(listener, &agreed.certificates);
+        cert = client_cert::of(local, listener, &agreed.certificates).map(Box::new);
         if let Some(hello) = &mut said {
             // Of what the client offers, that is what is left.
             **hello =
                 ClientHello::offering(hello.server_name.as_deref(), agreed.protocol.as_deref());
         }
     }
-    let scheme = listener.spec.scheme();
-    let presence = Arc::clone(&listener.presence);
-    let mut client = Client::new(local, peer, proxied, presence, id, scheme);
-    client.client_cert = client_cert;
+    let mut client = Client::new(local, peer, proxied, listener, id);
+    client.cert = cert;
     let mut down = Downstream::new(local, Rc::new(client), stream);
     down.input = bytes;
     // Until a backend has taken it, it waits here.

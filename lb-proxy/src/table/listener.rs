@@ -13,17 +13,20 @@ use std::{
 use http::HeaderValue;
 use lb_common::{
     id::ListenerName,
-    spec::{self, Scheme},
+    spec::{self, Protocol, Scheme},
 };
 use lb_routing::{origin::Origin, route::Routes};
 
 use super::{route::Route, tcp::Tcp, tls::ListenerTls};
+use crate::connections::Terms;
 
 #[derive(Debug)]
 pub struct Listener {
     pub spec: Arc<spec::Listener>,
     pub service: Service,
     pub presence: Arc<Presence>,
+    /// What it lets clients in by.
+    pub terms: Terms,
     /// What clients are offered before they may speak.
     pub tls: Option<Arc<ListenerTls>>,
     /// What it is made of, to see whether it changed.
@@ -61,6 +64,26 @@ pub struct CountedClient {
 }
 
 impl Listener {
+    /// The terms of a version of it that is spelled and made like this: the same, unless it lets in by
+    /// something else.
+    pub(super) fn next_terms(&self, spec: &spec::Listener, tls: Option<&ListenerTls>) -> Terms {
+        let old = &self.spec;
+        let asks_alike = match (&old.tls, &spec.tls) {
+            (Some(old), Some(new)) => {
+                old.min_version == new.min_version && old.client_auth == new.client_auth
+            }
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        let ca = |tls: Option<&ListenerTls>| tls.and_then(|tls| tls.ca.clone());
+        let is_http = |spec: &spec::Listener| spec.protocol == Protocol::Http;
+        let is_alike = asks_alike
+            && ca(self.tls.as_deref()) == ca(tls)
+            && is_http(old) == is_http(spec)
+            && old.proxy_protocol == spec.proxy_protocol
+            && (spec.proxy_protocol.is_none() || old.trusted_proxies == spec.trusted_proxies);
+        if is_alike { self.terms } else { Terms(self.terms.0.wrapping_add(1)) }
+    }
+
     /// Whether it matters what its TLS clients say first.
     pub fn goes_by_hello(&self) -> bool {
         matches!(&self.service, Service::Tcp(tcp) if tcp.asks_for_hello())

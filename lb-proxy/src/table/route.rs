@@ -106,6 +106,15 @@ impl Route {
 }
 
 impl Target {
+    /// The places of its sets.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        match self {
+            Self::Forward(Split::Only(only)) => vec![*only],
+            Self::Forward(Split::Weighted(sets)) => sets.iter().map(|(_, slot)| *slot).collect(),
+            Self::Redirect(_) | Self::Answer(_) => Vec::new(),
+        }
+    }
+
     /// Of the same spec: only the places of its sets can differ.
     fn leads_where(&self, other: &Self) -> bool {
         match (self, other) {

@@ -9,9 +9,9 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 use lb_common::{
     id::{BackendSetName, ListenerName, RouteName},
     snapshot::Snapshot,
-    spec::{self, Protocol},
+    spec::{self, DesiredState, Protocol},
 };
-use lb_routing::{millis::Millis, route::Routes};
+use lb_routing::{alpn, millis::Millis, route::Routes};
 
 use super::{
     backend_set::BackendSet,
@@ -22,6 +22,7 @@ use super::{
     tcp::Tcp,
     tls::{self, Certificates, ListenerTls, Unusable},
 };
+use crate::connections::Terms;
 
 /// A worker's hold on a table: counted by its thread alone.
 pub type View = Rc<Arc<RoutingTable>>;
@@ -60,7 +61,7 @@ impl RoutingTable {
             let old = former.listener_named(name);
             let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
             let old = old.and_then(|old| old.tls.as_ref());
-            let offers = tls::protocols(spec, desired);
+            let offers = alpn::offered(spec, desired);
             let made = ListenerTls::new(
                 spec,
                 tls,
@@ -81,8 +82,11 @@ impl RoutingTable {
         };
         let spoken: Result<Vec<_>, _> = desired.backend_sets.iter().map(spoken).collect();
         let spoken: HashMap<_, _> = spoken?.into_iter().flatten().collect();
+        let gone = former.gone_by(desired);
+        let named = gone.iter().flat_map(|listener| &listener.routes);
+        let named: Vec<_> = named.flat_map(|route| route.target.slots()).collect();
         let (backend_sets, set_slots) =
-            placed(desired.backend_sets.iter(), &former.set_slots, |name, spec, _| {
+            placed(desired.backend_sets.iter(), &former.set_slots, &named, |name, spec, _| {
                 let (old, tls) = (former.set_named(name), spoken.get(name));
                 let unchanged = old.filter(|old| {
                     let unhealthy = snapshot.unhealthy.of(name);
@@ -109,16 +113,10 @@ impl RoutingTable {
             })
             .collect();
         let (listeners, listener_slots) =
-            placed(desired.listeners.iter(), &former.listener_slots, |name, spec, slot| {
+            placed(desired.listeners.iter(), &former.listener_slots, &[], |name, spec, slot| {
                 let tls = offered.get(name).cloned();
                 listener(spec, slot, &routes, tls, former.listener_named(name), workers)
             });
-        let mut gone: Vec<_> = former.gone.clone();
-        gone.extend(
-            former.listeners().filter(|l| !desired.listeners.contains_key(&l.spec.name)).cloned(),
-        );
-        // Every connection holds its listener's presence; the listener itself holds it once.
-        gone.retain(|listener| Arc::strong_count(&listener.presence) > 1);
         Ok(Self {
             snapshot: Arc::clone(snapshot),
             routes,
@@ -132,6 +130,14 @@ impl RoutingTable {
         })
     }
 
+    /// The listeners that connections may still be of, and that are not among these.
+    fn gone_by(&self, desired: &DesiredState) -> Vec<Arc<Listener>> {
+        let leaves = |l: &&Arc<Listener>| !desired.listeners.contains_key(&l.spec.name);
+        let gone = self.gone.iter().chain(self.listeners().filter(leaves));
+        // Every connection holds its listener's presence; the listener itself holds it once.
+        gone.filter(|listener| Arc::strong_count(&listener.presence) > 1).cloned().collect()
+    }
+
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.listeners.iter().flatten()
     }
@@ -140,12 +146,15 @@ impl RoutingTable {
         self.listeners[*self.listener_slots.get(name)? as usize].as_ref()
     }
 
+    pub fn listener_at(&self, slot: u32) -> Option<&Arc<Listener>> {
+        self.listeners.get(slot as usize)?.as_ref()
+    }
+
     /// What a connection's listener is now, and whether it is there no more and this is what it was
     /// last.
     pub fn listener_of(&self, presence: &Arc<Presence>) -> Option<(&Arc<Listener>, bool)> {
         let is_it = |listener: &&Arc<Listener>| Arc::ptr_eq(&listener.presence, presence);
-        let present = self.listeners.get(presence.slot as usize).and_then(Option::as_ref);
-        match present.filter(is_it) {
+        match self.listener_at(presence.slot).filter(is_it) {
             Some(listener) => Some((listener, false)),
             None => self.gone.iter().find(is_it).map(|listener| (listener, true)),
         }
@@ -202,17 +211,19 @@ fn listener(
             Service::Http(Box::new(Routes::new(spec.path_normalization, serving.iter().map(found))))
         }
     };
-    let presence = match former {
-        Some(former) => Arc::clone(&former.presence),
-        None => Arc::new(Presence::new(spec.name.clone(), slot)),
+    let (presence, terms) = match former {
+        Some(former) => (Arc::clone(&former.presence), former.next_terms(spec, tls.as_deref())),
+        None => (Arc::new(Presence::new(spec.name.clone(), slot)), Terms::default()),
     };
-    Arc::new(Listener { spec: Arc::clone(spec), service, presence, tls, routes: serving })
+    let spec = Arc::clone(spec);
+    Arc::new(Listener { spec, service, presence, terms, tls, routes: serving })
 }
 
-/// Gives each its slot: the one that it had, or one that is free.
+/// Gives each its slot: the one that it had, or one that is free and that nobody else names.
 fn placed<'a, N, S, T>(
     all: impl Iterator<Item = (&'a N, &'a S)> + Clone,
     former: &HashMap<N, u32>,
+    named: &[u32],
     mut make: impl FnMut(&N, &'a S, u32) -> T,
 ) -> (Vec<Option<T>>, HashMap<N, u32>)
 where
@@ -222,7 +233,7 @@ where
     let mut slots: HashMap<N, u32> =
         all.clone().filter_map(|(name, _)| Some((name.clone(), *former.get(name)?))).collect();
     let mut taken: Vec<bool> = Vec::new();
-    for slot in slots.values() {
+    for slot in slots.values().chain(named) {
         let slot = *slot as usize;
         if taken.len() <= slot {
             taken.resize(slot + 1, false);
@@ -330,6 +341,52 @@ mod tests {
         };
         assert!(Arc::ptr_eq(&set(&first, "a"), &set(&second, "a")));
         assert!(!Arc::ptr_eq(&set(&first, "b"), &set(&second, "b")));
+    }
+
+    /// A route of a listener that is gone names its set by slot.
+    #[test]
+    fn the_place_of_a_set_is_no_other_sets_while_a_connection_may_lead_there() {
+        let with = |listener: &str, set: &str| {
+            format!(
+                "listeners = [{{ name = '{listener}', address = '127.0.0.1:1' }}]
+                 routes = [{{ name = 'r', backend_set = '{set}' }}]
+                 backend_sets = [{{ name = '{set}' }}]"
+            )
+        };
+        let first = table(1, &with("old", "a"), &RoutingTable::default());
+        let listener = ListenerName::new("old").expect("valid");
+        let old = Arc::clone(first.listener_named(&listener).expect("it is there"));
+        let slot = first.slot_of_set(&name("a")).expect("it is there");
+        let connection = Arc::clone(&old.presence);
+        let second = table(2, &with("new", "b"), &first);
+        assert_ne!(second.slot_of_set(&name("b")), Some(slot));
+        assert!(second.listener_of(&connection).is_some_and(|(_, is_gone)| is_gone));
+        assert!(second.set(slot).is_none());
+        drop((old, connection, first));
+        let third = table(3, &with("new", "c"), &second);
+        assert_eq!(third.slot_of_set(&name("c")), Some(slot), "nobody leads there any more");
+    }
+
+    #[test]
+    fn connections_outlive_what_lets_nobody_in_by_something_else() {
+        let web = |settings: &str| format!("listeners = [{{ name = 'web', {settings} }}]");
+        let listener = ListenerName::new("web").expect("valid");
+        let first = table(1, &web("address = '127.0.0.1:1'"), &RoutingTable::default());
+        let terms = |table: &RoutingTable| table.listener_named(&listener).expect("there").terms;
+        for (settings, is_same) in [
+            ("address = '127.0.0.1:1', idle_timeout = '1s'", true),
+            ("address = '127.0.0.1:1', trusted_proxies = ['10.0.0.0/8']", true),
+            (
+                "address = '127.0.0.1:1', proxy_protocol = 'optional', trusted_proxies = ['10.0.0.0/8']",
+                false,
+            ),
+        ] {
+            let next = table(2, &web(settings), &first);
+            assert_eq!(terms(&next) == terms(&first), is_same, "{settings}");
+            let trusts = settings.replace("10.0.0.0/8", "10.0.0.0/9");
+            let after = table(3, &web(&trusts), &next);
+            assert_eq!(terms(&after) == terms(&next), is_same, "{trusts}");
+        }
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! Certificates and what listeners offer with them, compiled.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use lb_common::{
     id::CertificateName,
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,
-    spec::{self, CertificateSource, DesiredState, Pem, TlsVersion},
+    spec::{self, CertificateSource, Pem, TlsVersion},
 };
 use lb_tls::{
     certificate::{self, Certificate},
@@ -35,7 +32,8 @@ pub type Certificates = HashMap<CertificateName, Arc<Compiled>>;
 pub struct ListenerTls {
     pub config: Arc<ServerConfig>,
     certificates: Vec<Arc<Compiled>>,
-    ca: Option<Secret>,
+    /// Of clients.
+    pub(super) ca: Option<Secret>,
     tickets: Option<Secret>,
 }
 
@@ -164,19 +162,6 @@ impl ListenerTls {
             && self.certificates.iter().zip(certificates).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.ca.as_ref() == ca
             && self.tickets.as_ref() == tickets
-    }
-}
-
-/// What a listener offers to speak (ALPN). A tcp listener leaves that to its backends: it offers what it
-/// has routes for, in alphabetic order.
-pub fn protocols<'a>(listener: &spec::Listener, desired: &'a DesiredState) -> Vec<&'a [u8]> {
-    match listener.protocol {
-        spec::Protocol::Http => vec![b"http/1.1", b"http/1.0"],
-        spec::Protocol::Tcp { .. } => {
-            let routes = desired.routes.values().filter(|route| route.serves(listener));
-            let named = routes.filter_map(|route| route.matches.alpn.as_deref());
-            named.map(str::as_bytes).collect::<BTreeSet<_>>().into_iter().collect()
-        }
     }
 }
 

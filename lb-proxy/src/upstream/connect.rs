@@ -36,7 +36,8 @@ pub enum ConnectError {
     Failed(io::Error),
     #[error("TLS: no handshake within {0:?} from the connect on")]
     SlowHandshake(Duration),
-    #[error("TLS: {0}")]
+    /// Clients get to read this.
+    #[error("TLS: {}", .0.in_short())]
     Tls(Box<Fault>),
     /// This process or its host lacks something: nothing is said about the backend.
     #[error("no connection could be begun: {0}")]

@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, ptr, sync::Arc};
 use http::{HeaderName, HeaderValue, Method};
 use lb_common::{
     network::Networks,
-    spec::{self, HostMatch, PathMatch},
+    spec::{self, HostMatch, PathMatch, RouteMatch},
 };
 
 use super::{
@@ -42,16 +42,47 @@ pub enum Standing<'a> {
 /// A condition that does not hold.
 #[derive(Debug)]
 pub enum Mismatch<'a> {
-    Host { host: String, wanted: &'a HostMatch },
-    Path { path: Cow<'a, str>, wanted: &'a PathMatch },
-    Method { method: Cow<'a, str>, wanted: &'a Method },
-    From { client: IpAddr, wanted: &'a Networks },
-    NotFrom { client: IpAddr, unwanted: &'a Networks },
-    Header { given: Vec<Cow<'a, str>>, name: &'a HeaderName, wanted: Option<&'a HeaderValue> },
+    Host {
+        host: String,
+        wanted: &'a HostMatch,
+    },
+    Path {
+        path: Cow<'a, str>,
+        wanted: &'a PathMatch,
+    },
+    Method {
+        method: Cow<'a, str>,
+        wanted: &'a Method,
+    },
+    /// As the client wants it; `None` if it says none.
+    ServerName {
+        name: Option<String>,
+        wanted: &'a HostMatch,
+    },
+    Protocol {
+        offered: Vec<String>,
+        wanted: &'a str,
+    },
+    From {
+        client: IpAddr,
+        wanted: &'a Networks,
+    },
+    NotFrom {
+        client: IpAddr,
+        unwanted: &'a Networks,
+    },
+    Header {
+        given: Vec<Cow<'a, str>>,
+        name: &'a HeaderName,
+        wanted: Option<&'a HeaderValue>,
+    },
 }
 
 /// Not more of a text than a reader wants to see.
 struct Quoted<'a>(&'a str);
+
+/// As it is spelled.
+struct Wanted<'a>(&'a HostMatch);
 
 // === impl Routes ===
 
@@ -114,19 +145,26 @@ impl<R> Candidate<R> {
             name,
             wanted: wanted.as_ref(),
         }));
-        let client = subject.from;
-        if !matches.from.is_empty() && !matches.from.contains(client) {
-            mismatches.push(Mismatch::From { client, wanted: &matches.from });
-        }
-        if matches.not_from.contains(client) {
-            mismatches.push(Mismatch::NotFrom { client, unwanted: &matches.not_from });
-        }
+        mismatches.extend(mismatches_of_from(matches, subject.from));
         mismatches
     }
 }
 
+/// What does not hold of where a client is.
+pub(super) fn mismatches_of_from(
+    matches: &RouteMatch,
+    client: IpAddr,
+) -> impl Iterator<Item = Mismatch<'_>> {
+    let RouteMatch { from, not_from, .. } = matches;
+    let is_outside = !(from.is_empty() || from.contains(client));
+    let outside = is_outside.then_some(Mismatch::From { client, wanted: from });
+    let unwanted = not_from.contains(client);
+    let unwanted = unwanted.then_some(Mismatch::NotFrom { client, unwanted: not_from });
+    outside.into_iter().chain(unwanted)
+}
+
 /// Whether the walk for this host would come by.
-fn takes_host(wanted: &HostMatch, host: &Host<'_>) -> bool {
+pub(super) fn takes_host(wanted: &HostMatch, host: &Host<'_>) -> bool {
     let ends_with = |text: &str| {
         let from_end: Vec<u8> = text.bytes().rev().collect();
         host.goes_on_with(0, &from_end)
@@ -155,12 +193,19 @@ impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host { host, wanted } => {
-                let host = Quoted(host);
-                match wanted {
-                    HostMatch::Exact(wanted) => write!(f, "host: {host} is not {wanted}"),
-                    HostMatch::Wildcard(suffix) => write!(f, "host: {host} is not *{suffix}"),
-                    HostMatch::Any => write!(f, "host: {host} is not any"),
-                }
+                write!(f, "host: {} is not {}", Quoted(host), Wanted(wanted))
+            }
+            Self::ServerName { name: Some(name), wanted } => {
+                write!(f, "sni: {} is not {}", Quoted(name), Wanted(wanted))
+            }
+            Self::ServerName { name: None, wanted } => {
+                write!(f, "sni: the client names no server, and {} is wanted", Wanted(wanted))
+            }
+            Self::Protocol { offered, wanted } if offered.is_empty() => {
+                write!(f, "alpn: the client offers nothing, and {wanted} is wanted")
+            }
+            Self::Protocol { offered, wanted } => {
+                write!(f, "alpn: {} is not {wanted}", Quoted(&offered.join(", ")))
             }
             Self::Path { path, wanted } => {
                 let quoted = Quoted(path);
@@ -197,6 +242,16 @@ impl fmt::Display for Mismatch<'_> {
                     None => f.write_str(", not any"),
                 }
             }
+        }
+    }
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            HostMatch::Exact(wanted) => f.write_str(wanted),
+            HostMatch::Wildcard(suffix) => write!(f, "*{suffix}"),
+            HostMatch::Any => f.write_str("any"),
         }
     }
 }

@@ -28,9 +28,9 @@ pub struct TcpRoutes<R> {
 }
 
 #[derive(Debug)]
-struct Candidate<R> {
-    spec: Arc<spec::Route>,
-    found: R,
+pub(super) struct Candidate<R> {
+    pub(super) spec: Arc<spec::Route>,
+    pub(super) found: R,
 }
 
 // === impl TcpRoutes ===
@@ -67,17 +67,25 @@ impl<R> TcpRoutes<R> {
         let name = hello.server_name.as_deref().unwrap_or_default();
         self.names.visit(&Host::of(name.as_bytes()), |candidates| best(candidates, hello, from))
     }
+
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate<R>> {
+        self.names.values().flatten()
+    }
+}
+
+/// How much a client likes what a route is for; the least is the best. `None` if it does not offer that.
+pub(super) fn liked<R>(candidate: &Candidate<R>, hello: &ClientHello) -> Option<usize> {
+    match &candidate.spec.matches.alpn {
+        // Behind all protocols.
+        None => Some(usize::MAX),
+        Some(wanted) => hello.protocols.iter().position(|offered| offered == wanted.as_bytes()),
+    }
 }
 
 /// Of those whose server name is the client's.
 fn best<'a, R>(candidates: &'a [Candidate<R>], hello: &ClientHello, from: IpAddr) -> Option<&'a R> {
-    let liked = |candidate: &Candidate<R>| match &candidate.spec.matches.alpn {
-        // Behind all protocols.
-        None => Some(usize::MAX),
-        Some(wanted) => hello.protocols.iter().position(|offered| offered == wanted.as_bytes()),
-    };
     let fitting = candidates.iter().filter(|candidate| takes_from(&candidate.spec.matches, from));
-    let fitting = fitting.filter_map(|candidate| Some((liked(candidate)?, candidate)));
+    let fitting = fitting.filter_map(|candidate| Some((liked(candidate, hello)?, candidate)));
     // Of equals, the first one.
     let best =
         fitting.min_by_key(|(liked, candidate)| (*liked, !asks_from(&candidate.spec.matches)));
