@@ -348,6 +348,7 @@ async fn whoever_watches_sees_what_happens() {
                 health |= seen.backend == backend.address().to_string();
             }
             Event::Proxy(seen) => applied |= seen.proxy_id == "p1" && seen.what == "applied",
+            Event::Certificate(changed) => panic!("there is no certificate: {changed:?}"),
             Event::Missed(missed) => panic!("{missed} events are missing"),
         }
     }

@@ -27,9 +27,14 @@ const CHECK: &str = "health_check = { http = '/health', interval = '100ms', time
     healthy_after = 1, unhealthy_after = 1 }";
 
 /// So that there is TLS to count, and TCP.
-const UNUSED: &str = "[[backend_sets]]\nname = 'unused'\ntls = { verify = false }
-    [[listeners]]\nname = 'unused'\naddress = '127.0.0.1:0'\nprotocol = 'tcp'
-    backend_set = 'unused'";
+fn unused(ca: &Path) -> String {
+    format!(
+        "[[backend_sets]]\nname = 'unused'\ntls = {{ ca = '{}' }}
+         [[listeners]]\nname = 'unused'\naddress = '127.0.0.1:0'\nprotocol = 'tcp'
+         backend_set = 'unused'",
+        ca.display()
+    )
+}
 
 /// Two proxies that have served something, and their backends.
 async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
@@ -43,8 +48,9 @@ async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
         .map(|nginx| format!("{{ name = '{}', address = '{}' }}", nginx.name, nginx.address()));
     let entries: Vec<_> = entries.collect();
     let host = "match = { host = 'app.test' }";
-    let certificate = Ca::new("a test's").sign(&["app.test"]).entry(dir, "site");
-    let check = format!("{CHECK}\n{UNUSED}");
+    let ca = Ca::new("a test's");
+    let certificate = ca.sign(&["app.test"]).entry(dir, "site");
+    let check = format!("{CHECK}\n{}", unused(&ca.write(dir)));
     let spec = app_with(host, &check, &entries.join(", "));
     let fleet = Fleet::start(2, &format!("{certificate}{spec}")).await;
     fleet.settled(1).await;

@@ -54,7 +54,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration) -> String {
-    if listed.certificates.is_empty() {
+    if listed.certificates.is_empty() && listed.files.is_empty() {
         return "no certificates\n".into();
     }
     let mut table = Table::new(vec![
@@ -86,8 +86,10 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
         ]);
     }
     let mut text = table.render(screen);
-    for status in listed.certificates.iter().filter(|status| !status.problem.is_empty()) {
-        let note = format!("{}: {}", status.name, status.problem);
+    let of_certificates = listed.certificates.iter().map(|one| (&one.name, &one.problem));
+    let of_files = listed.files.iter().map(|file| (&file.path, &file.why));
+    for (name, problem) in of_certificates.chain(of_files).filter(|(_, text)| !text.is_empty()) {
+        let note = format!("{name}: {problem}");
         text.push_str(&screen.paint(Paint::Warn, &screen.wrap(&note, 0, 2)));
         text.push('\n');
     }
@@ -97,6 +99,15 @@ fn render(listed: &v1::ListCertificatesResponse, screen: &Screen, now: Duration)
 /// Listeners to clients, and backend sets to backends.
 pub fn shown_by(status: &v1::CertificateStatus) -> Vec<&str> {
     status.listeners.iter().chain(&status.backend_sets).map(String::as_str).collect()
+}
+
+/// What happened to one, or to a file with CAs.
+pub fn told(v1::CertificateChanged { name, what, why }: &v1::CertificateChanged) -> String {
+    match what.as_str() {
+        "problem" => format!("{name} is not in force: {why}"),
+        "mended" => format!("{name} is well again"),
+        _ => format!("another {name} is in force: {why}"),
+    }
 }
 
 /// When it is ordered again, or how that goes.
@@ -133,6 +144,7 @@ mod tests {
                 status("good", acme("issued", at(1_000 + 58 * 86_400)), ""),
                 status("bad", acme("failed", at(1_060)), "cannot be had from its CA: no"),
             ],
+            files: vec![v1::FileProblem { path: "/ca.pem".into(), why: "it is gone".into() }],
         };
         let text =
             render(&listed, &Screen { width: Some(120), color: false }, Duration::from_secs(1_000));
@@ -143,5 +155,6 @@ mod tests {
         has(3, "in 58d");
         has(4, "failed");
         has(5, "bad: cannot be had from its CA: no");
+        has(6, "/ca.pem: it is gone");
     }
 }

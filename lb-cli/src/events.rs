@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use lb_proto::v1::{self, Health, event::Event as What};
 
 use crate::{
+    certificates::told,
     client::{Controller, Refused, Remote, changes, when},
     history,
     output::{self, Output, Paint, Screen},
@@ -212,6 +213,10 @@ fn line(event: &v1::Event, screen: &Screen) -> String {
             let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             ("proxy", paint, format!("{proxy_id} {what}{version}{reason}"))
         }
+        Some(What::Certificate(changed)) => {
+            let paint = if changed.what == "problem" { Paint::Bad } else { Paint::Good };
+            ("cert", paint, told(changed))
+        }
         Some(What::Missed(missed)) => {
             ("missed", Paint::Warn, format!("{missed} events, because this reads too slowly"))
         }
@@ -236,7 +241,8 @@ impl Seen {
             Some(What::Proxy(v1::ProxyChanged { proxy_id, what, .. })) => {
                 format!("proxy {proxy_id} {what}")
             }
-            Some(What::Missed(_)) | None => return true,
+            // Nobody tells it twice.
+            Some(What::Certificate(_) | What::Missed(_)) | None => return true,
         };
         let Some(time) = stamp(event) else { return true };
         let before = self.0.insert(subject, time);

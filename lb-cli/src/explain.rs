@@ -96,8 +96,16 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &Screen) -> String {
-    let v1::ExplainResponse { version, revision, listener, listener_why, routes, outcome, .. } =
-        answer;
+    let v1::ExplainResponse {
+        version,
+        revision,
+        listener,
+        listener_why,
+        client,
+        routes,
+        outcome,
+        ..
+    } = answer;
     let v1::ExplainRequest { method, url, from, .. } = request;
     let mut text = labelled("request", &format!("{method} {url} from {from}"), screen);
     text.push_str(&labelled(
@@ -109,6 +117,10 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         let why = if listener_why.is_empty() { String::new() } else { format!(": {listener_why}") };
         let listener = if listener.is_empty() { "none" } else { listener };
         text.push_str(&labelled("listener", &format!("{listener}{why}"), screen));
+    }
+    if !(client.is_empty() || client == from) {
+        let taken = format!("{client}, whom {from} has passed on and is trusted to");
+        text.push_str(&labelled("client", &taken, screen));
     }
     text.push_str(&verdicts(routes, screen));
     let is_connection = url.starts_with("tls://") || url.starts_with("tcp://");
@@ -294,6 +306,7 @@ mod tests {
             revision: 3,
             listener: "web".into(),
             listener_why: "the only http listener".into(),
+            client: "192.0.2.7".into(),
             routes: vec![
                 verdict("canary", false, false, "headers: there is no x-canary, and it wants any"),
                 verdict("app", true, true, "path_prefix: /api begins with /"),
@@ -324,6 +337,8 @@ mod tests {
 request   GET http://example.com/api from 127.0.0.1
 asked of  revision 3 (version 7)
 listener  web: the only http listener
+client    192.0.2.7, whom 127.0.0.1 has passed on and is
+          trusted to
 routes    canary  no        headers: there is no x-canary,
                             and it wants any
           app     takes it  path_prefix: /api begins with /

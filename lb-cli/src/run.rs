@@ -44,7 +44,8 @@ pub struct Args {
     #[arg(long, env = "LB_PROXY_ADMIN", value_name = "ADDR", value_parser = flags::address)]
     proxy_admin: Option<SocketAddr>,
 
-    /// Keeps revisions and their history across restarts; without it the file is all there is
+    /// Keeps revisions and their history across restarts, and serves on with the last one when the file
+    /// is wrong at a start; without it the file is all there is
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
@@ -79,14 +80,16 @@ fn after_help() -> String {
 /// # Errors
 /// If it cannot start, or does not serve in time.
 pub fn main(args: Args) -> anyhow::Result<ExitCode> {
-    let spec = match check::read(&args.file) {
-        Ok(spec) => spec,
-        Err(refused) => {
-            // Without a prefix: each line of it begins with its place.
-            eprintln!("{refused}");
+    // What is in a data directory already may be later than the file, and goes on if the file is wrong.
+    let is_new = !args.data_dir.as_deref().is_some_and(|dir| dir.join(CONTROL).exists());
+    let read = check::read(&args.file);
+    if let Err(refused) = &read {
+        // Without a prefix: each line of it begins with its place.
+        eprintln!("{refused}");
+        if is_new {
             return Ok(ExitCode::FAILURE);
         }
-    };
+    }
     let traces = args.traffic.trace.otlp.clone().map(|endpoint| Destination {
         endpoint,
         service: "lb",
@@ -95,8 +98,9 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
     let settings =
         telemetry::Settings { format: args.traffic.log_format, traces, ..Default::default() };
     let _telemetry = telemetry::init(settings)?;
-    // What is in a data directory already may be later than the file.
-    if !args.data_dir.as_deref().is_some_and(|dir| dir.join(CONTROL).exists()) {
+    if let Ok(spec) = read
+        && is_new
+    {
         spec.listeners.iter().try_for_each(can_listen)?;
     }
     let scratch: TempDir;

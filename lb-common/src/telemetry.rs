@@ -16,7 +16,11 @@ use std::io::IsTerminal as _;
 
 use opentelemetry::trace::TracerProvider;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::FilterExt, filter::filter_fn, fmt, layer::SubscriberExt, registry,
+    Layer,
+    filter::{FilterExt, Targets, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry,
     util::SubscriberInitExt,
 };
 
@@ -34,7 +38,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub format: LogFormat,
-    /// What is logged if `LB_LOG` is not set; both are in the syntax of tracing's `EnvFilter`:
+    /// What is logged if `LB_LOG` is not set; both are in the syntax of tracing's `Targets`:
     /// `warn`, `lb_proxy=debug,info`.
     pub default_filter: &'static str,
     /// Who gets traces.
@@ -74,7 +78,9 @@ pub fn init(settings: Settings) -> Result<Guard, OtlpError> {
     let Settings { format, default_filter, traces } = settings;
     let exporter = traces.map(Exporter::start).transpose()?;
 
-    let filter = EnvFilter::try_from_env("LB_LOG").unwrap_or_else(|_| default_filter.into());
+    let asked = std::env::var("LB_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter =
+        asked.unwrap_or_else(|| default_filter.parse().expect("what is built in has been tried"));
     let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         // They would go to the same closed standard error, with a macro that panics then.

@@ -63,6 +63,12 @@ function describe(what, about) {
       const version_ = did === "rejected" ? ` version ${count(version)}` : "";
       return { kind: "proxy", is, words: `Proxy ${id} ${did}${version_}${reason ? `: ${reason}` : ""}` };
     }
+    case "certificate": {
+      const { name, what: did, why } = about;
+      if (did === "problem") return { kind: "certificate", is: "bad", words: `${name} is not in force: ${why}` };
+      const words = did === "mended" ? `${name} is well again` : `Another certificate ${name} is in force`;
+      return { kind: "certificate", is: "good", words };
+    }
     case "missed":
       return { kind: "proxy", is: "warn", words: `${plural(about, "event")} came too fast and ${about === 1 ? "was" : "were"} left out` };
     default:

@@ -61,6 +61,7 @@ function answered(answer, title) {
     title,
     el("p", { class: "answer" }, pill(is, kind === "none" ? "nothing" : kind), " ", words),
     el("p", { class: "small" }, listener),
+    el("p", { class: "small" }, `The client is ${answer.client}.`),
     el("p", { class: "small" }, runs),
   );
   return [outcome, ...routes(answer.routes), ...more];

@@ -71,6 +71,9 @@ export function problems({ proxies, backends, certificates }) {
     else if (is === "bad") add(1, is, key, "overview", `Certificate ${name}: ${words}`);
     else if (is === "warn") add(2, is, key, "overview", `Certificate ${name} expires ${words}`);
   }
+  for (const { path, why } of certificates.files) {
+    add(2, "bad", `file ${path}`, "overview", `${path} is not in force: ${why}`);
+  }
   return found.sort((a, b) => a.rank - b.rank);
 }
 

@@ -54,10 +54,14 @@ use crate::{
     vault::{Found, Vault},
 };
 
-use self::storing::{Kept, Step, Storing};
+use self::{
+    condition::{Condition, Conditions},
+    storing::{Kept, Step, Storing},
+};
 
 pub use crate::proxies::Moment;
 
+mod condition;
 mod orders;
 mod storing;
 mod views;
@@ -253,7 +257,7 @@ impl Controller {
     ) -> Result<(Self, Sealed), Problems> {
         let desired = parse::desired_state(&stored.spec)?;
         let mut health = Monitor::new(stored.health, rng);
-        let mut vault = Vault::new(stored.materials, &desired);
+        let mut vault = Vault::new(stored.materials, &desired, moment.wall);
         health.sync(&desired, vault.materials(), moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
         let unhealthy = health.unhealthy();
@@ -436,7 +440,7 @@ impl Controller {
     ) -> Applied {
         let mut changes = Vec::new();
         if let Some(Next { desired, materials, base, about }) = next {
-            self.vault.advance(&desired, materials, &base);
+            self.vault.advance(&desired, materials, &base, moment.wall);
             self.orders.retain(&desired);
             self.desired = desired;
             self.revision = about.revision;
@@ -491,7 +495,12 @@ impl Controller {
 
     /// What is new and of use is in force at once: it is no change of what was asked for.
     fn found(&mut self, found: Found, moment: Moment) {
-        let fresh = self.vault.find(&self.desired, found);
+        let before = self.conditions();
+        let fresh = self.vault.find(&self.desired, found, moment.wall);
+        let after = self.conditions();
+        for change in condition::changes(&before, &after) {
+            self.announce(News::Certificate(change), moment);
+        }
         let is_news = !fresh.is_empty();
         self.storing.put(fresh);
         self.store_materials();
@@ -530,6 +539,22 @@ impl Controller {
     /// What files are to be looked at.
     pub fn files(&self) -> Vec<MaterialId> {
         self.vault.files(&self.desired)
+    }
+
+    /// What was found and is of no use yet: it may be by and by.
+    pub fn waiting(&self) -> Vec<MaterialId> {
+        self.vault.waiting().cloned().collect()
+    }
+
+    fn conditions(&self) -> Conditions {
+        let of_certificates = self.vault.certificates().map(|(name, status)| {
+            let fingerprint = status.facts.as_ref().map(|facts| facts.fingerprint.clone());
+            (name.to_string(), Condition { fingerprint, problem: status.problem.clone() })
+        });
+        let of_cas = self.vault.broken_cas().iter().map(|(path, why)| {
+            (path.clone(), Condition { fingerprint: None, problem: Some(why.clone()) })
+        });
+        of_certificates.chain(of_cas).collect()
     }
 
     /// What is in force besides the state.

@@ -130,12 +130,16 @@ impl Question {
     }
 
     fn answer(&self, compiled: &Compiled, statuses: &Statuses) -> v1::ExplainResponse {
-        let (taken, mut routes, outcome) = match self {
-            Self::Request(request) => {
-                (&request.taken, request.verdicts(compiled), request.outcome(compiled, statuses))
-            }
+        let (taken, client, mut routes, outcome) = match self {
+            Self::Request(request) => (
+                &request.taken,
+                request.client(),
+                request.verdicts(compiled),
+                request.outcome(compiled, statuses),
+            ),
             Self::Connection(connection) => (
                 &connection.taken,
+                connection.client(),
                 connection.verdicts(compiled),
                 connection.outcome(compiled, statuses),
             ),
@@ -149,6 +153,7 @@ impl Question {
             hash: id.digest.to_string(),
             listener: taken.listener.name.to_string(),
             listener_why: taken.why.clone(),
+            client: client.to_string(),
             routes,
             outcome: Some(outcome),
         }

@@ -62,6 +62,8 @@ pub struct Facts<'a> {
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
     pub certificates: Vec<Certificate<'a>>,
+    /// Paths, and whether what is there cannot be used.
+    pub ca_files: Vec<(&'a str, bool)>,
     pub orders: Orders,
     /// All that are known.
     pub proxies: Vec<Proxy>,
@@ -211,6 +213,11 @@ fn certificates(facts: &Facts<'_>, page: &mut Page) {
     for certificate in &facts.certificates {
         problem.sample(&[("certificate", certificate.name)], u8::from(certificate.has_problem));
     }
+    const BROKEN: &str = "1 while what is in a file with CAs cannot be used.";
+    let mut broken = page.gauge("lb_control_ca_file_problem", BROKEN);
+    for (path, is_broken) in &facts.ca_files {
+        broken.sample(&[("file", path)], u8::from(*is_broken));
+    }
     const ORDERS: &str = "Orders of certificates that have ended, by how.";
     let mut orders = page.counter("lb_control_acme_orders_total", ORDERS);
     for (result, count) in [("issued", facts.orders.issued), ("failed", facts.orders.failed)] {
@@ -313,6 +320,7 @@ mod tests {
             waiting_changes: 0,
             tallies: &tallies,
             certificates: Vec::new(),
+            ca_files: vec![("/ca.pem", true)],
             orders: Orders::default(),
             backend_sets: vec![set],
             proxies: vec![
@@ -325,6 +333,7 @@ mod tests {
         for line in [
             "# TYPE lb_control_revision gauge",
             "lb_control_revision 4",
+            "lb_control_ca_file_problem{file=\"/ca.pem\"} 1",
             "lb_control_epoch 2",
             "lb_control_snapshot_version 9",
             "lb_control_snapshot_bytes 77",

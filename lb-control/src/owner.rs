@@ -381,6 +381,12 @@ fn log(event: &v1::Event) {
                 _ => tracing::info!(proxy_id, epoch, version, "proxy {what}"),
             }
         }
+        Some(Event::Certificate(v1::CertificateChanged { name, what, why })) => match what.as_str()
+        {
+            "problem" => tracing::warn!(name, why, "what was found is not in force"),
+            "mended" => tracing::info!(name, "what is wrong with it no more is in force"),
+            _ => tracing::info!(name, why, "another certificate is in force"),
+        },
         Some(Event::Missed(_)) | None => {}
     }
 }

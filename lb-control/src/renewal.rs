@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, time::Duration};
 
-use lb_common::material::MaterialId;
+use lb_common::{clock, material::MaterialId};
 
 use crate::{controller::Event, files, owner::Handle};
 
@@ -11,6 +11,8 @@ use crate::{controller::Event, files, owner::Handle};
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A look costs each file a few microseconds; with very many of them, looks are rarer.
 const LOOK_OF_ONE: Duration = Duration::from_micros(100);
+/// What was of no use may be by now, though nobody touched it: a certificate's time has come.
+const AGAIN: Duration = Duration::from_secs(60);
 /// What tells that a file is another one, or has something else in it.
 type Mark = (u64, u64, u64, i64, i64);
 
@@ -18,7 +20,13 @@ type Mark = (u64, u64, u64, i64, i64);
 /// have changed while nobody looked.
 pub async fn follow(handle: Handle) {
     let mut seen: BTreeMap<MaterialId, Option<Mark>> = BTreeMap::new();
+    let mut again = clock::now() + AGAIN;
     loop {
+        if again <= clock::now() {
+            let Ok(waiting) = handle.look(|controller| controller.waiting()).await else { return };
+            seen.retain(|id, _| !waiting.contains(id));
+            again = clock::now() + AGAIN;
+        }
         let Ok(files) = handle.look(|controller| controller.files()).await else { return };
         let many = u32::try_from(files.len()).unwrap_or(u32::MAX);
         let looked = tokio::task::spawn_blocking(move || {

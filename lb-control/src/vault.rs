@@ -22,8 +22,7 @@ use lb_common::{
 use lb_proto::error::Problems;
 use lb_tls::certificate::{Certificate, Facts};
 
-use self::usable::{Unusable, check_ca, check_order, read, said, text};
-use crate::timestamp;
+use self::usable::{Unusable, check_ca, check_order, read, said, text, untimely};
 
 mod found;
 mod usable;
@@ -41,6 +40,7 @@ pub struct Vault {
     /// What proxies answer while certificates are ordered. Of no state, and never stored.
     challenges: BTreeMap<CertificateName, Materials>,
     certificates: BTreeMap<CertificateName, Judged>,
+    broken_cas: BTreeMap<String, String>,
 }
 
 /// What was said of a certificate, and what it was said of: reading keys takes its time, and the owner of
@@ -66,9 +66,9 @@ pub struct Status {
 
 impl Vault {
     /// As it was stored. Whatever of it is broken is told when it is looked at.
-    pub fn new(known: Materials, desired: &DesiredState) -> Self {
+    pub fn new(known: Materials, desired: &DesiredState, wall: Duration) -> Self {
         let mut vault = Self { known, ..Self::default() };
-        vault.judge(desired);
+        vault.judge(desired, wall);
         vault
     }
 
@@ -152,13 +152,11 @@ impl Vault {
                 (CertificateSource::Acme(acme), _) => {
                     check_order(acme, &all, found).into_iter().for_each(unusable);
                 }
-                (CertificateSource::Pair { chain, .. }, Ok(Certificate { facts, .. }))
-                    if facts.not_after < wall =>
-                {
-                    let why = format!("expired on {}", timestamp(facts.not_after));
-                    unusable(Unusable { field: "cert", source: said(chain, ""), why });
+                (CertificateSource::Pair { chain, .. }, Ok(Certificate { facts, .. })) => {
+                    if let Some(why) = untimely(&facts, wall) {
+                        unusable(Unusable { field: "cert", source: said(chain, ""), why });
+                    }
                 }
-                (CertificateSource::Pair { .. }, Ok(_)) => {}
                 (CertificateSource::Pair { .. }, Err(why)) => unusable(why),
             }
         }
@@ -186,7 +184,13 @@ impl Vault {
 
     /// `desired` is in force, and `materials` is what [`Vault::admit`] said of it.
     /// `base` is what was in force then: what was found since stays.
-    pub fn advance(&mut self, desired: &DesiredState, materials: Materials, base: &Materials) {
+    pub fn advance(
+        &mut self,
+        desired: &DesiredState,
+        materials: Materials,
+        base: &Materials,
+        wall: Duration,
+    ) {
         let known = std::mem::take(&mut self.known);
         let needed = desired.materials();
         let is_since = |id: &MaterialId, secret: &Secret| base.get(id) != Some(secret);
@@ -204,11 +208,11 @@ impl Vault {
             .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
         self.waiting.unreadable.retain(|id, _| needed.contains(id));
         self.challenges.retain(|name, _| needed.contains(&MaterialId::acme_order(name)));
-        self.judge(desired);
+        self.judge(desired, wall);
     }
 
     /// Something was found. Returns what is in force now and was not before.
-    pub fn find(&mut self, desired: &DesiredState, found: Found) -> Materials {
+    pub fn find(&mut self, desired: &DesiredState, found: Found, wall: Duration) -> Materials {
         for (id, secret) in found.materials {
             self.waiting.unreadable.remove(&id);
             self.waiting.materials.insert(id, secret);
@@ -224,7 +228,7 @@ impl Vault {
                 .certificates
                 .values()
                 .filter(|spec| spec.materials().iter().any(|id| group.contains(id)));
-            let is_usable = users.into_iter().all(|spec| read(spec, &all, &self.waiting).is_ok());
+            let is_usable = users.into_iter().all(|spec| self.improves(spec, &all, wall));
             let is_ca = |id: &MaterialId| {
                 let content = self.waiting.materials.get(id);
                 content.is_some_and(|content| check_ca(content.reveal()).is_ok())
@@ -234,8 +238,32 @@ impl Vault {
                 fresh.extend(self.taken(group));
             }
         }
-        self.judge(desired);
+        self.judge(desired, wall);
         fresh
+    }
+
+    /// Whether a certificate can be used with this, and is none the worse for it: what is good now is not
+    /// replaced by what was, or will be.
+    fn improves(&self, spec: &spec::Certificate, all: &Materials, wall: Duration) -> bool {
+        let is_valid = |certificate: &Certificate| certificate.facts.is_valid_at(wall);
+        let Ok(next) = read(spec, all, &self.waiting) else { return false };
+        is_valid(&next)
+            || !read(spec, &self.known, &Found::default()).is_ok_and(|now| is_valid(&now))
+    }
+
+    /// What was found and is of no use yet.
+    pub fn waiting(&self) -> impl Iterator<Item = &MaterialId> {
+        self.waiting.materials.keys()
+    }
+
+    /// All files with CAs.
+    pub fn ca_files(&self, desired: &DesiredState) -> Vec<MaterialId> {
+        cas(desired).into_iter().collect()
+    }
+
+    /// Why what is in a file with CAs now is not in force, by its path.
+    pub fn broken_cas(&self) -> &BTreeMap<String, String> {
+        &self.broken_cas
     }
 
     /// What waits, in groups that are to be used together or not at all: whoever needs one of a group
@@ -270,8 +298,14 @@ impl Vault {
         fresh
     }
 
-    /// Says of each certificate how it is doing.
-    fn judge(&mut self, desired: &DesiredState) {
+    /// Says of each certificate how it is doing, and of files with CAs what is wrong.
+    fn judge(&mut self, desired: &DesiredState, wall: Duration) {
+        let why_broken = |id: &MaterialId| {
+            let unreadable = self.waiting.unreadable.get(id).cloned();
+            let unusable = || check_ca(self.waiting.materials.get(id)?.reveal()).err();
+            Some((id.path()?.to_owned(), unreadable.or_else(unusable)?))
+        };
+        self.broken_cas = cas(desired).iter().filter_map(why_broken).collect();
         let nothing = Found::default();
         let all = self.waiting.over(&self.known, |_| true);
         let mut former = std::mem::take(&mut self.certificates);
@@ -283,9 +317,12 @@ impl Vault {
                 (self.known.get(&id).cloned(), waiting.materials.get(&id).cloned(), why)
             });
             let saw: Vec<_> = saw.collect();
+            // What waits may have become good by waiting.
+            let waits = saw.iter().any(|(_, waiting, _)| waiting.is_some());
             if let Some(judged) = former.remove(name)
                 && judged.spec == *spec
                 && judged.saw == saw
+                && !waits
             {
                 return (name.clone(), judged);
             }
@@ -293,7 +330,15 @@ impl Vault {
             let unusable = match &spec.source {
                 // How ordering goes is told by who orders.
                 CertificateSource::Acme(_) => None,
-                CertificateSource::Pair { .. } => read(spec, &all, &self.waiting).err(),
+                CertificateSource::Pair { chain, .. } => match read(spec, &all, &self.waiting) {
+                    Err(unusable) => Some(unusable),
+                    Ok(found) if waits => untimely(&found.facts, wall).map(|why| Unusable {
+                        field: "cert",
+                        source: said(chain, ""),
+                        why,
+                    }),
+                    Ok(_) => None,
+                },
             };
             let problem = match unusable {
                 Some(Unusable { source, why, .. }) => Some(format!("{source}{why}")),

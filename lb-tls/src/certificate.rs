@@ -81,6 +81,9 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Certifi
     match read {
         Ok(certificates) if certificates.is_empty() => Err(CertificateError::NoCertificate),
         Ok(certificates) => Ok(certificates),
+        Err(pem::Error::MissingSectionEnd { .. }) => {
+            Err(CertificateError::Pem("it has no END line, as if its end were missing".into()))
+        }
         Err(error) => Err(CertificateError::Pem(error.to_string())),
     }
 }
@@ -98,6 +101,13 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<Duration> {
 
 fn since_epoch(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+impl Facts {
+    /// Whether it can be used now; `wall` is the time since the Unix epoch.
+    pub fn is_valid_at(&self, wall: Duration) -> bool {
+        (self.not_before..=self.not_after).contains(&wall)
+    }
 }
 
 impl Certificate {
@@ -118,7 +128,10 @@ impl Certificate {
 /// The key of a PEM text. What is wrong with it is told without a byte of it.
 pub(crate) fn signing_key(text: &[u8]) -> Result<Arc<dyn SigningKey>, CertificateError> {
     let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-        _ if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") => CertificateError::EncryptedKey,
+        // Of PKCS#8, and of what OpenSSL wrote before.
+        _ if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(text, b",ENCRYPTED") => {
+            CertificateError::EncryptedKey
+        }
         pem::Error::NoItemsFound => CertificateError::NoKey,
         _ => CertificateError::UnusableKey("it is not readable as PEM".into()),
     })?;

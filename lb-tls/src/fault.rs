@@ -49,7 +49,7 @@ impl Fault {
             Error::InvalidCertificate(error) => Self::of_certificate(error),
             Error::NoCertificatesPresented => Self::Certificate("it shows none".into()),
             Error::AlertReceived(alert) => Self::of_alert(*alert),
-            Error::InvalidMessage(error) => Self::Protocol(format!("it speaks no TLS: {error:?}")),
+            Error::InvalidMessage(_) => Self::Protocol("it speaks no TLS".into()),
             Error::FailedToGetCurrentTime
             | Error::FailedToGetRandomBytes
             | Error::BadMaxFragmentSize
@@ -65,10 +65,18 @@ impl Fault {
             // A CA that has another key now, and the same name.
             E::UnknownIssuer | E::BadSignature => Self::UnknownIssuer,
             E::NotValidForNameContext { expected, presented } => {
-                let names = presented.join(", ");
+                // As rustls spells them: DnsName("a.test").
+                let bare = |name: &String| {
+                    let inner = name.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
+                    inner.map_or_else(|| name.clone(), |(inner, _)| inner.to_owned())
+                };
+                let names = presented.iter().map(bare).collect::<Vec<_>>().join(", ");
                 Self::OtherName(cut(&format!("{}, but for {names}", expected.to_str())))
             }
             E::NotValidForName => Self::OtherName("the name".into()),
+            E::Other(error) if format!("{error:?}").contains("CaUsedAsEndEntity") => {
+                Self::Certificate("it is a CA's, and no server's".into())
+            }
             other => Self::Certificate(cut(&other.to_string())),
         }
     }
@@ -104,10 +112,13 @@ mod tests {
     fn what_is_wrong_is_told_shortly_and_by_name() {
         let other = CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("a.test").expect("a name"),
-            presented: vec!["x".repeat(1000)],
+            presented: vec!["DnsName(\"b.test\")".into(), "x".repeat(1000)],
         };
         let told = Fault::of(&Error::InvalidCertificate(other)).to_string();
-        assert!(told.starts_with("its certificate is not for a.test, but for xxx"), "{told}");
+        assert!(
+            told.starts_with("its certificate is not for a.test, but for b.test, xxx"),
+            "{told}"
+        );
         assert!(told.len() < 300, "{told}");
         let other = Fault::OtherName("a.test, but for secret.test".into());
         assert_eq!(other.in_short(), "its certificate is for another name");
@@ -117,7 +128,7 @@ mod tests {
         let alert = Error::AlertReceived(AlertDescription::HandshakeFailure);
         assert_eq!(told(alert), "it refuses: alert HandshakeFailure");
         let http = Error::InvalidMessage(InvalidMessage::InvalidContentType);
-        assert_eq!(told(http), "it speaks no TLS: InvalidContentType");
+        assert_eq!(told(http), "it speaks no TLS");
         assert!(matches!(Fault::of(&Error::FailedToGetRandomBytes), Fault::Ours(_)));
     }
 }

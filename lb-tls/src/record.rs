@@ -78,8 +78,11 @@ pub struct Sealer {
 /// The length of the record that begins here, with its header. `None` if too little of it is there.
 ///
 /// # Errors
-/// If it is longer than a record may be.
+/// If it is none, or longer than a record may be.
 pub fn length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    if let Some(first) = bytes.first() {
+        ContentType::of(*first)?;
+    }
     let Some(&[_, _, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
     let sealed = usize::from(u16::from_be_bytes([high, low]));
     if MOST_SEALED < sealed { Err(RecordError::TooLong) } else { Ok(Some(HEADER + sealed)) }

@@ -52,6 +52,9 @@ async fn a_route_takes_clients_of_some_networks_and_explain_says_so() {
         };
         let explained = fleet.api().await.explain(request).await.expect("it is explained");
         let explained = explained.into_inner();
+        let last = text.rsplit(", ").next().map(str::to_owned);
+        let client = last.filter(|_| from == TRUSTED).unwrap_or(from.to_string());
+        assert_eq!(explained.client, client, "{from} {text}");
         let chosen = explained.routes.iter().find(|route| route.chosen);
         let chosen = chosen.map_or("", |route| &*route.route);
         assert_eq!(chosen, expected, "{from} {text}: {:?}", explained.routes);

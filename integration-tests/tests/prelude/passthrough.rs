@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use integration_tests::{
+    access_log,
     backend::Backend,
     certs::{Ca, Pair},
     client::Client,
@@ -14,6 +15,7 @@ use integration_tests::{
     nginx::Nginx,
     ports::Port,
 };
+use serde_json::json;
 
 /// Three names and the rest, each with a TLS server of its own, behind the listener `edge`.
 struct Site {
@@ -305,4 +307,30 @@ async fn a_proxy_header_comes_before_the_hello() {
         assert_eq!(taken(&fleet.proxies[0], port.address(), &bytes, pieces).await, "a");
     }
     assert_eq!(a.received(), [hello.clone(), hello]);
+}
+
+#[tokio::test]
+async fn the_access_log_has_the_name_that_was_asked_for_and_the_route_that_took_it() {
+    let (ca, edge_port) = (Ca::new("a test's"), Port::reserve());
+    let fleet = Fleet::empty().await;
+    let server = tls_server(fleet.dir(), "a", &ca.sign(&["a.test"])).await;
+    let log = fleet.dir().join("access.log");
+    let spec = format!(
+        "{}{}{}",
+        edge(edge_port.address(), ""),
+        route("a", "{ sni = 'a.test' }"),
+        set("a", server.address())
+    );
+    let fleet = access_log::with_proxy(fleet, "full", &log, &spec).await;
+    let ca = ca.write(fleet.dir());
+    ask(edge_port.address(), "a.test", &ca).await;
+    let refused = curl::https(edge_port.address(), "b.test", "/", &ca, &[]).await;
+    assert_eq!(refused.status, 0, "{}", refused.log);
+    let lines = access_log::lines(&log, 2).await;
+    let taken = json!({ "server_name": "a.test", "route": "a", "backend_set": "a" });
+    access_log::check(&lines[0], taken);
+    let refused = json!({
+        "server_name": "b.test", "route": null, "reason": "destination_not_found",
+    });
+    access_log::check(&lines[1], refused);
 }

@@ -1,14 +1,16 @@
 //! What a client gets of a listener with TLS.
 
 use integration_tests::{
+    access_log,
     backend::{Backend, Reply},
     certs::{Ca, Kind, Wanted},
     client::Client,
     curl,
     eventually::{eventually, holds},
-    fleet::{app, listening, tcp},
+    fleet::{Fleet, app, listening, tcp},
     ports::Port,
 };
+use serde_json::json;
 
 use super::{fleet, site};
 
@@ -103,14 +105,21 @@ async fn a_long_body_comes_whole_in_both_directions() {
 #[tokio::test]
 async fn a_tcp_listener_takes_tls_off() {
     let (ca, backend) = (Ca::new("a test's"), Backend::named("plain").await);
-    let (fleet, port) = (fleet(1).await, Port::reserve());
+    let (fleet, port) = (Fleet::empty().await, Port::reserve());
     let certificate = ca.sign(&["a.test"]).entry(fleet.dir(), "a");
     let tls = "tls = { certificates = ['a'] }";
-    let spec = tcp(port.address(), tls, backend.address());
-    fleet.apply(&format!("{certificate}{spec}")).await;
+    let spec = format!("{certificate}{}", tcp(port.address(), tls, backend.address()));
+    let log = fleet.dir().join("access.log");
+    let fleet = access_log::with_proxy(fleet, "full", &log, &spec).await;
     let ca = ca.write(fleet.dir());
-    let answer = curl::https(port.address(), "a.test", "/", &ca, &[]).await;
-    assert_eq!((answer.status, &*answer.body), (200, "plain"), "{}", answer.log);
+    for version in ["1.2", "1.3"] {
+        let flags = ["--tls-max", version];
+        let answer = curl::https(port.address(), "a.test", "/", &ca, &flags).await;
+        assert_eq!((answer.status, &*answer.body), (200, "plain"), "{}", answer.log);
+    }
+    for line in access_log::lines(&log, 2).await {
+        access_log::check(&line, json!({ "reason": null }));
+    }
 }
 
 #[tokio::test]
@@ -208,11 +217,15 @@ print('ended')
 async fn what_is_no_tls_gets_nothing_and_reaches_nobody() {
     let (ca, backend) = (Ca::new("a test's"), Backend::named("here").await);
     let fleet = fleet(1).await;
-    fleet.apply(&site(&fleet, &ca, "", backend.address())).await;
-    let mut client = Client::connect(fleet.proxies[0].web()).await;
-    client.send_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    // An alert, and the end.
-    let said = client.wire.rest().await.unwrap_or_default();
-    assert!(said.len() <= 7, "{said:?}");
+    // Nobody waits for that to see that it is none.
+    let tls = ", handshake_timeout = '60s'";
+    fleet.apply(&site(&fleet, &ca, tls, backend.address())).await;
+    for said in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "SSH-2.0-x\r\n", "\0"] {
+        let mut client = Client::connect(fleet.proxies[0].web()).await;
+        client.send_raw(said).await;
+        // An alert, and the end.
+        let rest = client.wire.rest().await.unwrap_or_default();
+        assert!(rest.len() <= 7, "{said:?}: {rest:?}");
+    }
     assert!(backend.requests().is_empty());
 }

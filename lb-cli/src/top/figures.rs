@@ -6,6 +6,7 @@ use lb_proto::v1::{self, event::Event as Happened};
 
 use super::theme::Tone;
 use crate::{
+    certificates::told,
     client::when::{self, since_epoch},
     output::count,
 };
@@ -168,6 +169,11 @@ impl News {
                     let text = format!("proxy {proxy_id} {what}{of}{why}");
                     (text.clone(), text, tone, What::Other)
                 }
+            }
+            Happened::Certificate(changed) => {
+                let text = told(&changed);
+                let tone = if changed.what == "problem" { Tone::Bad } else { Tone::Good };
+                (text.clone(), text, tone, What::Other)
             }
             Happened::Missed(missed) => {
                 let text = format!("{missed} events were left out: they came too fast");

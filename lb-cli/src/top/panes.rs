@@ -251,6 +251,9 @@ pub fn troubles(figures: &Figures, now: Duration) -> Vec<String> {
             troubles.push(format!("certificate {name}: {problem}"));
         }
     }
+    for v1::FileProblem { path, why } in &poll.certificates.files {
+        troubles.push(format!("{path}: {why}"));
+    }
     troubles
 }
 

@@ -57,8 +57,9 @@ async fn in_a_pipe_each_step_is_a_line() {
     let lines: Vec<_> = out.lines().collect();
     let (last, steps) = lines.split_last().expect("there is something");
     assert_eq!(*last, "app/one is empty");
-    assert!(steps[0].starts_with("app/one 1 in flight, waiting for p1, 0s of 1m"), "{out}");
-    assert!(steps.iter().all(|line| line.contains(" in flight")), "{out}");
+    // How far it is when it is first looked at, the machine decides.
+    let is_step = |line: &&str| line.starts_with("app/one ") && line.contains(" in flight");
+    assert!(!steps.is_empty() && steps.iter().all(is_step), "{out}");
     assert_eq!(busy.client.response().await.text(), "late", "the request was not harmed");
 }
 

@@ -94,7 +94,14 @@ impl Controller {
                 ..told
             }
         });
-        v1::ListCertificatesResponse { certificates: statuses.collect() }
+        let problem = |(path, why): (&String, &String)| v1::FileProblem {
+            path: path.clone(),
+            why: why.clone(),
+        };
+        v1::ListCertificatesResponse {
+            certificates: statuses.collect(),
+            files: self.vault.broken_cas().iter().map(problem).collect(),
+        }
     }
 
     /// What is wrong with a certificate.
@@ -182,6 +189,7 @@ impl Controller {
                 .map(|backend| self.backend_metrics(set, backend))
                 .collect(),
         });
+        let (ca_files, broken) = (self.vault.ca_files(&self.desired), self.vault.broken_cas());
         metrics::render(&Facts {
             counters: &self.counters,
             revision: self.revision,
@@ -199,6 +207,10 @@ impl Controller {
                     expires: status.facts.as_ref().map(|facts| facts.not_after),
                     has_problem: self.problem(name, status).is_some(),
                 })
+                .collect(),
+            ca_files: ca_files
+                .iter()
+                .filter_map(|id| Some((id.path()?, broken.contains_key(id.path()?))))
                 .collect(),
             orders: self.orders.counts(),
             backend_sets: backend_sets.collect(),

@@ -1,5 +1,7 @@
 //! What becomes of a connection to a tcp listener.
 
+use std::net::IpAddr;
+
 use lb_common::spec::{DesiredState, Protocol, WeightedBackendSet};
 use lb_http::message::Request;
 use lb_prelude::client_hello::ClientHello;
@@ -77,7 +79,8 @@ impl Question {
         }
     }
 
-    fn client(&self) -> std::net::IpAddr {
+    /// Who is connected.
+    pub fn client(&self) -> IpAddr {
         self.taken.from.to_canonical()
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of a request.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use lb_common::spec::{self, Action, Answer, Redirect, Scheme};
 use lb_http::{
@@ -35,6 +35,11 @@ impl Question {
         let (request, read) = read(head, &taken.listener);
         let admitted = read.map_err(Refusal::Request).and_then(|()| admit(&request));
         Self { taken, request, admitted }
+    }
+
+    /// Who the client is.
+    pub fn client(&self) -> IpAddr {
+        self.origin().address
     }
 
     /// Who the request is from.

@@ -24,7 +24,7 @@ fn vault(chain: &Secret, key: &Secret) -> Vault {
     let mut vault = Vault::default();
     let brought = found(&[("/a.pem", chain), ("/a.key", key)]);
     let needed = vault.admit(&DesiredState::default(), &site(), &brought, NOW);
-    vault.advance(&site(), needed.expect("it is right"), &Materials::new());
+    vault.advance(&site(), needed.expect("it is right"), &Materials::new(), NOW);
     vault
 }
 
@@ -41,14 +41,53 @@ fn two_files_that_change_one_after_the_other_are_in_force_together() {
         let mut vault = vault(&chain, &key);
         let halves = [("/a.pem", &new_chain), ("/a.key", &new_key)];
         let (one, other): (Vec<_>, Vec<_>) = halves.iter().partition(|(id, _)| *id == first);
-        assert_eq!(vault.find(&site(), found(&one)), Materials::new());
+        assert_eq!(vault.find(&site(), found(&one), NOW), Materials::new());
         let (names, problem) = status(&vault);
         assert_eq!(names, ["old.test"]);
         assert!(problem.is_some_and(|why| why.starts_with("/a.key: is not the key of")));
         assert_eq!(vault.needed_by(&site()).len(), 2, "and the old ones are still handed out");
-        assert_eq!(vault.find(&site(), found(&other)).len(), 2);
+        assert_eq!(vault.find(&site(), found(&other), NOW).len(), 2);
         assert_eq!(status(&vault), (vec!["new.test".to_owned()], None));
     }
+}
+
+/// The same, good from the one year's begin to the other's.
+fn pair_of(name: &str, from: i32, to: i32) -> (Secret, Secret) {
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(to, 1, 1);
+    let key = rcgen::KeyPair::generate().expect("it is made");
+    let chain = params.self_signed(&key).expect("it signs").pem();
+    (Secret::new(chain.into_bytes()), Secret::new(key.serialize_pem().into_bytes()))
+}
+
+#[test]
+fn what_was_good_or_will_be_is_no_better_than_what_is() {
+    let good = pair_of("good.test", 2020, 2030);
+    for (name, from, to, told) in [
+        ("over.test", 2020, 2022, "/a.pem: expired on 2022-01-01T00:00:00Z"),
+        ("early.test", 2024, 2030, "/a.pem: is not valid before 2024-01-01T00:00:00Z"),
+    ] {
+        let mut vault = vault(&good.0, &good.1);
+        let (chain, key) = pair_of(name, from, to);
+        let both = || found(&[("/a.pem", &chain), ("/a.key", &key)]);
+        assert_eq!(vault.find(&site(), both(), NOW), Materials::new());
+        assert_eq!(status(&vault), (vec!["good.test".to_owned()], Some(told.to_owned())));
+        let refused = vault.admit(&DesiredState::default(), &site(), &both(), NOW);
+        let refused = refused.expect_err("it is of no use now").to_string();
+        assert_eq!(refused, format!("certificates[a].cert: {told}"));
+        // What is in force is over by then, and one is as bad as the other or better.
+        let later = NOW + Duration::from_secs(10 * 365 * 24 * 3600);
+        assert_eq!(vault.find(&site(), both(), later).len(), 2);
+    }
+    let mut vault = vault(&good.0, &good.1);
+    let (chain, key) = pair_of("early.test", 2024, 2030);
+    vault.find(&site(), found(&[("/a.pem", &chain), ("/a.key", &key)]), NOW);
+    assert_eq!(vault.waiting().count(), 2);
+    let by_then = NOW + Duration::from_secs(365 * 24 * 3600);
+    let again = found(&[("/a.pem", &chain), ("/a.key", &key)]);
+    assert_eq!(vault.find(&site(), again, by_then).len(), 2, "its time has come");
+    assert_eq!(status(&vault), (vec!["early.test".to_owned()], None));
 }
 
 #[test]
@@ -56,7 +95,7 @@ fn what_is_found_again_is_no_news() {
     let (chain, key) = pair("a.test");
     let mut vault = vault(&chain, &key);
     let again = found(&[("/a.pem", &chain), ("/a.key", &key)]);
-    assert_eq!(vault.find(&site(), again), Materials::new());
+    assert_eq!(vault.find(&site(), again, NOW), Materials::new());
 }
 
 #[test]
@@ -67,10 +106,10 @@ fn a_file_that_is_gone_is_told_and_what_it_had_stays() {
         unreadable: [(MaterialId::file("/a.key"), "cannot be read: it is gone".into())].into(),
         ..Found::default()
     };
-    assert_eq!(vault.find(&site(), gone), Materials::new());
+    assert_eq!(vault.find(&site(), gone, NOW), Materials::new());
     let told = Some("/a.key: cannot be read: it is gone".to_owned());
     assert_eq!(status(&vault), (vec!["a.test".to_owned()], told));
-    vault.find(&site(), found(&[("/a.key", &key)]));
+    vault.find(&site(), found(&[("/a.key", &key)]), NOW);
     assert_eq!(status(&vault).1, None, "it is back");
 }
 
@@ -101,32 +140,32 @@ fn a_key_that_two_share_is_in_force_when_both_can_use_it() {
     let mut vault = Vault::default();
     let brought = found(&[("/x.pem", &x), ("/y.pem", &y), ("/key", &key)]);
     let needed = vault.admit(&DesiredState::default(), &two, &brought, NOW);
-    vault.advance(&two, needed.expect("it is right"), &Materials::new());
+    vault.advance(&two, needed.expect("it is right"), &Materials::new(), NOW);
     let (new_x, new_y) = (shared(&new, "x.test"), shared(&new, "y.test"));
     let half = found(&[("/x.pem", &new_x), ("/key", &key_of(&new))]);
-    assert_eq!(vault.find(&two, half), Materials::new(), "y could not use it");
-    assert_eq!(vault.find(&two, found(&[("/y.pem", &new_y)])).len(), 3);
+    assert_eq!(vault.find(&two, half, NOW), Materials::new(), "y could not use it");
+    assert_eq!(vault.find(&two, found(&[("/y.pem", &new_y)]), NOW).len(), 3);
 }
 
 #[test]
 fn a_half_that_waits_outlives_a_change_of_something_else() {
     let ((chain, key), (new_chain, new_key)) = (pair("old.test"), pair("new.test"));
     let mut vault = vault(&chain, &key);
-    vault.find(&site(), found(&[("/a.pem", &new_chain)]));
+    vault.find(&site(), found(&[("/a.pem", &new_chain)]), NOW);
     let base = vault.materials().clone();
     let needed = vault.admit(&site(), &site(), &Found::default(), NOW).expect("it is right");
     // Between the two, the other half is found and in force.
-    assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)])).len(), 2);
-    vault.advance(&site(), needed.clone(), &base);
+    assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)]), NOW).len(), 2);
+    vault.advance(&site(), needed.clone(), &base, NOW);
     assert_eq!(status(&vault), (vec!["new.test".to_owned()], None));
     // And if it was not found before, it still waits.
     let mut vault = Vault::default();
-    vault.advance(&site(), needed, &Materials::new());
-    vault.find(&site(), found(&[("/a.pem", &new_chain)]));
+    vault.advance(&site(), needed, &Materials::new(), NOW);
+    vault.find(&site(), found(&[("/a.pem", &new_chain)]), NOW);
     let base = vault.materials().clone();
-    vault.advance(&site(), base.clone(), &base);
+    vault.advance(&site(), base.clone(), &base, NOW);
     assert!(status(&vault).1.is_some(), "it is told");
-    assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)])).len(), 2);
+    assert_eq!(vault.find(&site(), found(&[("/a.key", &new_key)]), NOW).len(), 2);
 }
 
 #[test]
@@ -166,10 +205,13 @@ fn a_ca_that_proxies_could_not_use_is_refused_and_a_broken_file_of_one_changes_n
         assert!(refused.starts_with(&format!("{field}: /ca.pem: ")), "{refused}");
         let needed = vault.admit(&site(), &with_ca, &found(&[("/ca.pem", &chain)]), NOW);
         let base = vault.materials().clone();
-        vault.advance(&with_ca, needed.expect("it is one"), &base);
-        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &none)])), Materials::new());
+        vault.advance(&with_ca, needed.expect("it is one"), &base, NOW);
+        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &none)]), NOW), Materials::new());
+        let told: Vec<_> = vault.broken_cas().keys().collect();
+        assert_eq!(told, ["/ca.pem"], "what there was is in force, and that is told");
         assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], chain);
-        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &renewed)])).len(), 1);
+        assert_eq!(vault.find(&with_ca, found(&[("/ca.pem", &renewed)]), NOW).len(), 1);
+        assert!(vault.broken_cas().is_empty());
         assert_eq!(vault.needed_by(&with_ca)[&MaterialId::file("/ca.pem")], renewed);
     }
 }
@@ -180,11 +222,11 @@ fn what_no_state_needs_is_not_handed_out_and_tickets_are_kept() {
     let mut vault = vault(&chain, &key);
     let tickets = Secret::new(vec![1]);
     let materials = [(MaterialId::tickets(), tickets)].into();
-    assert_eq!(vault.find(&site(), Found { materials, ..Found::default() }).len(), 1);
+    assert_eq!(vault.find(&site(), Found { materials, ..Found::default() }, NOW).len(), 1);
     let needed = vault.needed_by(&site());
     assert!(!needed.contains_key(&MaterialId::tickets()), "no listener speaks TLS");
     let base = vault.materials().clone();
-    vault.advance(&DesiredState::default(), Materials::new(), &base);
+    vault.advance(&DesiredState::default(), Materials::new(), &base, NOW);
     let kept: Vec<_> = vault.materials().keys().map(ToString::to_string).collect();
     assert_eq!(kept, ["tickets"]);
 }
@@ -201,7 +243,7 @@ fn ordered() -> DesiredState {
 /// With what an order has left.
 fn left(vault: &mut Vault, parts: &[(MaterialId, Secret)]) -> usize {
     let materials = parts.iter().cloned().collect();
-    vault.find(&ordered(), Found { materials, ..Found::default() }).len()
+    vault.find(&ordered(), Found { materials, ..Found::default() }, NOW).len()
 }
 
 #[test]
@@ -211,7 +253,7 @@ fn what_is_ordered_need_not_be_there_yet_and_is_in_force_once_it_is_issued() {
     let brought = found(&[("/eab", &key)]);
     let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
     let needed = needed.expect("it is right");
-    vault.advance(&ordered(), needed, &Materials::new());
+    vault.advance(&ordered(), needed, &Materials::new(), NOW);
     assert_eq!(status(&vault), (Vec::new(), None), "how it is ordered is told elsewhere");
     let name = CertificateName::new("a").expect("a name");
     let (chain, key) = pair("a.test");
@@ -236,14 +278,14 @@ fn what_is_issued_while_a_change_is_stored_stays_in_force() {
     let mut vault = Vault::default();
     let brought = found(&[("/eab", &key)]);
     let needed = vault.admit(&DesiredState::default(), &ordered(), &brought, NOW);
-    vault.advance(&ordered(), needed.expect("it is right"), &Materials::new());
+    vault.advance(&ordered(), needed.expect("it is right"), &Materials::new(), NOW);
     let base = vault.materials().clone();
     let needed = vault.admit(&ordered(), &ordered(), &Found::default(), NOW);
     let (chain, key) = pair("a.test");
     let name = CertificateName::new("a").expect("a name");
     let both = Secret::new([key.reveal(), chain.reveal()].concat());
     assert_eq!(left(&mut vault, &[(MaterialId::acme(&name), both)]), 1);
-    vault.advance(&ordered(), needed.expect("it is right"), &base);
+    vault.advance(&ordered(), needed.expect("it is right"), &base, NOW);
     assert_eq!(status(&vault).0, ["a.test"]);
 }
 

@@ -1,5 +1,7 @@
 //! Whether material can be used for what it is for, and if not, why.
 
+use std::time::Duration;
+
 use lb_common::{
     material::{MaterialId, Materials},
     secret::Secret,
@@ -7,13 +9,14 @@ use lb_common::{
 };
 use lb_proto::pem;
 use lb_tls::{
-    certificate::{self, Certificate},
+    certificate::{self, Certificate, Facts},
     client::{ClientOptions, Trust, client},
     server,
 };
 use rustls::pki_types::CertificateDer;
 
 use super::found::Found;
+use crate::timestamp;
 
 /// What of a certificate cannot be used.
 pub struct Unusable {
@@ -55,6 +58,17 @@ pub fn read(
             Certificate::read(issued.reveal(), issued.reveal())
                 .map_err(|error| unusable(error.to_string()))
         }
+    }
+}
+
+/// Why it cannot be used now, if it can at some other time.
+pub fn untimely(facts: &Facts, wall: Duration) -> Option<String> {
+    if facts.is_valid_at(wall) {
+        None
+    } else if facts.not_after < wall {
+        Some(format!("expired on {}", timestamp(facts.not_after)))
+    } else {
+        Some(format!("is not valid before {}", timestamp(facts.not_before)))
     }
 }
 

@@ -44,6 +44,10 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct ConnectionFacts {
     pub client: Rc<Client>,
+    /// That the client wants, if it says so and that matters.
+    pub server_name: Option<Box<str>>,
+    /// That took it.
+    pub route: Option<Arc<Route>>,
     pub started: Instant,
     pub attempts: Attempts,
     pub reason: Option<&'static str>,

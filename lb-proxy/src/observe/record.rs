@@ -303,6 +303,8 @@ impl ConnectionRecord {
         }
         let facts = ConnectionFacts {
             client: Rc::clone(client),
+            server_name: None,
+            route: None,
             started: clock::now(),
             attempts: Default::default(),
             reason: None,
@@ -313,9 +315,17 @@ impl ConnectionRecord {
         Self(Some(Box::new(ToldOfConnection { recorder, local, facts, choice, has_ended: false })))
     }
 
-    /// It is to go to a backend of this set.
-    pub fn forwarded(&mut self, set: &BackendSetName) {
+    /// The client wants this server.
+    pub fn asked_for(&mut self, server_name: Option<&str>) {
         if let Some(told) = &mut self.0 {
+            told.facts.server_name = server_name.map(Box::from);
+        }
+    }
+
+    /// It is to go to a backend of this set, if a route says so by that route.
+    pub fn forwarded(&mut self, route: Option<&Arc<Route>>, set: &BackendSetName) {
+        if let Some(told) = &mut self.0 {
+            told.facts.route = route.cloned();
             told.facts.attempts.set = Some(set.clone());
         }
     }

@@ -200,7 +200,10 @@ fn poll_move(
             if !to.is_told {
                 let told = ready!(to.stream.poll_end(cx));
                 to.is_told = true;
-                if let Err(error) = told {
+                // Who has ended its own side may be gone by now, and has nothing to be told.
+                if let Err(error) = told
+                    && !to.has_ended
+                {
                     to.takes_no_more(error);
                 }
             }

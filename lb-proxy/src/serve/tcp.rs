@@ -40,12 +40,13 @@ pub fn serve(
     async move {
         let local = &cx.local;
         let mut record = ConnectionRecord::begin(&cx.recorder, local, &down.client);
+        record.asked_for(hello.as_ref().and_then(|hello| hello.server_name.as_deref()));
         let Some(way) = Way::find(local, &down.client, hello) else {
             local.metrics().tcp_unrouted.increment();
             record.unrouted();
             return;
         };
-        record.forwarded(&way.set);
+        record.forwarded(way.route.as_ref(), &way.set);
         let opened = Box::pin(open(local, &down, &way, &mut record)).await;
         let Some((mut backend, pick, in_flight)) = opened else {
             record.given_up();

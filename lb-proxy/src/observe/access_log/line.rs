@@ -73,6 +73,9 @@ pub fn request(
     line.end();
 }
 
+/// No name of a host is longer.
+const MOST_NAME: usize = 255;
+
 pub fn connection(
     proxy: &ProxyId,
     facts: &ConnectionFacts,
@@ -82,6 +85,12 @@ pub fn connection(
 ) {
     let mut line = Object::begin(out, "time", clock, facts.started);
     client(&mut line, proxy, &facts.client, "tcp");
+    if let Some(name) = &facts.server_name {
+        line.text(key!("server_name"), name.as_bytes(), MOST_NAME);
+    }
+    if let Some(route) = &facts.route {
+        line.name(key!("route"), route.spec.name.as_str());
+    }
     attempts(&mut line, &facts.attempts);
     if let Some(reason) = facts.reason {
         line.name(key!("reason"), reason);
