@@ -91,6 +91,18 @@ fn what_was_good_or_will_be_is_no_better_than_what_is() {
 }
 
 #[test]
+fn what_was_ordered_is_taken_though_clocks_differ() {
+    let name = CertificateName::new("a").expect("a name");
+    let both = |(chain, key): (Secret, Secret)| {
+        let both = Secret::new([key.reveal(), chain.reveal()].concat());
+        [(MaterialId::acme(&name), both)]
+    };
+    let mut vault = Vault::default();
+    assert_eq!(left(&mut vault, &both(pair_of("a.test", 2020, 2030))), 1);
+    assert_eq!(left(&mut vault, &both(pair_of("a.test", 2024, 2030))), 1, "it begins soon");
+}
+
+#[test]
 fn what_is_found_again_is_no_news() {
     let (chain, key) = pair("a.test");
     let mut vault = vault(&chain, &key);
