@@ -32,7 +32,11 @@ class Backend:
         ssl, tls = "", ""
         if certificate:
             ssl = " ssl"
-            tls = f"    ssl_certificate {certificate.cert}; ssl_certificate_key {certificate.key};\n"
+            tls = (
+                f"    ssl_certificate {certificate.cert}; ssl_certificate_key {certificate.key};\n"
+                # Clients here demand it, and older versions of nginx do not offer it by themselves.
+                "    ssl_protocols TLSv1.3;\n"
+            )
         temporary = "\n".join(
             f"    {kind}_temp_path {directory}/tmp-{kind};"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -37,20 +37,20 @@ pub fn serve(cx: Rc<Context>, mut down: Downstream) -> impl Future<Output = ()> 
         let mut served = 0;
         loop {
             if down.input.is_empty() && !wait(&cx.local, &mut down).await {
-                return close(down).await;
+                return close(&mut down).await;
             }
             // In a box of its own, so that a connection that waits is small.
             match Box::pin(turn(&cx, &mut down, &mut served)).await {
                 Next::KeepAlive if down.ended.is_none() || !down.input.is_empty() => {}
-                Next::KeepAlive | Next::Close => return close(down).await,
+                Next::KeepAlive | Next::Close => return close(&mut down).await,
                 Next::Linger => return Box::pin(linger(&cx.local, down)).await,
             }
         }
     }
 }
 
-/// With TLS, an end is said to be one.
-async fn close(mut down: Downstream) {
+/// With TLS, an end is said to be one. It borrows the connection, which would be in the future twice.
+async fn close(down: &mut Downstream) {
     if !(down.stream.is_bare() || down.is_body_open) {
         // Who is gone need not be told.
         let _ = poll_fn(|cx| Poll::Ready(down.stream.poll_end(cx))).await;
