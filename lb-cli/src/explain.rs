@@ -123,7 +123,8 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         text.push_str(&labelled("client", &taken, screen));
     }
     text.push_str(&verdicts(routes, screen));
-    let is_connection = url.starts_with("tls://") || url.starts_with("tcp://");
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let is_connection = ["tls", "tcp"].iter().any(|name| scheme.eq_ignore_ascii_case(name));
     match outcome {
         Some(Outcome::Forward(forward)) => {
             for set in &forward.backend_sets {

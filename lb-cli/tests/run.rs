@@ -246,6 +246,23 @@ async fn a_data_directory_keeps_what_was_decided() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_wrong_at_a_start_is_told_and_what_was_decided_goes_on() {
+    let backend = Backend::named("it").await;
+    let mut run = Run::start(backend.address(), &[]).await;
+    run.process.signal(Signal::TERM);
+    assert_eq!(run.process.exit_code().await, 0);
+    let text = spec(run.address(), backend.address());
+    run.edit(&text.replace("backend_set = \"app\"", "backend_set = \"api\""));
+    run.process.restart();
+    run.says("routes[app].backend_set: no backend set is called \"api\"; there are app").await;
+    run.answers("it").await;
+    // And it is followed from then on.
+    let other = Backend::named("mended").await;
+    run.edit(&spec(run.address(), other.address()));
+    run.answers("mended").await;
+}
+
+#[tokio::test]
 async fn what_the_api_changed_outlives_a_restart_with_the_same_file() {
     let backend = Backend::named("it").await;
     let mut run = Run::start(backend.address(), &[]).await;

@@ -52,3 +52,65 @@ fn mark(path: &str) -> Option<Mark> {
     let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
     Some((metadata.dev(), metadata.ino(), metadata.size(), changed, nanos))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lb_proto::v1::{self, event::Event as News};
+
+    use super::*;
+    use crate::{
+        controller::Change,
+        desired::{Batch, tests::request},
+        owner::Terms,
+    };
+
+    /// A certificate and its key in one file, good from then on.
+    fn write(path: &Path, from: Duration) {
+        let mut params = rcgen::CertificateParams::new(["a.test".into()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(from.as_secs());
+        params.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        let key = rcgen::KeyPair::generate().expect("it is made");
+        let cert = params.self_signed(&key).expect("it signs").pem();
+        let next = path.with_extension("next");
+        fs::write(&next, [cert, key.serialize_pem()].concat()).expect("it is our directory");
+        fs::rename(next, path).expect("it is our directory");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_whose_time_had_not_come_is_in_force_once_it_has() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.pem");
+        write(&path, Duration::ZERO);
+        let started = crate::start(None, None).await.expect("it starts");
+        let path_text = path.to_str().expect("it is text");
+        let certificate =
+            format!("{{\"name\": \"a\", \"cert\": {path_text:?}, \"key\": {path_text:?}}}");
+        let batch = Batch::parse(request(&format!("{{\"certificates\": [{certificate}]}}")));
+        let change = Change::Batch(Box::new(batch.expect("it is right")));
+        let applied = started.handle.mutate(change, Terms::default()).await;
+        applied.expect("it is in force");
+
+        let mut events = started.handle.watch();
+        let following = tokio::spawn(follow(started.handle.clone()));
+        let begin = clock::wall() + Duration::from_secs(2);
+        write(&path, begin);
+        let mut told = Vec::new();
+        // The time of day is not paused: looks follow each other as fast as they can until then.
+        let is_told = async {
+            while told.last().is_none_or(|what| what != "mended") {
+                if let Some(News::Certificate(v1::CertificateChanged { what, .. })) =
+                    events.recv().await.expect("it goes on").event.clone()
+                {
+                    told.push(what);
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(24 * 3600), is_told).await.expect("it comes");
+        assert_eq!(told, ["problem", "in_force", "mended"]);
+        assert!(clock::wall() + Duration::from_secs(1) >= begin, "not before its time");
+        following.abort();
+        started.running.stop().await;
+    }
+}

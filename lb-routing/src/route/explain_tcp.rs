@@ -65,28 +65,8 @@ impl<R> Candidate<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::fixture;
-
-    fn routes(matches: &[String]) -> TcpRoutes<String> {
-        let text: String = (matches.iter().enumerate())
-            .map(|(i, matches)| {
-                format!(
-                    "[[routes]]\nname = 'r{i}'\nlisteners = ['edge']\nmatch = {{ {matches} }}\n\
-                     backend_set = 'a'\n"
-                )
-            })
-            .collect();
-        let state = fixture::desired(&format!(
-            "backend_sets = [{{ name = 'a' }}]
-             listeners = [{{ name = 'edge', address = '127.0.0.1:1', protocol = 'tcp' }}]
-             {text}"
-        ));
-        let routes = state.routes.values();
-        TcpRoutes::new(routes.map(|route| (Arc::clone(route), route.name.to_string())))
-    }
+    use crate::fixture::tcp_routes;
 
     fn random_match(rng: &mut fastrand::Rng) -> String {
         let names = ["", "", "*.test", "*.b.test", "a.test", "a.b.test", "c.a.b.test"];
@@ -102,7 +82,7 @@ mod tests {
             let from = ["from", "not_from"][rng.usize(..2)];
             parts.push(format!("{from} = ['10.0.0.{}']", rng.u8(..2)));
         }
-        parts.join(", ")
+        format!("{{ {} }}", parts.join(", "))
     }
 
     #[test]
@@ -112,7 +92,8 @@ mod tests {
         for seed in 0..100 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let some = rng.usize(1..12);
-            let routes = routes(&(0..some).map(|_| random_match(&mut rng)).collect::<Vec<_>>());
+            let matches = (0..some).map(|i| (format!("r{i}"), random_match(&mut rng)));
+            let routes = tcp_routes(&matches.collect::<Vec<_>>());
             for _ in 0..100 {
                 let name = Some(names[rng.usize(..names.len())]).filter(|name| !name.is_empty());
                 let mut protocols = vec![&b"h2"[..], b"http/1.1", b"mqtt"];
@@ -147,7 +128,8 @@ mod tests {
     fn each_condition_that_fails_is_told_with_what_the_client_says() {
         let from = "192.0.2.1".parse().expect("an address");
         let told = |matches: &str, name: Option<&str>, protocols: &[&str]| {
-            let routes = routes(&[matches.to_owned()]);
+            let matches = format!("{{ {matches} }}");
+            let routes = tcp_routes(&[("r", matches.as_str())]);
             let protocols = protocols.iter().map(|text| text.as_bytes());
             let verdicts = routes.explain(&ClientHello::offering(name, protocols), from);
             match &verdicts[0].standing {

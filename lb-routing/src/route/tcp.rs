@@ -95,27 +95,7 @@ fn best<'a, R>(candidates: &'a [Candidate<R>], hello: &ClientHello, from: IpAddr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
-
-    /// Routes by name, each with the TOML of its match.
-    fn routes(matches: &[(&str, &str)]) -> TcpRoutes<String> {
-        let routes: String = matches
-            .iter()
-            .map(|(name, matches)| {
-                format!(
-                    "[[routes]]\nname = '{name}'\nlisteners = ['edge']\nmatch = {matches}\n\
-                     backend_set = 'a'\n"
-                )
-            })
-            .collect();
-        let state = fixture::desired(&format!(
-            "backend_sets = [{{ name = 'a' }}]
-             listeners = [{{ name = 'edge', address = '127.0.0.1:1', protocol = 'tcp' }}]
-             {routes}"
-        ));
-        let routes = state.routes.values();
-        TcpRoutes::new(routes.map(|route| (Arc::clone(route), route.name.to_string())))
-    }
+    use crate::fixture::tcp_routes;
 
     #[track_caller]
     fn check(routes: &TcpRoutes<String>, name: &str, protocols: &[&str], expected: Option<&str>) {
@@ -139,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_exact_name_wins_and_then_the_longest_wildcard() {
-        let routes = routes(&[
+        let routes = tcp_routes(&[
             ("any", "{}"),
             ("wild", "{ sni = '*.test' }"),
             ("longer", "{ sni = '*.a.test' }"),
@@ -156,7 +136,7 @@ mod tests {
 
     #[test]
     fn without_a_route_for_any_name_only_those_that_are_named_are_taken() {
-        let routes = routes(&[("a", "{ sni = 'a.test' }"), ("h2", "{ alpn = 'h2' }")]);
+        let routes = tcp_routes(&[("a", "{ sni = 'a.test' }"), ("h2", "{ alpn = 'h2' }")]);
         check(&routes, "a.test", &[], Some("a"));
         check(&routes, "b.test", &[], None);
         check(&routes, "b.test", &["h2"], Some("h2"));
@@ -165,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_protocol_that_a_client_likes_best_decides_among_routes_for_its_name() {
-        let routes = routes(&[
+        let routes = tcp_routes(&[
             ("plain", "{ sni = 'a.test' }"),
             ("h1", "{ sni = 'a.test', alpn = 'http/1.1' }"),
             ("h2", "{ sni = 'a.test', alpn = 'h2' }"),
@@ -185,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_route_may_be_for_clients_of_some_networks() {
-        let routes = routes(&[
+        let routes = tcp_routes(&[
             ("all", "{ sni = 'a.test' }"),
             ("inside", "{ sni = 'a.test', from = ['10.0.0.0/8'], not_from = ['10.6.6.6'] }"),
             ("h2", "{ sni = 'a.test', alpn = 'h2' }"),
@@ -201,7 +181,7 @@ mod tests {
 
     #[test]
     fn of_two_that_are_alike_the_first_by_name_is_taken() {
-        let routes = routes(&[("b", "{}"), ("a", "{}"), ("c", "{}")]);
+        let routes = tcp_routes(&[("b", "{}"), ("a", "{}"), ("c", "{}")]);
         check(&routes, "x.test", &[], Some("a"));
         assert!(!routes.asks_for_hello());
     }
