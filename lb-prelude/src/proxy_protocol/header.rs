@@ -64,11 +64,3 @@ pub const MOST_BYTES: usize = 4 * 1024;
 /// Of a line of version 1, with its end.
 pub const MOST_LINE: usize = 107;
 pub const MOST_UNIQUE_ID: usize = 128;
-
-// === impl Tlvs ===
-
-impl Tlvs {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}

@@ -85,6 +85,9 @@ fn a_hello_is_read_in_however_many_records_it_comes() {
         // What follows is of no interest.
         bytes.extend(b"\x17\x03\x03\0\0anything");
         check(&bytes, Ok(Some("a.test h2")));
+        // Nor is it in the record where the message ends.
+        let with_more = [&message[..], b"more"].concat();
+        check(&records(&with_more, each), Ok(Some("a.test h2")));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use fastrand::Rng;
-use lb_prelude::proxy_protocol::{Addresses, Tlvs, Version, decode, encode};
+use lb_prelude::proxy_protocol::{Addresses, MOST_BYTES, Tlvs, Version, decode, encode};
 
 use crate::{
     checks,
@@ -81,6 +81,28 @@ fn what_is_written_is_read() {
         let expected = if addresses.is_some() { tlvs } else { Tlvs::default() };
         assert_eq!(binary.tlvs, expected);
     }
+}
+
+#[test]
+fn a_tlv_is_left_out_if_a_receiver_would_not_take_the_header_with_it() {
+    let addresses = any_addresses(&mut Rng::with_seed(4));
+    let written = |length: usize| {
+        let alpn = vec![b'a'; length].into();
+        let tlvs = Tlvs { alpn: Some(alpn), authority: Some((*b"b").into()), ..Tlvs::default() };
+        // What is there already is of another header.
+        let mut out = vec![0; 2 * MOST_BYTES];
+        encode(Version::V2, Some(addresses), &tlvs, &mut out);
+        let header = out.split_off(2 * MOST_BYTES);
+        let read = decode(&header).expect("it is well formed").expect("all of it is there").header;
+        (header.len(), read.tlvs.alpn.is_some(), read.tlvs.authority.is_some())
+    };
+    let (without, ..) = written(MOST_BYTES);
+    // Each TLV has three bytes besides its value.
+    let most = MOST_BYTES - (without - 4) - 3;
+    assert_eq!(written(most - 4), (MOST_BYTES, true, true));
+    assert_eq!(written(most - 3), (MOST_BYTES - 3, true, false));
+    assert_eq!(written(most), (MOST_BYTES, true, false));
+    assert_eq!(written(most + 1), (without, false, true));
 }
 
 fn any_addresses(rng: &mut Rng) -> Addresses {
