@@ -11,6 +11,7 @@ use integration_tests::{
     wire::Wire,
 };
 use lb_common::clock;
+use lb_proto::v1;
 
 /// A proxy that listens where the spec says.
 async fn fleet_of_one() -> Fleet {
@@ -171,37 +172,67 @@ async fn one_proxy_may_listen_somewhere_else() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_refused_and_the_old_table_serves_on() {
+async fn an_address_that_is_taken_is_the_problem_of_its_listener_alone() {
     let backend = Backend::named("here").await;
     let (port, taken) = (Port::reserve(), Port::reserve());
     let occupied = taken.listen().await;
     let fleet = fleet_of_one().await;
     let one = listener("web", port.address(), "") + &forward(&backend);
     fleet.apply(&one).await;
+    let weight = |weight| v1::BackendChange {
+        backend_set: "app".into(),
+        backend: Some(v1::Backend {
+            address: backend.address().to_string(),
+            weight: Some(weight),
+            ..v1::Backend::default()
+        }),
+    };
+    let status = async || client::get(port.address(), "/").await.status();
 
-    let more = listener("more", taken.address(), "");
-    let spec = lb_proto::file::parse(&more).expect("it is valid");
-    let request = lb_proto::v1::ApplyRequest { listeners: spec.listeners, ..Default::default() };
-    fleet.api().await.apply(request).await.expect("the controller cannot know");
-    let refused = eventually("the proxy says why", async || {
+    // The same change takes the only backend's weight.
+    let spec = lb_proto::file::parse(&listener("more", taken.address(), "")).expect("it is valid");
+    let change = v1::ApplyRequest {
+        listeners: spec.listeners,
+        backends: vec![weight(0)],
+        ..v1::ApplyRequest::default()
+    };
+    fleet.api().await.apply(change).await.expect("the controller cannot know");
+    let proxy = eventually("the proxy says what lacks", async || {
         let list = fleet.list_proxies().await?;
-        holds(!list.proxies[0].rejection.is_empty(), || format!("{list:?}"))?;
+        holds(!list.proxies[0].problems.is_empty(), || format!("{list:?}"))?;
         Ok::<_, String>(list.proxies[0].clone())
     })
     .await;
-    assert!(!refused.in_sync, "{refused:?}");
-    for part in ["listeners[more]", &taken.address().to_string()] {
-        assert!(refused.rejection.contains(part), "{refused:?}");
-    }
-    assert_eq!(client::get(port.address(), "/").await.text(), "here");
+    assert!(!proxy.in_sync && proxy.rejection.is_empty(), "{proxy:?}");
+    let v1::Problem { resource, reason } = &proxy.problems[0];
+    assert_eq!(resource, "listeners[more]");
+    let expected = format!("cannot listen on {}: ", taken.address());
+    assert!(reason.starts_with(&expected), "{reason}");
+    eventually("the weight is in force", async || {
+        let status = status().await;
+        holds(status == 503, || status.to_string())
+    })
+    .await;
 
-    // What comes next is taken, and the reason goes.
+    // So is what comes after it.
+    let change = v1::ApplyRequest { backends: vec![weight(1)], ..v1::ApplyRequest::default() };
+    fleet.api().await.apply(change).await.expect("it is right");
+    eventually("the weight is back", async || {
+        let status = status().await;
+        holds(status == 200, || status.to_string())
+    })
+    .await;
+    let problems = fleet.list_proxies().await.expect("it answers").proxies[0].problems.len();
+    assert_eq!(problems, 1, "it still lacks");
+
     drop(occupied);
-    let other = Port::reserve();
-    fleet.apply(&(listener("more", other.address(), "") + &one)).await;
-    assert_eq!(client::get(other.address(), "/").await.text(), "here");
-    let list = fleet.list_proxies().await.expect("it answers");
-    assert_eq!(list.proxies[0].rejection, "", "{list:?}");
+    eventually("it listens there, and all is well", async || {
+        let list = fleet.list_proxies().await?;
+        let proxy = &list.proxies[0];
+        holds(proxy.in_sync && proxy.problems.is_empty(), || format!("{list:?}"))
+    })
+    .await;
+    assert_eq!(client::get(taken.address(), "/").await.text(), "here");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::{
     clock,
-    spec::{CertificateSource, DesiredState, Key, UNVERIFIED},
+    spec::{Certificate, CertificateSource, DesiredState, Key, UNVERIFIED},
 };
 use lb_control::{files, vault::Vault};
 use lb_proto::{
@@ -85,14 +85,16 @@ pub fn read(file: &Path) -> Result<v1::Spec, Refused> {
 fn look_into(spec: &v1::Spec) -> Result<(), Problems> {
     let mut state = parse::desired_state(spec)?;
     let keys = pem::keys(&spec.certificates);
-    state.certificates.retain(|_, certificate| {
+    let is_there = |certificate: &Certificate| {
         let key = match &certificate.source {
             CertificateSource::Pair { key, .. } => Some(key),
             CertificateSource::Acme(acme) => acme.eab.as_ref().map(|eab| &eab.key),
         };
         let key = key.map(Key::material);
         key.is_none_or(|key| !key.is_nowhere_else() || keys.contains_key(&key))
-    });
+    };
+    let certificates = std::mem::take(&mut state.certificates).into_iter();
+    state.certificates = certificates.filter(|(_, certificate)| is_there(certificate)).collect();
     let mut found = files::read(&state.materials());
     found.materials.extend(keys);
     let nothing = DesiredState::default();

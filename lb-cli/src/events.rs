@@ -203,12 +203,17 @@ fn line(event: &v1::Event, screen: &Screen) -> String {
         }
         Some(What::Proxy(v1::ProxyChanged { proxy_id, what, version, reason, .. })) => {
             let paint = match what.as_str() {
-                "connected" | "applied" => Paint::Good,
+                "connected" | "applied" | "mended" => Paint::Good,
                 _ => Paint::Bad,
             };
             let version = match what.as_str() {
                 "applied" | "rejected" => format!(" version {version}"),
                 _ => String::new(),
+            };
+            let what = match what.as_str() {
+                "problems" => "runs not all of it",
+                "mended" => "runs all of it again",
+                what => what,
             };
             let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             ("proxy", paint, format!("{proxy_id} {what}{version}{reason}"))

@@ -6,7 +6,7 @@ use lb_proto::v1;
 
 use crate::{
     client::{
-        Remote,
+        Remote, trouble,
         when::{self, load},
     },
     output::{self, Output, Paint, Screen},
@@ -70,8 +70,12 @@ fn render(listed: &v1::ListProxiesResponse, screen: &Screen) -> String {
     );
     text.push_str(&screen.wrap(&summary, 0, 2));
     text.push('\n');
-    for proxy in proxies.iter().filter(|proxy| !proxy.rejection.is_empty()) {
-        let note = format!("{} refused the latest update: {}", proxy.id, proxy.rejection);
+    for proxy in proxies {
+        let trouble = trouble::of(proxy);
+        if trouble.is_empty() {
+            continue;
+        }
+        let note = format!("{} {trouble}", proxy.id);
         text.push_str(&screen.paint(Paint::Bad, &screen.wrap(&note, 0, 2)));
         text.push('\n');
     }
@@ -136,10 +140,11 @@ fn connected(proxy: &v1::Proxy) -> Cell {
 }
 
 fn runs(proxy: &v1::Proxy) -> Cell {
-    match (proxy.connected, proxy.in_sync, proxy.rejection.is_empty()) {
-        (false, _, _) => Cell::painted("unknown", Paint::Warn),
-        (_, _, false) => Cell::painted("refused", Paint::Bad),
-        (_, true, _) => Cell::painted("in sync", Paint::Good),
-        (_, false, _) => Cell::painted("behind", Paint::Warn),
+    match (proxy.connected, proxy.in_sync) {
+        (false, _) => Cell::painted("unknown", Paint::Warn),
+        _ if !proxy.rejection.is_empty() => Cell::painted("refused", Paint::Bad),
+        _ if !proxy.problems.is_empty() => Cell::painted("partly", Paint::Bad),
+        (_, true) => Cell::painted("in sync", Paint::Good),
+        (_, false) => Cell::painted("behind", Paint::Warn),
     }
 }

@@ -60,6 +60,8 @@ pub async fn in_sync(controller: SocketAddr, proxies: usize) -> anyhow::Result<(
 pub async fn listening(admin: SocketAddr) -> anyhow::Result<Vec<String>> {
     let table: Value = serde_json::from_slice(&fetch(admin, "/table").await?)?;
     let listeners = table["listeners"].as_array().context("there are listeners")?;
+    // One that could not be opened has no address; the log says so.
+    let open = listeners.iter().filter(|listener| !listener["listening_on"].is_null());
     let listener = |listener: &Value| {
         let name = listener["name"].as_str().context("a listener has a name")?;
         let address = listener["listening_on"].as_str().context("a listener has an address")?;
@@ -70,7 +72,7 @@ pub async fn listening(admin: SocketAddr) -> anyhow::Result<Vec<String>> {
         };
         Ok(format!("{scheme}://{address} (listener {name})"))
     };
-    listeners.iter().map(listener).collect()
+    open.map(listener).collect()
 }
 
 async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<bytes::Bytes> {

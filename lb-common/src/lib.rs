@@ -20,6 +20,7 @@ pub mod exposition;
 pub mod health;
 pub mod id;
 pub mod inherited;
+pub mod map;
 pub mod material;
 pub mod network;
 pub mod notify;

@@ -2,12 +2,12 @@
 //! apart, because it changes by itself (a certificate is renewed in its file), and because much of it is
 //! secret.
 
-use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
-use crate::{id::CertificateName, secret::Secret};
+use crate::{id::CertificateName, map::Map, secret::Secret};
 
 /// All that there is, or all that a state needs.
-pub type Materials = BTreeMap<MaterialId, Secret>;
+pub type Materials = Map<MaterialId, Secret>;
 
 /// What a piece of material is called: `file:` and a path at the controller, `key:` and a digest,
 /// `tickets`, or for certificates that are ordered:

@@ -1,14 +1,12 @@
-//! Desired state and decided health at one version: what proxies run.
+//! What proxies run: the desired state, who is there, decided health and material, at one version.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::{
     id::{BackendName, BackendSetName},
+    map::Map,
     material::Materials,
-    spec::DesiredState,
+    spec::{Backend, DesiredState},
 };
 
 /// Which snapshot. Ordered: a later controller incarnation (`epoch`) beats any version of an
@@ -22,7 +20,11 @@ pub struct Version {
 /// A digest of a snapshot's content, without its version: equal content has equal digests on the
 /// controller and on every proxy.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Digest(pub u64);
+pub struct Digest(pub u128);
+
+/// The backends that there are, by set; a set without one may be absent. What a set's own spec says of
+/// backends is what was asked for, and no proxy goes by that.
+pub type Members = Map<BackendSetName, Arc<Vec<Backend>>>;
 
 /// A version and what is in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,7 @@ pub struct Snapshot {
     /// The accepted change that it contains.
     pub revision: u64,
     pub desired: DesiredState,
+    pub members: Members,
     pub unhealthy: UnhealthyBackends,
     /// What `desired` needs.
     pub materials: Materials,
@@ -45,7 +48,7 @@ pub struct Snapshot {
 
 /// The backends that are not to be used. Sets without one are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnhealthyBackends(BTreeMap<BackendSetName, BTreeSet<BackendName>>);
+pub struct UnhealthyBackends(Map<BackendSetName, Arc<BTreeSet<BackendName>>>);
 
 // === impl UnhealthyBackends ===
 
@@ -55,7 +58,7 @@ impl UnhealthyBackends {
     }
 
     pub fn insert(&mut self, set: BackendSetName, backend: BackendName) {
-        self.0.entry(set).or_default().insert(backend);
+        Arc::make_mut(self.0.entry(set).or_default()).insert(backend);
     }
 
     /// Replaces what is known about a set; none means that all of it is healthy.
@@ -63,19 +66,23 @@ impl UnhealthyBackends {
         if backends.is_empty() {
             self.0.remove(&set);
         } else {
-            self.0.insert(set, backends);
+            self.0.insert(set, Arc::new(backends));
         }
     }
 
-    pub fn of(&self, set: &BackendSetName) -> Option<&BTreeSet<BackendName>> {
+    pub fn of(&self, set: &BackendSetName) -> Option<&Arc<BTreeSet<BackendName>>> {
         self.0.get(set)
     }
 
-    pub fn remove(&mut self, set: &BackendSetName) {
+    pub fn remove(&mut self, set: &str) {
         self.0.remove(set);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&BackendSetName, &BTreeSet<BackendName>)> {
+    pub fn by_set(&self) -> &Map<BackendSetName, Arc<BTreeSet<BackendName>>> {
+        &self.0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&BackendSetName, &Arc<BTreeSet<BackendName>>)> {
         self.0.iter()
     }
 }
@@ -90,7 +97,7 @@ impl fmt::Display for Version {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:032x}", self.0)
     }
 }
 

@@ -6,13 +6,11 @@ mod certificate;
 mod listener;
 mod route;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     id::{BackendSetName, CertificateName, ListenerName, RouteName},
+    map::Map,
     material::MaterialId,
 };
 
@@ -34,10 +32,10 @@ pub use route::{
 /// that have them in common.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredState {
-    pub listeners: BTreeMap<ListenerName, Arc<Listener>>,
-    pub routes: BTreeMap<RouteName, Arc<Route>>,
-    pub backend_sets: BTreeMap<BackendSetName, Arc<BackendSet>>,
-    pub certificates: BTreeMap<CertificateName, Arc<Certificate>>,
+    pub listeners: Map<ListenerName, Arc<Listener>>,
+    pub routes: Map<RouteName, Arc<Route>>,
+    pub backend_sets: Map<BackendSetName, Arc<BackendSet>>,
+    pub certificates: Map<CertificateName, Arc<Certificate>>,
 }
 
 // === impl ===
@@ -68,10 +66,7 @@ impl DesiredState {
 
     /// Backend sets whose backends nobody checks. To be told wherever somebody may hear it.
     pub fn unverified(&self) -> impl Iterator<Item = &BackendSetName> {
-        let is_unverified = |set: &&Arc<BackendSet>| {
-            set.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody)
-        };
-        self.backend_sets.values().filter(is_unverified).map(|set| &set.name)
+        self.backend_sets.values().filter(|set| set.is_unverified()).map(|set| &set.name)
     }
 }
 

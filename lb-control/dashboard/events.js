@@ -59,6 +59,8 @@ function describe(what, about) {
       if (did === "applied") {
         return { kind: "applied", is: "plain", words: `Proxy ${id} runs version ${count(version)}` };
       }
+      if (did === "problems") return { kind: "proxy", is: "bad", words: `Proxy ${id} runs not all of it: ${reason}` };
+      if (did === "mended") return { kind: "proxy", is: "good", words: `Proxy ${id} runs all of it again` };
       const is = did === "connected" ? "good" : "bad";
       const version_ = did === "rejected" ? ` version ${count(version)}` : "";
       return { kind: "proxy", is, words: `Proxy ${id} ${did}${version_}${reason ? `: ${reason}` : ""}` };

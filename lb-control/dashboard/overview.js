@@ -5,7 +5,7 @@ import { count, errorShare, latency, millis, percent, plural, rate, since } from
 import { expiryOf } from "./certificates.js";
 import { Chart } from "./charts.js";
 import { points } from "./series.js";
-import { stateOf } from "./proxies.js";
+import { stateOf, troubleOf } from "./proxies.js";
 
 const MOST_PROBLEMS = 100;
 
@@ -50,6 +50,8 @@ export function problems({ proxies, backends, certificates }) {
       add(1, is, key, "overview", `Proxy ${proxy.id} is gone, for ${since(proxy.disconnected_since)}`);
     } else if (proxy.rejection) {
       add(1, is, key, "overview", `Proxy ${proxy.id} rejected the update: ${proxy.rejection}`);
+    } else if (proxy.problems?.length) {
+      add(1, is, key, "overview", `Proxy ${proxy.id} runs not all of it: ${troubleOf(proxy)}`);
     } else if (!proxy.in_sync) {
       add(3, is, key, "overview", `Proxy ${proxy.id} is not in sync: ${words}`);
     }

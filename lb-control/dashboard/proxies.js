@@ -11,10 +11,16 @@ const MOST = 500;
 export function stateOf(proxy, { epoch, version }) {
   if (!proxy.connected) return ["bad", "gone"];
   if (proxy.rejection) return ["bad", "rejected"];
+  if (proxy.problems?.length) return ["bad", "partly in sync"];
   if (proxy.in_sync) return ["good", "in sync"];
   if (proxy.version === 0) return ["warn", "nothing yet"];
   if (proxy.epoch !== epoch) return ["warn", "other epoch"];
   return ["warn", `${count(Math.max(1, version - proxy.version))} behind`];
+}
+
+/** Why it does not run what it should, or not all of it. */
+export function troubleOf({ rejection, problems = [] }) {
+  return rejection || problems.map(({ resource, reason }) => `${resource}: ${reason}`).join("; ");
 }
 
 /** What every proxy should run. */
@@ -68,7 +74,7 @@ function row() {
     text(id, proxy.id);
     text(place, proxy.zone ? `zone ${proxy.zone}` : "no zone");
     pills(state, [stateOf(proxy, wanted)]);
-    text(why, proxy.rejection);
+    text(why, troubleOf(proxy));
     text(runs, proxy.version === 0 ? "–" : `version ${count(proxy.version)}`);
     text(applied, proxy.applied_at ? `for ${since(proxy.applied_at)}` : "not yet");
     text(rps, rate(load?.requests_per_second));

@@ -24,17 +24,11 @@ use std::{
 use lb_common::{
     id::{CertificateName, ProxyId},
     material::{MaterialId, Materials},
-    snapshot::{SnapshotId, UnhealthyBackends, Version},
+    snapshot::{Snapshot, SnapshotId, Version},
     spec::DesiredState,
     telemetry::trace_context::TraceContext,
 };
-use lb_proto::{
-    encode,
-    error::Problems,
-    parse,
-    update::{self, Content, Sealed},
-    v1,
-};
+use lb_proto::{error::Problems, parse, update::Sealed, v1};
 use tokio::sync::oneshot;
 use v1::event::Event as News;
 
@@ -49,7 +43,8 @@ use crate::{
     },
     metrics::Counters,
     proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
-    store::{Revision, StoreError, Stored},
+    resolve::resolve,
+    store::{Revision, StoreError, Stored, Verdict, parts},
     timestamp,
     vault::{Found, Vault},
 };
@@ -81,10 +76,14 @@ pub enum Event {
         result: Result<(), StoreError>,
         took: Duration,
     },
-    /// [`Effect::CommitHealth`] is through.
-    HealthCommitted,
-    /// [`Effect::CommitMaterials`] is through.
-    MaterialsCommitted,
+    /// [`Effect::CommitHealth`] is through, but for these.
+    HealthCommitted {
+        failed: Vec<Verdict>,
+    },
+    /// [`Effect::CommitMaterials`] is through, but for these.
+    MaterialsCommitted {
+        failed: Materials,
+    },
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
     /// The same, and who brings it waits until it is stored.
@@ -110,9 +109,17 @@ pub enum Event {
 
 /// What happened to a proxy's connection.
 pub enum ProxyEvent {
-    Connected { hello: Hello, end: End },
+    Connected {
+        hello: Hello,
+        end: End,
+    },
     Applied(SnapshotId),
-    Rejected { snapshot: SnapshotId, reason: String },
+    Rejected {
+        snapshot: SnapshotId,
+        reason: String,
+    },
+    /// What of it does not work there.
+    Problems(Vec<v1::Problem>),
     Reported(Report),
     Disconnected,
 }
@@ -122,13 +129,13 @@ pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
         revision: Option<Box<Revision>>,
-        /// What the revision needs besides itself.
-        materials: Materials,
+        /// What the revision needs besides itself, unless that is what the one before it needs.
+        materials: Option<Materials>,
         file_digest: Option<u64>,
         cause: Option<TraceContext>,
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
-    CommitHealth(Vec<v1::BackendStatus>),
+    CommitHealth(Vec<Verdict>),
     /// Write to the store, so that a controller that starts again has them; exactly one
     /// [`Event::MaterialsCommitted`] follows.
     CommitMaterials(Materials),
@@ -197,17 +204,14 @@ pub struct Controller {
     revision: u64,
     file_digest: Option<u64>,
     vault: Vault,
-    published: SnapshotId,
-    published_unhealthy: UnhealthyBackends,
+    published: Sealed,
     /// When the latest snapshots were published.
     publications: VecDeque<(SnapshotId, Instant)>,
-    /// Of the latest, as a message.
-    published_bytes: usize,
     writing: Option<Writing>,
     waiting: VecDeque<Mutation>,
     health: Monitor,
     health_changed: bool,
-    health_write: HealthWrite,
+    is_health_written: bool,
     storing: Storing,
     orders: acme::Ledger,
     proxies: Proxies,
@@ -228,19 +232,10 @@ struct Writing {
 
 struct Next {
     desired: DesiredState,
-    materials: Materials,
+    materials: Option<Materials>,
     /// What was in force when `materials` was made.
     base: Materials,
     about: v1::Revision,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HealthWrite {
-    Idle,
-    /// Under way, with nothing new since it began.
-    Running,
-    /// Under way, and to be repeated.
-    Outdated,
 }
 
 // === impl Controller ===
@@ -260,32 +255,26 @@ impl Controller {
         let mut vault = Vault::new(stored.materials, &desired, moment.wall);
         health.sync(&desired, vault.materials(), moment.now);
         let version = Version { epoch: stored.epoch, version: 1 };
-        let unhealthy = health.unhealthy();
         // Proxies have answered CAs all the while, and are not to stop now.
         for name in desired.certificates.keys() {
             let answers = acme::answers(vault.materials().get(&MaterialId::acme_order(name)));
-            vault.answer(name.clone(), answers);
+            vault.answer(&desired, name.clone(), answers);
         }
-        let content = Content {
-            desired: desired.clone(),
-            unhealthy: unhealthy.clone(),
-            materials: vault.needed_by(&desired),
-        };
-        let sealed = update::seal(version, stored.revision, content);
+        let (unhealthy, materials) = (health.unhealthy().clone(), vault.handed_out().clone());
+        let content = resolve(&Snapshot::default(), desired.clone(), unhealthy, materials);
+        let sealed = Sealed::new(version, stored.revision, content);
         let controller = Self {
             desired,
             revision: stored.revision,
             file_digest: stored.file_digest,
             vault,
-            published: sealed.snapshot.id,
-            published_unhealthy: unhealthy,
+            published: sealed.clone(),
             publications: [(sealed.snapshot.id, moment.now)].into(),
-            published_bytes: sealed.bytes.len(),
             writing: None,
             waiting: VecDeque::new(),
             health,
             health_changed: false,
-            health_write: HealthWrite::Idle,
+            is_health_written: false,
             storing: Storing::default(),
             orders: acme::Ledger::default(),
             proxies: Proxies::default(),
@@ -309,11 +298,15 @@ impl Controller {
                 Event::Mutate(mutation) => self.mutate(*mutation, moment),
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
-                Event::HealthCommitted => self.health_committed(),
-                Event::MaterialsCommitted => {
-                    let kept = self.storing.done();
+                Event::HealthCommitted { failed } => self.health_committed(failed),
+                Event::MaterialsCommitted { failed } => {
+                    // They go with what is found next: at once, it would fail again.
+                    let is_through = failed.is_empty();
+                    let kept = self.storing.done(failed);
                     self.tell(kept);
-                    self.store_materials();
+                    if is_through {
+                        self.store_materials();
+                    }
                 }
                 Event::Found(found) => self.found(found, moment),
                 Event::Keep { materials, kept } => {
@@ -326,10 +319,7 @@ impl Controller {
             }
         }
         if std::mem::take(&mut self.health_changed) {
-            let unhealthy = self.health.unhealthy();
-            if unhealthy != self.published_unhealthy {
-                self.publish(unhealthy, None);
-            }
+            self.publish(None);
             self.store_health();
         }
         while let Some(job) = self.health.start(moment.now) {
@@ -363,18 +353,18 @@ impl Controller {
         // A file is remembered even if it changes nothing, lest it undo later changes when the
         // controller starts again.
         let new_file = file_digest.is_some() && *file_digest != self.file_digest;
-        let is_same = desired == self.desired;
+        let is_same = changes.is_empty();
         if *dry_run || is_same && !new_file {
             self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
             let applied =
-                Applied { revision: self.revision, version: self.published.version, changes };
+                Applied { revision: self.revision, version: self.current().version, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
         }
         let Mutation { comment, file_digest, cause, reply, .. } = mutation;
         let revision = (!is_same).then(|| {
             let time = Some(timestamp(moment.wall));
             let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
-            Box::new(Revision { about, spec: encode::spec(&desired) })
+            Box::new(Revision { about, parts: parts(&self.desired, &desired) })
         });
         let next = revision.as_ref().map(|revision| Next {
             desired,
@@ -391,7 +381,7 @@ impl Controller {
         &self,
         mutation: &Mutation,
         moment: Moment,
-    ) -> Result<(DesiredState, Materials, Vec<v1::Change>), Refused> {
+    ) -> Result<(DesiredState, Option<Materials>, Vec<v1::Change>), Refused> {
         if let Some(expected) = mutation.expected_revision
             && expected != self.revision
         {
@@ -445,39 +435,42 @@ impl Controller {
             self.desired = desired;
             self.revision = about.revision;
             self.sync_health(moment);
-            self.publish(self.health.unhealthy(), cause);
+            self.publish(cause);
             changes.clone_from(&about.changes);
             self.announce(News::Revision(about), moment);
         }
-        Applied { revision: self.revision, version: self.published.version, changes }
+        Applied { revision: self.revision, version: self.current().version, changes }
     }
 
     /// Probes what there is now, as it is to be asked now.
     fn sync_health(&mut self, moment: Moment) {
-        if self.health.sync(&self.desired, self.vault.materials(), moment.now) {
-            self.store_health();
-        }
+        self.health.sync(&self.desired, self.vault.materials(), moment.now);
+        self.store_health();
     }
 
     /// Publishes what holds now, unless that is what was published last.
-    fn publish(&mut self, unhealthy: UnhealthyBackends, cause: Option<TraceContext>) {
-        let Version { epoch, version } = self.published.version;
+    fn publish(&mut self, cause: Option<TraceContext>) {
+        let SnapshotId { version: Version { epoch, version }, digest } = self.current();
         let version = Version { epoch, version: version + 1 };
-        let content = Content {
-            desired: self.desired.clone(),
-            unhealthy: unhealthy.clone(),
-            materials: self.vault.needed_by(&self.desired),
-        };
-        let sealed = update::seal(version, self.revision, content);
-        if sealed.snapshot.id.digest != self.published.digest {
-            self.published = sealed.snapshot.id;
-            self.published_unhealthy = unhealthy;
-            self.published_bytes = sealed.bytes.len();
+        let content = resolve(
+            &self.published.snapshot,
+            self.desired.clone(),
+            self.health.unhealthy().clone(),
+            self.vault.handed_out().clone(),
+        );
+        let sealed = self.published.followed_by(version, self.revision, content);
+        if sealed.snapshot.id.digest != digest {
+            self.published = sealed.clone();
             self.publications.truncate(MOST_PUBLICATIONS - 1);
-            self.publications.push_front((self.published, self.moment.now));
+            self.publications.push_front((self.current(), self.moment.now));
             self.counters.publications += 1;
             self.effects.push(Effect::Publish { sealed: Box::new(sealed), cause });
         }
+    }
+
+    /// What proxies are to run.
+    fn current(&self) -> SnapshotId {
+        self.published.snapshot.id
     }
 
     fn published_at(&self, id: SnapshotId) -> Option<Instant> {
@@ -506,7 +499,7 @@ impl Controller {
         self.store_materials();
         if is_news {
             self.sync_health(moment);
-            self.publish(self.health.unhealthy(), None);
+            self.publish(None);
         }
     }
 
@@ -530,9 +523,9 @@ impl Controller {
     fn ordered(&mut self, certificate: CertificateName, what: acme::News) {
         let challenges = self.orders.take(&certificate, what);
         if let Some(challenges) = challenges
-            && self.vault.answer(certificate, challenges)
+            && self.vault.answer(&self.desired, certificate, challenges)
         {
-            self.publish(self.health.unhealthy(), None);
+            self.publish(None);
         }
     }
 
@@ -569,21 +562,22 @@ impl Controller {
         }
     }
 
+    /// One write at a time; what is decided meanwhile goes with the next one.
     fn store_health(&mut self) {
-        self.health_write = match self.health_write {
-            HealthWrite::Idle => {
-                self.effects.push(Effect::CommitHealth(self.health.decided()));
-                HealthWrite::Running
+        if !self.is_health_written {
+            let verdicts = self.health.unstored();
+            if !verdicts.is_empty() {
+                self.is_health_written = true;
+                self.effects.push(Effect::CommitHealth(verdicts));
             }
-            HealthWrite::Running | HealthWrite::Outdated => HealthWrite::Outdated,
-        };
+        }
     }
 
-    fn health_committed(&mut self) {
-        let before = std::mem::replace(&mut self.health_write, HealthWrite::Idle);
-        if before == HealthWrite::Outdated {
-            self.store_health();
-        }
+    fn health_committed(&mut self, failed: Vec<Verdict>) {
+        self.is_health_written = false;
+        // What was decided meanwhile is tried; what failed goes with the next decision.
+        self.store_health();
+        self.health.put_back(failed);
     }
 
     fn proxy(&mut self, id: &ProxyId, connection: ConnectionId, said: ProxyEvent, moment: Moment) {
@@ -620,6 +614,13 @@ impl Controller {
                 self.proxies.rejected(id, connection, &reason).then(|| {
                     self.counters.proxy_rejections += 1;
                     news("rejected", Some(snapshot), reason)
+                })
+            }
+            ProxyEvent::Problems(problems) => {
+                let told = self.proxies.problems(id, connection, problems);
+                told.map(|why| match why.is_empty() {
+                    true => news("mended", None, why),
+                    false => news("problems", None, why),
                 })
             }
             ProxyEvent::Reported(report) => {

@@ -4,13 +4,11 @@
 //! [`Batch`] whose parts are valid by themselves, and a batch put onto a state becomes the next
 //! state if all of its references lead somewhere.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use lb_common::{
     id::{BackendName, BackendSetName},
+    map::Map,
     material::{MaterialId, Materials},
     spec::{Backend, BackendState, DesiredState},
 };
@@ -98,7 +96,7 @@ impl Batch {
         }
         remove(&mut next.backend_sets, &delete.backend_sets, "backend set", &mut problems);
         remove(&mut next.certificates, &delete.certificates, "certificate", &mut problems);
-        parse::check(&next, &mut problems);
+        parse::check_changes(current, &next, &mut problems);
         problems.or(next)
     }
 }
@@ -148,16 +146,22 @@ fn backend_change(
     Some((path, set.ok()?, backend?))
 }
 
-/// What did not change keeps its allocation, which is what makes comparing states cheap.
+/// What did not change is shared, which is what makes comparing states cheap.
 fn put<K: Ord + Clone, V: PartialEq>(
-    current: &BTreeMap<K, Arc<V>>,
-    upsert: &BTreeMap<K, Arc<V>>,
+    current: &Map<K, Arc<V>>,
+    upsert: &Map<K, Arc<V>>,
     replace_all: bool,
-) -> BTreeMap<K, Arc<V>> {
-    let mut next = if replace_all { BTreeMap::new() } else { current.clone() };
+) -> Map<K, Arc<V>> {
+    let mut next = current.clone();
+    if replace_all {
+        for gone in current.keys().filter(|name| !upsert.contains_key(*name)) {
+            next.remove(gone);
+        }
+    }
     for (name, new) in upsert {
-        let kept = current.get(name).filter(|old| *old == new).unwrap_or(new);
-        next.insert(name.clone(), Arc::clone(kept));
+        if current.get(name) != Some(new) {
+            next.insert(name.clone(), Arc::clone(new));
+        }
     }
     next
 }
@@ -180,8 +184,8 @@ fn put_backend(
     }
 }
 
-fn remove<K: Ord + std::borrow::Borrow<str> + std::fmt::Display, V>(
-    from: &mut BTreeMap<K, Arc<V>>,
+fn remove<K: Ord + Clone + std::borrow::Borrow<str> + std::fmt::Display, V>(
+    from: &mut Map<K, Arc<V>>,
     names: &[String],
     kind: &str,
     problems: &mut Problems,

@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::spec::DesiredState;
+use lb_common::{
+    map::{Change, Map as Parts, changes},
+    spec::DesiredState,
+};
 use lb_proto::{
     encode::{self, Defaults},
     v1,
@@ -54,8 +57,8 @@ impl Diff {
     fn parts<K, V, W>(
         &mut self,
         kind: &str,
-        before: &BTreeMap<K, Arc<V>>,
-        after: &BTreeMap<K, Arc<V>>,
+        before: &Parts<K, Arc<V>>,
+        after: &Parts<K, Arc<V>>,
         encode: impl Fn(Defaults, &V) -> W,
     ) where
         K: Ord + std::fmt::Display,
@@ -67,15 +70,11 @@ impl Diff {
                 serde_json::to_value(encode(defaults, part)).expect("a spec has a JSON form")
             })
         };
-        for name in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-            let (old, new) = (before.get(name), after.get(name));
-            let same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new) || old == new);
-            if !same {
-                let full = [old, new].map(|part| tree(part, Defaults::SpelledOut));
-                let given = [old, new].map(|part| tree(part, Defaults::LeftOut));
-                let [old, new] = [0, 1].map(|i| Node { full: &full[i], given: &given[i] });
-                self.compare(&format!("{kind}[{name}]"), old, new);
-            }
+        for Change { key, old, new } in changes(before, after) {
+            let full = [old, new].map(|part| tree(part, Defaults::SpelledOut));
+            let given = [old, new].map(|part| tree(part, Defaults::LeftOut));
+            let [old, new] = [0, 1].map(|i| Node { full: &full[i], given: &given[i] });
+            self.compare(&format!("{kind}[{key}]"), old, new);
         }
     }
 

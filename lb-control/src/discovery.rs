@@ -43,6 +43,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of texts that a proxy sends for people to read, in bytes.
 const MOST_TEXT: usize = 1024;
+const MOST_PROBLEMS: usize = 100;
 
 type Updates = mpsc::Sender<Result<v1::Update, Status>>;
 
@@ -198,6 +199,14 @@ impl Connection {
             }
             Some(Message::Report(report)) => {
                 self.say(ProxyEvent::Reported(parse_report(report))).await
+            }
+            Some(Message::Problems(v1::Problems { problems })) => {
+                let problem = |v1::Problem { resource, reason }: v1::Problem| v1::Problem {
+                    resource: cut(resource),
+                    reason: cut(reason),
+                };
+                let problems = problems.into_iter().take(MOST_PROBLEMS).map(problem).collect();
+                self.say(ProxyEvent::Problems(problems)).await
             }
             Some(Message::Hello(_)) => Err(Status::invalid_argument("there was a hello already")),
             // Of a newer proxy.

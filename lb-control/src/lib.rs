@@ -45,6 +45,7 @@ pub mod process;
 pub mod proxies;
 pub mod publisher;
 pub mod renewal;
+mod resolve;
 pub mod server;
 pub mod session;
 pub mod store;

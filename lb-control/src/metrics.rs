@@ -107,7 +107,7 @@ pub struct Proxy {
     pub id: String,
     pub is_connected: bool,
     pub is_in_sync: bool,
-    /// It refused the latest update that it was sent.
+    /// It refused the latest update that it was sent, or part of what it runs does not work there.
     pub is_rejecting: bool,
     /// For how long it could have run what is published, and does not.
     pub lag: Duration,
@@ -247,7 +247,8 @@ fn proxies(facts: &Facts<'_>, page: &mut Page) {
     for proxy in connected() {
         family.sample(&[("proxy", &proxy.id)], proxy.lag.as_secs_f64());
     }
-    const REJECTING: &str = "1 while a connected proxy refuses the latest update.";
+    const REJECTING: &str =
+        "1 while a connected proxy refuses the latest update, or part of it does not work there.";
     let mut family = page.gauge("lb_control_proxy_rejecting", REJECTING);
     for proxy in connected() {
         family.sample(&[("proxy", &proxy.id)], u8::from(proxy.is_rejecting));

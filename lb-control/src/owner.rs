@@ -10,6 +10,8 @@ use std::{
 use futures_util::FutureExt;
 use lb_common::{
     clock,
+    map::changes,
+    material::Materials,
     spec::{DesiredState, UNVERIFIED},
     telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
 };
@@ -75,8 +77,8 @@ struct Owner {
     store: Arc<Store>,
     probes: JoinSet<Event>,
     writes: JoinSet<Event>,
-    /// The revision that was looked at for what is unwise in it.
-    warned_of: u64,
+    /// The state that was looked at for what is unwise in it.
+    warned_of: DesiredState,
 }
 
 /// Starts the owner; `first` is published already when this returns. `trace_ratio` says how many of
@@ -87,8 +89,8 @@ pub fn spawn(
     store: Store,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
-    warn(&first.snapshot.desired);
-    let warned_of = first.snapshot.revision;
+    let warned_of = first.snapshot.desired.clone();
+    warn(&DesiredState::default(), &warned_of);
     let (events, inbox) = mpsc::channel(INBOX);
     let (stop, stopped) = oneshot::channel();
     let handle = Handle {
@@ -260,7 +262,7 @@ impl Owner {
                 self.writes.spawn(async move {
                     let started = clock::now();
                     let write = move |store: &Store| {
-                        store.commit(revision.as_deref(), &materials, file_digest)
+                        store.commit(revision.as_deref(), materials.as_ref(), file_digest)
                     };
                     let result = blocking(&store, write).await;
                     if let Err(error) = &result {
@@ -274,23 +276,35 @@ impl Owner {
             Effect::CommitHealth(health) => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let write = move |store: &Store| store.commit_health(&health);
-                    // The next flip brings the next attempt.
-                    if let Err(error) = blocking(&store, write).await {
-                        tracing::warn!(%error, "health could not be stored");
-                    }
-                    Event::HealthCommitted
+                    let write = {
+                        let health = health.clone();
+                        move |store: &Store| store.commit_health(&health)
+                    };
+                    let failed = match blocking(&store, write).await {
+                        Ok(()) => Vec::new(),
+                        Err(error) => {
+                            tracing::warn!(%error, "health could not be stored");
+                            health
+                        }
+                    };
+                    Event::HealthCommitted { failed }
                 });
             }
             Effect::CommitMaterials(materials) => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let write = move |store: &Store| store.commit_materials(&materials);
-                    // They are in force, and the next change writes them again.
-                    if let Err(error) = blocking(&store, write).await {
-                        tracing::warn!(%error, "certificates and contents of files could not be stored");
-                    }
-                    Event::MaterialsCommitted
+                    let write = {
+                        let materials = materials.clone();
+                        move |store: &Store| store.commit_materials(&materials)
+                    };
+                    let failed = match blocking(&store, write).await {
+                        Ok(()) => Materials::new(),
+                        Err(error) => {
+                            tracing::warn!(%error, "certificates and contents of files could not be stored");
+                            materials
+                        }
+                    };
+                    Event::MaterialsCommitted { failed }
                 });
             }
             Effect::Tell(kept) => {
@@ -303,10 +317,8 @@ impl Owner {
             }
             Effect::Publish { sealed, cause } => {
                 let snapshot = &sealed.snapshot;
-                if self.warned_of < snapshot.revision {
-                    self.warned_of = snapshot.revision;
-                    warn(&snapshot.desired);
-                }
+                let former = std::mem::replace(&mut self.warned_of, snapshot.desired.clone());
+                warn(&former, &snapshot.desired);
                 let span = trace::publish(cause, snapshot.id, snapshot.revision);
                 self.publisher.publish(*sealed, context_of(&span));
             }
@@ -357,9 +369,10 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-fn warn(desired: &DesiredState) {
-    for backend_set in desired.unverified() {
-        tracing::warn!(%backend_set, "{UNVERIFIED}");
+fn warn(former: &DesiredState, desired: &DesiredState) {
+    let changed = changes(&former.backend_sets, &desired.backend_sets);
+    for set in changed.filter_map(|change| change.new).filter(|set| set.is_unverified()) {
+        tracing::warn!(backend_set = %set.name, "{UNVERIFIED}");
     }
 }
 
@@ -376,7 +389,9 @@ fn log(event: &v1::Event) {
         }
         Some(Event::Proxy(v1::ProxyChanged { proxy_id, what, epoch, version, reason, .. })) => {
             match what.as_str() {
-                "rejected" => tracing::warn!(proxy_id, epoch, version, reason, "proxy {what}"),
+                "rejected" | "problems" => {
+                    tracing::warn!(proxy_id, epoch, version, reason, "proxy {what}");
+                }
                 "applied" => tracing::debug!(proxy_id, epoch, version, "proxy {what}"),
                 _ => tracing::info!(proxy_id, epoch, version, "proxy {what}"),
             }

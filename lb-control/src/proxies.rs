@@ -127,6 +127,7 @@ struct Proxy {
     disconnected_since: Option<Duration>,
     applied_at: Option<Duration>,
     rejection: String,
+    problems: Vec<v1::Problem>,
     report: Report,
     counted: Counted,
 }
@@ -155,6 +156,7 @@ impl Proxies {
             connected: moment,
             disconnected_since: None,
             rejection: String::new(),
+            problems: Vec::new(),
             report: Report::default(),
             counted: Counted::default(),
         };
@@ -201,6 +203,20 @@ impl Proxies {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.rejection = reason.into();
         true
+    }
+
+    /// Returns them in one text, if they are news.
+    pub fn problems(
+        &mut self,
+        id: &ProxyId,
+        connection: ConnectionId,
+        problems: Vec<v1::Problem>,
+    ) -> Option<String> {
+        let proxy = self.current(id, connection)?;
+        let is_news = proxy.problems != problems;
+        proxy.problems = problems;
+        let texts = proxy.problems.iter().map(|one| format!("{}: {}", one.resource, one.reason));
+        is_news.then(|| texts.collect::<Vec<_>>().join("; "))
     }
 
     pub fn report(
@@ -260,7 +276,7 @@ impl Proxies {
                 id: id.to_string(),
                 is_connected: proxy.connection.is_some(),
                 is_in_sync,
-                is_rejecting: !proxy.rejection.is_empty(),
+                is_rejecting: !proxy.rejection.is_empty() || !proxy.problems.is_empty(),
                 lag: match is_in_sync {
                     true => Duration::ZERO,
                     false => now.saturating_duration_since(since),
@@ -360,11 +376,12 @@ impl Proxy {
             epoch: running.version.epoch,
             version: running.version.version,
             hash: self.hello.running.map(|id| id.digest.to_string()).unwrap_or_default(),
-            in_sync: connected && running == current,
+            in_sync: connected && running == current && self.problems.is_empty(),
             applied_at: self.applied_at.map(timestamp),
             rejection: self.rejection.clone(),
             load: None,
             connections: self.report.connections,
+            problems: self.problems.clone(),
         }
     }
 }

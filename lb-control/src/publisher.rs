@@ -1,7 +1,7 @@
 //! The snapshot that proxies are to run, encoded once for all of them.
 //!
-//! Subscribers see the latest one, never a queue. The deltas to it are encoded when the first
-//! proxy asks, from a bounded number of earlier snapshots.
+//! Subscribers see the latest one, never a queue. It is encoded when the first proxy asks: whole, and as
+//! the deltas to it from a bounded number of earlier snapshots.
 
 use std::{
     collections::VecDeque,
@@ -32,8 +32,8 @@ pub struct Publisher {
 /// One snapshot, and everything that is sent of it.
 #[derive(Debug)]
 pub struct Published {
-    snapshot: Arc<Snapshot>,
-    bytes: Bytes,
+    sealed: Sealed,
+    full: OnceLock<Bytes>,
     /// Where in a trace it was published.
     cause: Option<TraceContext>,
     /// Oldest first.
@@ -42,7 +42,7 @@ pub struct Published {
 
 #[derive(Debug)]
 struct Base {
-    snapshot: Arc<Snapshot>,
+    sealed: Sealed,
     /// Encoded by whoever asks first; the others wait for it.
     delta: OnceLock<Bytes>,
 }
@@ -51,13 +51,7 @@ struct Base {
 
 impl Publisher {
     pub fn new(first: Sealed) -> Self {
-        let published = Published {
-            snapshot: Arc::new(first.snapshot),
-            bytes: first.bytes,
-            cause: None,
-            bases: VecDeque::new(),
-        };
-        Self { current: watch::Sender::new(Arc::new(published)) }
+        Self { current: watch::Sender::new(Arc::new(Published::new(first, None, VecDeque::new()))) }
     }
 
     pub fn publish(&self, next: Sealed, cause: Option<TraceContext>) {
@@ -70,59 +64,70 @@ impl Publisher {
 
     /// What proxies are to run now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.borrow().snapshot)
+        Arc::clone(&self.current.borrow().sealed.snapshot)
     }
 }
 
 // === impl Published ===
 
 impl Published {
+    fn new(sealed: Sealed, cause: Option<TraceContext>, bases: VecDeque<Base>) -> Self {
+        Self { sealed, full: OnceLock::new(), cause, bases }
+    }
+
     pub fn id(&self) -> SnapshotId {
-        self.snapshot.id
+        self.sealed.snapshot.id
     }
 
     pub fn cause(&self) -> Option<TraceContext> {
         self.cause
     }
 
-    /// What leads here: from `base` if that is a snapshot that was published, and if it takes less
-    /// than all of it. Returns also whether it is all.
+    /// What leads here: from `base` if that has the same in it, or if it is a snapshot that was published
+    /// and it takes less than all of this one. Returns also whether it is all.
     pub fn update(&self, base: Option<SnapshotId>) -> (v1::Update, bool) {
-        let base = self.bases.iter().find(|known| Some(known.snapshot.id) == base);
-        let delta = base.map(|base| base.delta_to(&self.snapshot));
-        let (content, full) = match delta.filter(|delta| delta.len() < self.bytes.len()) {
-            Some(delta) => (v1::update::Content::Delta(delta.clone()), false),
-            None => (v1::update::Content::Full(self.bytes.clone()), true),
+        let (content, full) = match base.and_then(|base| self.delta_from(base)) {
+            Some(delta) => (v1::update::Content::Delta(delta), false),
+            None => {
+                let full = self.full.get_or_init(|| self.sealed.resources.encode());
+                (v1::update::Content::Full(full.clone()), true)
+            }
         };
         let update = v1::Update {
-            snapshot: Some(update::snapshot_id(self.snapshot.id)),
-            revision: self.snapshot.revision,
+            snapshot: Some(update::snapshot_id(self.id())),
+            revision: self.sealed.snapshot.revision,
             content: Some(content),
         };
         (update, full)
     }
 
-    fn followed_by(&self, next: Sealed, cause: Option<TraceContext>) -> Self {
-        let earlier = self.bases.iter().map(|base| &base.snapshot).chain([&self.snapshot]);
-        let surplus = (self.bases.len() + 1).saturating_sub(MOST_BASES);
-        Self {
-            snapshot: Arc::new(next.snapshot),
-            bytes: next.bytes,
-            cause,
-            bases: earlier.skip(surplus).map(Base::new).collect(),
+    fn delta_from(&self, base: SnapshotId) -> Option<Bytes> {
+        if base.digest == self.id().digest {
+            // Whoever published it: an earlier controller, as a rule.
+            let nothing = v1::Delta { base: Some(update::snapshot_id(base)), ..<_>::default() };
+            return Some(nothing.encode_to_vec().into());
         }
+        let known = self.bases.iter().find(|known| known.sealed.snapshot.id == base)?;
+        let delta = known.delta_to(&self.sealed);
+        (delta.len() < self.sealed.resources.encoded_len()).then(|| delta.clone())
+    }
+
+    fn followed_by(&self, next: Sealed, cause: Option<TraceContext>) -> Self {
+        let earlier = self.bases.iter().map(|base| &base.sealed).chain([&self.sealed]);
+        let surplus = (self.bases.len() + 1).saturating_sub(MOST_BASES);
+        Self::new(next, cause, earlier.skip(surplus).map(Base::new).collect())
     }
 }
 
 // === impl Base ===
 
 impl Base {
-    fn new(snapshot: &Arc<Snapshot>) -> Self {
-        Self { snapshot: Arc::clone(snapshot), delta: OnceLock::new() }
+    fn new(sealed: &Sealed) -> Self {
+        Self { sealed: sealed.clone(), delta: OnceLock::new() }
     }
 
-    fn delta_to(&self, next: &Snapshot) -> &Bytes {
-        self.delta.get_or_init(|| update::delta(&self.snapshot, next).encode_to_vec().into())
+    fn delta_to(&self, next: &Sealed) -> &Bytes {
+        self.delta.get_or_init(|| self.sealed.delta(next).encode_to_vec().into())
     }
 }
 
@@ -139,16 +144,15 @@ mod tests {
         let sets: Vec<_> = (0..20).map(|i| format!("{{ name = 'set-{i}' }}")).collect();
         let text = format!("backend_sets = [{{ name = 'v{version}' }}, {}]", sets.join(", "));
         let version = Version { epoch: 1, version };
-        let content = Content { desired: state(&text), ..Content::default() };
-        update::seal(version, version.version, content)
+        Sealed::new(version, version.version, Content::of(state(&text)))
     }
 
-    fn publisher(versions: u64) -> (Publisher, Vec<Snapshot>) {
+    fn publisher(versions: u64) -> (Publisher, Vec<Sealed>) {
         let publisher = Publisher::new(sealed(1));
         for version in 2..=versions {
             publisher.publish(sealed(version), None);
         }
-        (publisher, (1..=versions).map(|version| sealed(version).snapshot).collect())
+        (publisher, (1..=versions).map(sealed).collect())
     }
 
     fn current(publisher: &Publisher) -> Arc<Published> {
@@ -159,12 +163,14 @@ mod tests {
     fn a_delta_leads_from_a_known_snapshot_to_the_current_one() {
         let (publisher, snapshots) = publisher(3);
         for base in &snapshots[..2] {
-            let (update, full) = current(&publisher).update(Some(base.id));
+            let (update, full) = current(&publisher).update(Some(base.snapshot.id));
             let Some(v1::update::Content::Delta(delta)) = update.content else {
                 panic!("not a delta: {update:?}")
             };
-            let reached = update::follow(base, snapshots[2].id, 3, &delta).expect("is valid");
-            assert_eq!((reached.snapshot, full), (snapshots[2].clone(), false));
+            let (next, bytes) = (&snapshots[2].snapshot, base.resources.encode());
+            let base = Sealed::open(base.snapshot.id, 3, &bytes).expect("is valid");
+            let reached = base.follow(next.id, 3, &delta).expect("is valid");
+            assert_eq!((reached.snapshot.id, full), (next.id, false));
         }
     }
 
@@ -174,9 +180,25 @@ mod tests {
         let (publisher, snapshots) = publisher(versions);
         let full = |id| current(&publisher).update(id).1;
         assert!(full(None));
-        assert!(full(Some(snapshots[0].id)), "it is too long ago");
-        assert!(!full(Some(snapshots[1].id)));
-        assert!(full(Some(SnapshotId { digest: Digest(1), ..snapshots[1].id })));
+        assert!(full(Some(snapshots[0].snapshot.id)), "it is too long ago");
+        assert!(!full(Some(snapshots[1].snapshot.id)));
+        assert!(full(Some(SnapshotId { digest: Digest(1), ..snapshots[1].snapshot.id })));
+    }
+
+    #[test]
+    fn who_has_the_same_of_another_controller_is_sent_next_to_nothing() {
+        let (publisher, snapshots) = publisher(2);
+        let SnapshotId { version, digest } = snapshots[1].snapshot.id;
+        let running = SnapshotId { version: Version { epoch: 0, ..version }, digest };
+        let (update, full) = current(&publisher).update(Some(running));
+        let Some(v1::update::Content::Delta(delta)) = update.content else {
+            panic!("not a delta: {update:?}")
+        };
+        assert!(!full && delta.len() < 40, "{} bytes", delta.len());
+        let bytes = snapshots[1].resources.encode();
+        let base = Sealed::open(running, 2, &bytes).expect("is valid");
+        let reached = base.follow(snapshots[1].snapshot.id, 2, &delta).expect("is valid");
+        assert_eq!(reached.snapshot.id, snapshots[1].snapshot.id);
     }
 
     #[test]
@@ -189,7 +211,7 @@ mod tests {
             }
             None => panic!("no content"),
         };
-        let base = Some(snapshots[0].id);
+        let base = Some(snapshots[0].snapshot.id);
         assert_eq!((pointer(base), pointer(None)), (pointer(base), pointer(None)));
     }
 

@@ -2,8 +2,7 @@
 //!
 //! Pure. The next update waits for the answer to the last one, so a proxy that is slow skips
 //! versions, and a delta always starts from what the proxy said it runs. A proxy that never answers
-//! gets full snapshots, seldom, and so does one that refuses: what it lacked, a port maybe, may be
-//! there later.
+//! gets full snapshots, seldom, and so does one that refuses: what it lacked may be there later.
 
 use std::time::{Duration, Instant};
 
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     fn id(version: u64) -> SnapshotId {
-        SnapshotId { version: Version { epoch: 1, version }, digest: Digest(version) }
+        SnapshotId { version: Version { epoch: 1, version }, digest: Digest(version.into()) }
     }
 
     struct Fixture {

@@ -3,24 +3,82 @@
 //! # Invariants
 //!
 //! - What a write returned `Ok` for is on disk, and survives the process at any moment.
-//! - A revision's number is the last one's plus one. The last [`HISTORY`] are kept.
+//! - A revision's number is the last one's plus one. The last [`HISTORY`] are kept, or fewer, so that what
+//!   led to them has [`HISTORY_BYTES`] at most.
 
 pub mod redb;
 
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{ops::RangeInclusive, path::PathBuf, sync::Arc};
 
-use lb_common::material::Materials;
-use lb_proto::v1;
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    map::{Change, Map, changes},
+    material::Materials,
+    spec::DesiredState,
+};
+use lb_proto::{encode, v1};
+use prost::Message;
+use v1::Kind;
 
 /// So many revisions are kept.
 pub const HISTORY: u64 = 1_000;
+/// Of what tells them apart.
+pub const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
 
-/// One accepted change and the state that it led to.
+/// One accepted change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Revision {
     /// Number, time, comment and changes.
     pub about: v1::Revision,
-    pub spec: v1::Spec,
+    pub parts: Vec<Part>,
+}
+
+/// A listener, a route, a backend set or a certificate, as it is from then on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    pub kind: v1::Kind,
+    pub name: String,
+    /// The encoded message of the spec; none if it is gone.
+    pub content: Option<Vec<u8>>,
+}
+
+/// What makes one state of the other.
+pub fn parts(from: &DesiredState, to: &DesiredState) -> Vec<Part> {
+    let mut parts = Vec::new();
+    collect(&mut parts, Kind::Listener, &from.listeners, &to.listeners, |part| {
+        encode::listener(part).encode_to_vec()
+    });
+    collect(&mut parts, Kind::Route, &from.routes, &to.routes, |part| {
+        encode::route(part).encode_to_vec()
+    });
+    collect(&mut parts, Kind::BackendSet, &from.backend_sets, &to.backend_sets, |part| {
+        encode::backend_set(part).encode_to_vec()
+    });
+    collect(&mut parts, Kind::Certificate, &from.certificates, &to.certificates, |part| {
+        encode::certificate(part).encode_to_vec()
+    });
+    parts
+}
+
+fn collect<K: Ord + ToString, V: PartialEq>(
+    parts: &mut Vec<Part>,
+    kind: Kind,
+    from: &Map<K, Arc<V>>,
+    to: &Map<K, Arc<V>>,
+    encode: impl Fn(&V) -> Vec<u8>,
+) {
+    for Change { key, new, .. } in changes(from, to) {
+        let content = new.map(|part| encode(part));
+        parts.push(Part { kind, name: key.to_string(), content });
+    }
+}
+
+/// What was decided about a backend, or that nothing is any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub backend_set: BackendSetName,
+    pub backend: BackendName,
+    pub status: Option<v1::BackendStatus>,
 }
 
 /// What a controller starts from.

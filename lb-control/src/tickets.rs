@@ -49,7 +49,7 @@ pub async fn rotate(handle: Handle) {
 pub fn renewed(materials: &Materials, wall: Duration) -> Option<Materials> {
     let id = MaterialId::tickets();
     let next = next(materials.get(&id), wall)?;
-    Some([(id, next)].into())
+    Some(Materials::unit(id, next))
 }
 
 /// What follows these keys, if their turn is over.

@@ -15,6 +15,7 @@ use std::{
 
 use lb_common::{
     id::CertificateName,
+    map::changes,
     material::{MaterialId, Materials},
     secret::Secret,
     spec::{self, CertificateSource, DesiredState, Pem},
@@ -37,6 +38,8 @@ pub struct Vault {
     known: Materials,
     /// Found since, and of no use yet: one half of a pair, or something broken.
     waiting: Found,
+    /// What of it proxies need, and what they answer.
+    handed_out: Materials,
     /// What proxies answer while certificates are ordered. Of no state, and never stored.
     challenges: BTreeMap<CertificateName, Materials>,
     certificates: BTreeMap<CertificateName, Judged>,
@@ -76,25 +79,38 @@ impl Vault {
         self.certificates.iter().map(|(name, judged)| (name, &judged.status))
     }
 
-    /// What of it proxies need for this state, as far as it is there.
-    pub fn needed_by(&self, desired: &DesiredState) -> Materials {
+    /// What proxies need of it, as far as it is there.
+    pub fn handed_out(&self) -> &Materials {
+        &self.handed_out
+    }
+
+    fn hand_out(&mut self, desired: &DesiredState) {
         let mut needed = needed(desired.materials_of_proxies(), &self.known);
         for challenges in self.challenges.values() {
             needed.extend(challenges.clone());
         }
-        needed
+        self.handed_out = needed;
     }
 
     /// Proxies are to answer that for a certificate that is ordered, and nothing else. Returns whether that
     /// is news.
-    pub fn answer(&mut self, certificate: CertificateName, challenges: Materials) -> bool {
-        match challenges.is_empty() {
+    pub fn answer(
+        &mut self,
+        desired: &DesiredState,
+        certificate: CertificateName,
+        challenges: Materials,
+    ) -> bool {
+        let is_news = match challenges.is_empty() {
             true => self.challenges.remove(&certificate).is_some(),
             false => {
                 let before = self.challenges.insert(certificate.clone(), challenges);
                 before.as_ref() != self.challenges.get(&certificate)
             }
+        };
+        if is_news {
+            self.hand_out(desired);
         }
+        is_news
     }
 
     /// What files the current state names.
@@ -107,8 +123,9 @@ impl Vault {
         &self.known
     }
 
-    /// What `next` would need, if all that is new in it can be used. What the current state has keeps
-    /// what it has: a file that is being renewed is no concern of a change of something else.
+    /// What `next` would need, if all that is new in it can be used; nothing, if that is what `current`
+    /// needs. What the current state has keeps what it has: a file that is being renewed is no concern of
+    /// a change of something else.
     ///
     /// # Errors
     /// What cannot.
@@ -118,7 +135,10 @@ impl Vault {
         next: &DesiredState,
         found: &Found,
         wall: Duration,
-    ) -> Result<Materials, Problems> {
+    ) -> Result<Option<Materials>, Problems> {
+        if !may_differ(current, next) {
+            return Ok(None);
+        }
         let old_ids = current.materials();
         let mut all =
             found.over(&self.known, |id| !(old_ids.contains(id) && self.known.contains_key(id)));
@@ -179,7 +199,7 @@ impl Vault {
                 judge_ca(format!("backend_sets[{name}].tls.ca"), ca);
             }
         }
-        problems.or(needed(next.materials(), &all))
+        problems.or(Some(needed(next.materials(), &all)))
     }
 
     /// `desired` is in force, and `materials` is what [`Vault::admit`] said of it.
@@ -187,10 +207,11 @@ impl Vault {
     pub fn advance(
         &mut self,
         desired: &DesiredState,
-        materials: Materials,
+        materials: Option<Materials>,
         base: &Materials,
         wall: Duration,
     ) {
+        let Some(materials) = materials else { return };
         let known = std::mem::take(&mut self.known);
         let needed = desired.materials();
         let is_since = |id: &MaterialId, secret: &Secret| base.get(id) != Some(secret);
@@ -203,9 +224,11 @@ impl Vault {
         self.known = materials;
         self.known.extend(kept);
         // What waits for its other half waits on, as long as somebody needs it.
-        self.waiting
-            .materials
-            .retain(|id, secret| needed.contains(id) && self.known.get(id) != Some(secret));
+        let waiting = std::mem::take(&mut self.waiting.materials).into_iter();
+        let waits = |(id, secret): &(MaterialId, Secret)| {
+            needed.contains(id) && self.known.get(id) != Some(secret)
+        };
+        self.waiting.materials = waiting.filter(waits).collect();
         self.waiting.unreadable.retain(|id, _| needed.contains(id));
         self.challenges.retain(|name, _| needed.contains(&MaterialId::acme_order(name)));
         self.judge(desired, wall);
@@ -308,6 +331,7 @@ impl Vault {
             Some((id.path()?.to_owned(), unreadable.or_else(unusable)?))
         };
         self.broken_cas = cas(desired).iter().filter_map(why_broken).collect();
+        self.hand_out(desired);
         let nothing = Found::default();
         let all = self.waiting.over(&self.known, |_| true);
         let mut former = std::mem::take(&mut self.certificates);
@@ -355,6 +379,15 @@ impl Vault {
         });
         self.certificates = judged.collect();
     }
+}
+
+/// Whether one state may need other material than the other.
+fn may_differ(from: &DesiredState, to: &DesiredState) -> bool {
+    let has_tls = |set: Option<&Arc<spec::BackendSet>>| set.is_some_and(|set| set.tls.is_some());
+    changes(&from.certificates, &to.certificates).next().is_some()
+        || changes(&from.listeners, &to.listeners).next().is_some()
+        || changes(&from.backend_sets, &to.backend_sets)
+            .any(|change| has_tls(change.old) || has_tls(change.new))
 }
 
 /// Files with CAs.

@@ -3,9 +3,8 @@
 mod common;
 
 use common::{Control, app, eventually, is_full, request, soon};
-use lb_common::snapshot::Snapshot;
 use lb_proto::{
-    update,
+    update::{self, Sealed},
     v1::{self, proxy_message::Message, update::Content},
 };
 use tonic::Code;
@@ -15,10 +14,10 @@ async fn listed(control: &Control) -> v1::ListProxiesResponse {
     fleet.list_proxies(v1::ListProxiesRequest {}).await.expect("lists").into_inner()
 }
 
-fn open(update: &v1::Update) -> Snapshot {
+fn open(update: &v1::Update) -> Sealed {
     let Some(Content::Full(bytes)) = &update.content else { panic!("not full: {update:?}") };
     let id = update.snapshot.as_ref().map(update::parse_snapshot_id).expect("has an id");
-    update::open(id, update.revision, bytes).expect("is valid").snapshot
+    Sealed::open(id, update.revision, bytes).expect("is valid")
 }
 
 #[tokio::test]
@@ -27,7 +26,7 @@ async fn a_new_proxy_gets_everything_and_is_in_sync_once_it_applied_it() {
     control.fleet().await.apply(app(1)).await.expect("is valid");
     let mut proxy = control.proxy("p1", None).await;
     let update = proxy.next().await;
-    assert_eq!(open(&update).desired.backend_sets.len(), 1);
+    assert_eq!(open(&update).snapshot.desired.backend_sets.len(), 1);
     let seen = eventually("it is listed", async || listed(&control).await.proxies.pop()).await;
     assert_eq!((seen.id.as_str(), seen.connected, seen.in_sync), ("p1", true, false));
     proxy.applied(update.snapshot).await;
@@ -55,10 +54,10 @@ async fn a_proxy_that_knows_a_snapshot_gets_what_leads_on_from_it() {
     let second = proxy.next().await;
     let Some(Content::Delta(delta)) = &second.content else { panic!("not a delta: {second:?}") };
     let id = second.snapshot.as_ref().map(update::parse_snapshot_id).expect("has an id");
-    let reached = update::follow(&open(&first), id, 2, delta).expect("leads there").snapshot;
-    assert_eq!(reached.desired.backend_sets.len(), 51);
+    let reached = open(&first).follow(id, 2, delta).expect("leads there");
+    assert_eq!(reached.snapshot.desired.backend_sets.len(), 51);
 
-    let altered = v1::SnapshotId { hash: 1, ..first.snapshot.expect("has an id") };
+    let altered = v1::SnapshotId { digest_low: 1, ..first.snapshot.expect("has an id") };
     let mut proxy = control.proxy("p2", Some(altered)).await;
     assert!(is_full(&proxy.next().await), "what it runs was never published");
 }

@@ -65,14 +65,27 @@ async fn until(control: &Control, health: v1::Health) -> v1::BackendStatus {
     .await
 }
 
-fn unhealthy(update: &v1::Update) -> Vec<v1::Unhealthy> {
-    match &update.content {
+/// By set, which backends are told to be unhealthy; nobody, where that is over.
+fn unhealthy(update: &v1::Update) -> Vec<(String, Vec<String>)> {
+    let (changed, gone) = match &update.content {
         Some(Content::Full(bytes)) => {
-            v1::Snapshot::decode(bytes.clone()).expect("decodes").unhealthy
+            (v1::Snapshot::decode(bytes.clone()).expect("decodes").resources, vec![])
         }
-        Some(Content::Delta(bytes)) => v1::Delta::decode(bytes.clone()).expect("decodes").unhealthy,
+        Some(Content::Delta(bytes)) => {
+            let delta = v1::Delta::decode(bytes.clone()).expect("decodes");
+            (delta.changed, delta.gone)
+        }
         None => panic!("no content"),
-    }
+    };
+    let is_over = gone.into_iter().filter(|gone| gone.kind() == v1::Kind::Unhealthy);
+    let is_over = is_over.map(|gone| (gone.name, vec![]));
+    let told = changed.into_iter().filter(|resource| resource.kind() == v1::Kind::Unhealthy);
+    told.map(|resource| {
+        let names = v1::Unhealthy::decode(resource.content).expect("decodes").backends;
+        (resource.name, names)
+    })
+    .chain(is_over)
+    .collect()
 }
 
 #[tokio::test]
@@ -91,8 +104,7 @@ async fn a_flip_reaches_watchers_and_proxies_and_is_undone_by_recovery() {
     backend.sick.store(true, Ordering::SeqCst);
     let flip = proxy.next().await;
     proxy.applied(flip.snapshot).await;
-    let expected =
-        v1::Unhealthy { backend_set: "app".into(), backends: vec![backend.address.to_string()] };
+    let expected = ("app".to_owned(), vec![backend.address.to_string()]);
     assert_eq!((unhealthy(&flip), flip.revision), (vec![expected], 1));
     let told = eventually("it is told", async || {
         match events.message().await.expect("goes on").expect("goes on").event {
@@ -106,8 +118,7 @@ async fn a_flip_reaches_watchers_and_proxies_and_is_undone_by_recovery() {
 
     backend.sick.store(false, Ordering::SeqCst);
     let back = proxy.next().await;
-    let nobody: Vec<_> = unhealthy(&back).into_iter().flat_map(|set| set.backends).collect();
-    assert_eq!(nobody, [""; 0]);
+    assert_eq!(unhealthy(&back), [("app".to_owned(), vec![])]);
 }
 
 #[tokio::test]

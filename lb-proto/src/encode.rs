@@ -42,6 +42,10 @@ pub fn backend_set(set: &BackendSet) -> v1::BackendSet {
     Defaults::LeftOut.backend_set(set)
 }
 
+pub fn backend(backend: &Backend) -> v1::Backend {
+    Defaults::LeftOut.backend(backend)
+}
+
 /// It has no defaults.
 pub fn certificate(certificate: &Certificate) -> v1::Certificate {
     let (mut cert, mut key, mut acme) = (String::new(), String::new(), None);

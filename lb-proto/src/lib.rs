@@ -4,7 +4,8 @@
 //! - [`parse`]: wire to domain. Every question about validity is answered here, once, and every
 //!   refusal names the field, the value and what would be valid.
 //! - [`encode`]: domain to wire, leaving out what is a default.
-//! - [`update`]: snapshots and deltas as proxies get them, and their digest.
+//! - [`update`]: snapshots and deltas as proxies get them; [`resources`]: what they are made of, and
+//!   their digest.
 //! - [`duration`], [`list`], [`pem`]: how these are spelled. [`json`]: how answers look in JSON.
 //! - [`latency`]: the buckets in which all processes count it.
 //! - [`mod@file`]: the TOML spelling of the same spec, with line numbers in its errors.
@@ -25,6 +26,7 @@ pub mod list;
 pub mod parse;
 pub mod pem;
 mod redacted;
+pub mod resources;
 pub mod update;
 
 /// Generated from `proto/lb/v1`.

@@ -3,9 +3,9 @@
 //! Each function takes the path of what it parses, and returns `None` only after it has added a
 //! problem.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use lb_common::spec::DesiredState;
+use lb_common::{map::Map, spec::DesiredState};
 
 use crate::{error::Problems, v1};
 
@@ -18,9 +18,9 @@ mod route;
 mod route_kind;
 
 use at::At;
-pub use backend_set::{backend, backend_set, name_of};
+pub use backend_set::{backend, backend_set, backends, name_of};
 pub use certificate::certificate;
-pub use check::{check, list};
+pub use check::{check, check_changes, list};
 pub use listener::listener;
 pub use route::route;
 
@@ -76,8 +76,8 @@ pub fn element(kind: &str, name: &str, index: usize) -> String {
     if name.is_empty() { format!("{kind}[{index}]") } else { format!("{kind}[{name}]") }
 }
 
-fn insert<K: Ord, V>(
-    map: &mut BTreeMap<K, Arc<V>>,
+fn insert<K: Ord + Clone, V>(
+    map: &mut Map<K, Arc<V>>,
     name: K,
     value: V,
     path: &str,

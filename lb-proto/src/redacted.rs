@@ -30,10 +30,21 @@ impl fmt::Debug for v1::Eab {
     }
 }
 
-impl fmt::Debug for v1::Material {
+impl fmt::Debug for v1::Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, content: _ } = self;
-        f.debug_struct("Material").field("id", id).finish_non_exhaustive()
+        let Self { kind: _, name, content: _ } = self;
+        let kind = self.kind();
+        f.debug_struct("Resource").field("kind", &kind).field("name", name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for v1::Update {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { snapshot, revision, content: _ } = self;
+        f.debug_struct("Update")
+            .field("snapshot", snapshot)
+            .field("revision", revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,8 +61,12 @@ mod tests {
         let bare = || "c2VjcmV0".to_owned();
         let of_bare = v1::Certificate { cert: bare(), key: bare(), ..<_>::default() };
         let spec = v1::Spec { certificates: vec![of_key, of_bare], ..<_>::default() };
-        let material = v1::Material { id: "key:x".into(), content: key.into() };
-        let printed = format!("{spec:?} {material:?} {spec:#?} {material:#?}");
+        let kind = v1::Kind::Material.into();
+        let material = v1::Resource { kind, name: "key:x".into(), content: key.into() };
+        let content = Some(v1::update::Content::Full(key.into()));
+        let update = v1::Update { content, ..v1::Update::default() };
+        let printed =
+            format!("{spec:?} {material:?} {update:?} {spec:#?} {material:#?} {update:#?}");
         assert!(
             printed.contains("key:x") && printed.contains("kid-1") && !printed.contains("PRIVATE"),
             "{printed}"

@@ -1,24 +1,41 @@
-//! What proxies get: snapshots, deltas between them, and the digest that both ends compare.
+//! What proxies get: snapshots, and deltas between them. Both ends make the same digest of what they lead
+//! to, and neither looks at what did not change.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Borrow, sync::Arc};
 
 use lb_common::{
     id::{BackendName, BackendSetName},
+    map::{Change, Map, changes},
     material::{MaterialId, Materials},
     secret::Secret,
-    snapshot::{Digest, Snapshot, SnapshotId, UnhealthyBackends, Version},
-    spec::DesiredState,
+    snapshot::{Digest, Members, Snapshot, SnapshotId, UnhealthyBackends, Version},
+    spec::{Backend, BackendSet, DesiredState},
 };
-use prost::{Message, bytes::Bytes};
+use prost::Message;
+use v1::Kind;
 
-use crate::{encode, error::Problems, parse, v1};
+use crate::{
+    encode,
+    error::Problems,
+    parse,
+    resources::{self, Key, Resources},
+    v1,
+};
 
-/// A snapshot and its encoding.
-#[derive(Clone, Debug)]
+/// A snapshot, and what it is made of on its way. By default, nothing at all.
+#[derive(Clone, Debug, Default)]
 pub struct Sealed {
-    pub snapshot: Snapshot,
-    /// An encoded [`v1::Snapshot`].
-    pub bytes: Bytes,
+    pub snapshot: Arc<Snapshot>,
+    pub resources: Resources,
+}
+
+/// What a snapshot has in it.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    pub desired: DesiredState,
+    pub members: Members,
+    pub unhealthy: UnhealthyBackends,
+    pub materials: Materials,
 }
 
 /// Why an update was not taken. Says which resource, if one can be named.
@@ -48,195 +65,306 @@ impl UpdateError {
     }
 }
 
-/// What a snapshot has in it.
-#[derive(Clone, Debug, Default)]
-pub struct Content {
-    pub desired: DesiredState,
-    pub unhealthy: UnhealthyBackends,
-    pub materials: Materials,
-}
+// === impl Content ===
 
-/// Encodes a snapshot and computes its digest.
-pub fn seal(version: Version, revision: u64, content: Content) -> Sealed {
-    let Content { desired, unhealthy, materials } = content;
-    let wire = v1::Snapshot {
-        spec: Some(encode::spec(&desired)),
-        unhealthy: unhealthy.iter().map(|(set, names)| unhealthy_of(set, names)).collect(),
-        materials: materials.iter().map(|(id, secret)| material(id, secret)).collect(),
-    };
-    let bytes = Bytes::from(wire.encode_to_vec());
-    let id = SnapshotId { version, digest: digest(&bytes) };
-    Sealed { snapshot: Snapshot { id, revision, desired, unhealthy, materials }, bytes }
-}
-
-/// Reads a full snapshot and holds it against the digest that was announced.
-///
-/// # Errors
-/// If it does not decode, is not valid, or is not what was announced.
-pub fn open(id: SnapshotId, revision: u64, bytes: &[u8]) -> Result<Sealed, UpdateError> {
-    let wire = v1::Snapshot::decode(bytes)?;
-    let desired = parse::desired_state(&wire.spec.unwrap_or_default())?;
-    let mut unhealthy = UnhealthyBackends::default();
-    put_unhealthy(&mut unhealthy, &wire.unhealthy)?;
-    let mut materials = Materials::new();
-    put_materials(&mut materials, wire.materials);
-    announced(id, seal(id.version, revision, Content { desired, unhealthy, materials }))
-}
-
-/// What leads from `base` to `next`.
-pub fn delta(base: &Snapshot, next: &Snapshot) -> v1::Delta {
-    let (from, to) = (&base.desired, &next.desired);
-    let healthy_again = base.unhealthy.iter().filter(|(set, _)| next.unhealthy.of(set).is_none());
-    let healthy_again = healthy_again.filter(|(set, _)| to.backend_sets.contains_key(*set));
-    let changed = next.unhealthy.iter().filter(|(set, now)| base.unhealthy.of(set) != Some(now));
-    v1::Delta {
-        base: Some(snapshot_id(base.id)),
-        upsert: Some(v1::Spec {
-            listeners: upserts(&from.listeners, &to.listeners, encode::listener),
-            routes: upserts(&from.routes, &to.routes, encode::route),
-            backend_sets: upserts(&from.backend_sets, &to.backend_sets, encode::backend_set),
-            certificates: upserts(&from.certificates, &to.certificates, encode::certificate),
-        }),
-        deleted_listeners: deletions(&from.listeners, &to.listeners),
-        deleted_routes: deletions(&from.routes, &to.routes),
-        deleted_backend_sets: deletions(&from.backend_sets, &to.backend_sets),
-        unhealthy: changed
-            .map(|(set, names)| unhealthy_of(set, names))
-            .chain(healthy_again.map(|(set, _)| unhealthy_of(set, [])))
-            .collect(),
-        deleted_certificates: deletions(&from.certificates, &to.certificates),
-        materials: next
-            .materials
-            .iter()
-            .filter(|(id, secret)| base.materials.get(*id) != Some(secret))
-            .map(|(id, secret)| material(id, secret))
-            .collect(),
-        deleted_materials: deletions(&base.materials, &next.materials),
+impl Content {
+    /// With the backends that the state itself names.
+    pub fn of(desired: DesiredState) -> Self {
+        let named = desired.backend_sets.iter().filter(|(_, set)| !set.backends.is_empty());
+        let members =
+            named.map(|(name, set)| (name.clone(), Arc::new(set.backends.clone()))).collect();
+        Self { desired, members, ..Self::default() }
     }
 }
 
-/// Follows an encoded [`v1::Delta`] from `base` and holds the result against the digest that was
-/// announced. What the delta does not touch is shared with `base`.
-///
-/// # Errors
-/// If it does not decode, starts elsewhere, is not valid, or does not lead to what was announced.
-pub fn follow(
-    base: &Snapshot,
-    id: SnapshotId,
-    revision: u64,
-    bytes: &[u8],
-) -> Result<Sealed, UpdateError> {
-    let wire = v1::Delta::decode(bytes)?;
-    let offered = wire.base.as_ref().map(parse_snapshot_id).unwrap_or_default();
-    if offered != base.id {
-        return Err(UpdateError::OtherBase { offered, running: base.id });
+// === impl Sealed ===
+
+impl Sealed {
+    pub fn new(version: Version, revision: u64, content: Content) -> Self {
+        Self::default().followed_by(version, revision, content)
     }
-    let mut problems = Problems::default();
-    let upsert = parse::spec_parts(&wire.upsert.unwrap_or_default(), &mut problems);
-    let mut desired = base.desired.clone();
-    let mut unhealthy = base.unhealthy.clone();
-    let mut materials = base.materials.clone();
-    for name in &wire.deleted_listeners {
-        desired.listeners.remove(name.as_str());
+
+    /// The next snapshot; takes as long as what differs is large.
+    pub fn followed_by(&self, version: Version, revision: u64, content: Content) -> Self {
+        let Content { desired, members, unhealthy, materials } = content;
+        let (from, to) = (&self.snapshot.desired, &desired);
+        let mut resources = self.resources.clone();
+        let all = &mut resources;
+        carry(all, Kind::Listener, &from.listeners, &to.listeners, |part| {
+            open_content(&encode::listener(part))
+        });
+        carry(all, Kind::Route, &from.routes, &to.routes, |part| {
+            open_content(&encode::route(part))
+        });
+        carry(all, Kind::BackendSet, &from.backend_sets, &to.backend_sets, |part| {
+            open_content(&without_backends(part))
+        });
+        carry(all, Kind::Certificate, &from.certificates, &to.certificates, |part| {
+            open_content(&encode::certificate(part))
+        });
+        carry(all, Kind::Members, &self.snapshot.members, &members, |backends| {
+            let backends = backends.iter().map(encode::backend).collect();
+            open_content(&v1::Members { backends })
+        });
+        let (was, is) = (self.snapshot.unhealthy.by_set(), unhealthy.by_set());
+        carry(all, Kind::Unhealthy, was, is, |names| {
+            let backends = names.iter().map(ToString::to_string).collect();
+            open_content(&v1::Unhealthy { backends })
+        });
+        carry(all, Kind::Material, &self.snapshot.materials, &materials, |secret| {
+            resources::Content::Secret(secret.clone())
+        });
+        let id = SnapshotId { version, digest: resources.digest() };
+        let snapshot = Snapshot { id, revision, desired, members, unhealthy, materials };
+        Self { snapshot: Arc::new(snapshot), resources }
     }
-    for name in &wire.deleted_routes {
-        desired.routes.remove(name.as_str());
+
+    /// Reads a full snapshot and holds it against the digest that was announced.
+    ///
+    /// # Errors
+    /// If it does not decode, is not valid, or is not what was announced.
+    pub fn open(id: SnapshotId, revision: u64, bytes: &[u8]) -> Result<Self, UpdateError> {
+        let wire = v1::Snapshot::decode(bytes)?;
+        Self::default().changed(id, revision, wire.resources, Vec::new())
     }
-    for name in &wire.deleted_backend_sets {
-        if let Some((name, _)) = desired.backend_sets.remove_entry(name.as_str()) {
-            unhealthy.remove(&name);
+
+    /// Follows an encoded [`v1::Delta`] from here and holds the result against the digest that was
+    /// announced. What the delta does not touch is shared.
+    ///
+    /// # Errors
+    /// If it does not decode, starts elsewhere, is not valid, or does not lead to what was announced.
+    pub fn follow(&self, id: SnapshotId, revision: u64, bytes: &[u8]) -> Result<Self, UpdateError> {
+        let wire = v1::Delta::decode(bytes)?;
+        let offered = wire.base.as_ref().map(parse_snapshot_id).unwrap_or_default();
+        let running = self.snapshot.id;
+        if offered != running {
+            return Err(UpdateError::OtherBase { offered, running });
         }
+        self.changed(id, revision, wire.changed, wire.gone)
     }
-    for name in &wire.deleted_certificates {
-        desired.certificates.remove(name.as_str());
+
+    /// What leads to `next`.
+    pub fn delta(&self, next: &Self) -> v1::Delta {
+        let (mut changed, mut gone) = (Vec::new(), Vec::new());
+        for Change { key, new, .. } in self.resources.changes(&next.resources) {
+            match new {
+                Some(resource) => changed.push(resource.to_wire(key)),
+                None => {
+                    gone.push(v1::ResourceName { kind: key.kind, name: key.name.to_string() });
+                }
+            }
+        }
+        v1::Delta { base: Some(snapshot_id(self.snapshot.id)), changed, gone }
     }
-    for id in &wire.deleted_materials {
-        materials.remove(id.as_str());
+
+    fn changed(
+        &self,
+        id: SnapshotId,
+        revision: u64,
+        changed: Vec<v1::Resource>,
+        gone: Vec<v1::ResourceName>,
+    ) -> Result<Self, UpdateError> {
+        let mut snapshot = Snapshot::clone(&self.snapshot);
+        let mut resources = self.resources.clone();
+        for v1::ResourceName { kind, name } in &gone {
+            resources.remove(&Key { kind: *kind, name: name.as_str().into() });
+            forget(&mut snapshot, *kind, name);
+        }
+        let mut fresh = Vec::new();
+        for v1::Resource { kind, name, content } in changed {
+            let key = Key { kind, name: name.into() };
+            let content = match Kind::try_from(kind) {
+                Ok(Kind::Material) => resources::Content::Secret(Secret::new(content.to_vec())),
+                _ => resources::Content::Open(content),
+            };
+            if resources.put(key.clone(), content.clone()) {
+                fresh.push((key, content));
+            }
+        }
+        let (announced, actual) = (id.digest, resources.digest());
+        if announced != actual {
+            return Err(UpdateError::OtherDigest { announced, actual });
+        }
+        let mut problems = Problems::default();
+        for (Key { kind, name }, content) in fresh {
+            put(&mut snapshot, kind, &name, &content, &mut problems);
+        }
+        // References are looked at only when all parts are there, lest one mistake be told twice.
+        if problems.0.is_empty() {
+            parse::check_changes(&self.snapshot.desired, &snapshot.desired, &mut problems);
+        }
+        problems.or(())?;
+        Ok(Self { snapshot: Arc::new(Snapshot { id, revision, ..snapshot }), resources })
     }
-    desired.listeners.extend(upsert.listeners);
-    desired.routes.extend(upsert.routes);
-    desired.backend_sets.extend(upsert.backend_sets);
-    desired.certificates.extend(upsert.certificates);
-    parse::check(&desired, &mut problems);
-    problems.or(())?;
-    put_unhealthy(&mut unhealthy, &wire.unhealthy)?;
-    put_materials(&mut materials, wire.materials);
-    announced(id, seal(id.version, revision, Content { desired, unhealthy, materials }))
 }
 
 pub fn snapshot_id(id: SnapshotId) -> v1::SnapshotId {
-    let Version { epoch, version } = id.version;
-    v1::SnapshotId { epoch, version, hash: id.digest.0 }
+    let SnapshotId { version: Version { epoch, version }, digest: Digest(digest) } = id;
+    v1::SnapshotId { epoch, version, digest_low: digest as u64, digest_high: (digest >> 64) as u64 }
 }
 
 pub fn parse_snapshot_id(wire: &v1::SnapshotId) -> SnapshotId {
+    let digest = u128::from(wire.digest_high) << 64 | u128::from(wire.digest_low);
     SnapshotId {
         version: Version { epoch: wire.epoch, version: wire.version },
-        digest: Digest(wire.hash),
+        digest: Digest(digest),
     }
 }
 
-fn digest(encoded: &[u8]) -> Digest {
-    Digest(xxhash_rust::xxh3::xxh3_64(encoded))
-}
-
-fn announced(id: SnapshotId, sealed: Sealed) -> Result<Sealed, UpdateError> {
-    let actual = sealed.snapshot.id.digest;
-    if actual == id.digest {
-        Ok(sealed)
-    } else {
-        Err(UpdateError::OtherDigest { announced: id.digest, actual })
-    }
-}
-
-fn put_unhealthy(into: &mut UnhealthyBackends, wire: &[v1::Unhealthy]) -> Result<(), Problems> {
-    let mut problems = Problems::default();
-    for entry in wire {
-        let field = || format!("unhealthy[{}]", entry.backend_set);
-        let set = BackendSetName::new(&entry.backend_set);
-        let names = entry.backends.iter().map(|name| BackendName::new(name)).collect();
-        match (set, names) {
-            (Ok(set), Ok(names)) => into.set(set, names),
-            (Err(error), _) | (_, Err(error)) => problems.add(field(), error.to_string()),
+/// Brings what differs between `from` and `to` to the resources.
+fn carry<K, V>(
+    resources: &mut Resources,
+    kind: Kind,
+    from: &Map<K, V>,
+    to: &Map<K, V>,
+    encode: impl Fn(&V) -> resources::Content,
+) where
+    K: Ord + Borrow<str>,
+    V: PartialEq,
+{
+    for Change { key, new, .. } in changes(from, to) {
+        let key = Key::new(kind, key.borrow());
+        match new {
+            Some(part) => {
+                resources.put(key, encode(part));
+            }
+            None => resources.remove(&key),
         }
     }
-    problems.or(())
 }
 
-fn put_materials(into: &mut Materials, wire: Vec<v1::Material>) {
-    for v1::Material { id, content } in wire {
-        into.insert(MaterialId::of(&id), Secret::new(content.to_vec()));
+fn open_content(wire: &impl Message) -> resources::Content {
+    resources::Content::Open(wire.encode_to_vec().into())
+}
+
+/// They have resources of their own.
+fn without_backends(set: &BackendSet) -> v1::BackendSet {
+    v1::BackendSet { backends: Vec::new(), ..encode::backend_set(set) }
+}
+
+fn forget(snapshot: &mut Snapshot, kind: i32, name: &str) {
+    let Snapshot { desired, members, unhealthy, materials, .. } = snapshot;
+    match Kind::try_from(kind) {
+        Ok(Kind::Listener) => drop(desired.listeners.remove(name)),
+        Ok(Kind::Route) => drop(desired.routes.remove(name)),
+        Ok(Kind::BackendSet) => drop(desired.backend_sets.remove(name)),
+        Ok(Kind::Certificate) => drop(desired.certificates.remove(name)),
+        Ok(Kind::Members) => drop(members.remove(name)),
+        Ok(Kind::Unhealthy) => unhealthy.remove(name),
+        Ok(Kind::Material) => drop(materials.remove(name)),
+        // Of a later build.
+        Ok(Kind::Unspecified) | Err(_) => {}
     }
 }
 
-fn material(id: &MaterialId, secret: &Secret) -> v1::Material {
-    v1::Material { id: id.to_string(), content: Bytes::copy_from_slice(secret.reveal()) }
-}
-
-fn unhealthy_of<'a>(
-    set: &BackendSetName,
-    names: impl IntoIterator<Item = &'a BackendName>,
-) -> v1::Unhealthy {
-    v1::Unhealthy {
-        backend_set: set.to_string(),
-        backends: names.into_iter().map(ToString::to_string).collect(),
+fn put(
+    snapshot: &mut Snapshot,
+    kind: i32,
+    name: &str,
+    content: &resources::Content,
+    problems: &mut Problems,
+) {
+    let Snapshot { desired, members, unhealthy, materials, .. } = snapshot;
+    match Kind::try_from(kind) {
+        Ok(Kind::Listener) => {
+            let path = format!("listeners[{name}]");
+            let part = read(content, &path, parse::listener, problems);
+            if let Some(part) = called(part, |part| part.name.as_str(), name, &path, problems) {
+                desired.listeners.insert(part.name.clone(), part.into());
+            }
+        }
+        Ok(Kind::Route) => {
+            let path = format!("routes[{name}]");
+            let part = read(content, &path, parse::route, problems);
+            if let Some(part) = called(part, |part| part.name.as_str(), name, &path, problems) {
+                desired.routes.insert(part.name.clone(), part.into());
+            }
+        }
+        Ok(Kind::BackendSet) => {
+            let path = format!("backend_sets[{name}]");
+            let part = read(content, &path, parse::backend_set, problems);
+            if let Some(part) = called(part, |part| part.name.as_str(), name, &path, problems) {
+                desired.backend_sets.insert(part.name.clone(), part.into());
+            }
+        }
+        Ok(Kind::Certificate) => {
+            let path = format!("certificates[{name}]");
+            let part = read(content, &path, parse::certificate, problems);
+            if let Some(part) = called(part, |part| part.name.as_str(), name, &path, problems) {
+                desired.certificates.insert(part.name.clone(), part.into());
+            }
+        }
+        Ok(Kind::Members) => {
+            let path = format!("members[{name}]");
+            let set = set_name(name, &path, problems);
+            if let Some(backends) = set.zip(read(content, &path, backends, problems)) {
+                members.insert(backends.0, backends.1.into());
+            }
+        }
+        Ok(Kind::Unhealthy) => {
+            let path = format!("unhealthy[{name}]");
+            let set = set_name(name, &path, problems);
+            if let Some((set, names)) = set.zip(read(content, &path, backend_names, problems)) {
+                unhealthy.set(set, names.into_iter().collect());
+            }
+        }
+        Ok(Kind::Material) => {
+            if let resources::Content::Secret(secret) = content {
+                materials.insert(MaterialId::of(name), secret.clone());
+            }
+        }
+        // Of a later build.
+        Ok(Kind::Unspecified) | Err(_) => {}
     }
 }
 
-fn upserts<K: Ord, V: PartialEq, W>(
-    from: &BTreeMap<K, Arc<V>>,
-    to: &BTreeMap<K, Arc<V>>,
-    encode: impl Fn(&V) -> W,
-) -> Vec<W> {
-    let same = |a: &Arc<V>, b: &Arc<V>| Arc::ptr_eq(a, b) || a == b;
-    to.iter()
-        .filter(|(name, value)| !from.get(name).is_some_and(|old| same(old, value)))
-        .map(|(_, value)| encode(value))
-        .collect()
+fn read<W: Message + Default, T>(
+    content: &resources::Content,
+    path: &str,
+    parse: impl FnOnce(&W, &str, &mut Problems) -> Option<T>,
+    problems: &mut Problems,
+) -> Option<T> {
+    match W::decode(content.bytes()) {
+        Ok(wire) => parse(&wire, path, problems),
+        Err(error) => {
+            problems.add(path, format!("does not decode: {error}"));
+            None
+        }
+    }
 }
 
-fn deletions<K: Ord + ToString, V>(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Vec<String> {
-    from.keys().filter(|name| !to.contains_key(name)).map(ToString::to_string).collect()
+/// A part whose name is that of its resource: by that it is found when it goes.
+fn called<T>(
+    part: Option<T>,
+    name_of: impl Fn(&T) -> &str,
+    name: &str,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    let part = part?;
+    if name_of(&part) == name {
+        return Some(part);
+    }
+    problems.add(path, format!("is called {:?} within", name_of(&part)));
+    None
+}
+
+fn backends(wire: &v1::Members, path: &str, problems: &mut Problems) -> Option<Vec<Backend>> {
+    parse::backends(&wire.backends, path, problems)
+}
+
+fn backend_names(
+    wire: &v1::Unhealthy,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Vec<BackendName>> {
+    let names = wire.backends.iter().map(|name| BackendName::new(name));
+    let names: Result<_, _> = names.collect();
+    names.map_err(|error| problems.add(path, error.to_string())).ok()
+}
+
+fn set_name(name: &str, path: &str, problems: &mut Problems) -> Option<BackendSetName> {
+    BackendSetName::new(name).map_err(|error| problems.add(path, error.to_string())).ok()
 }
 
 #[cfg(test)]
@@ -265,8 +393,12 @@ mod tests {
         desired: DesiredState,
         unhealthy: UnhealthyBackends,
     ) -> Sealed {
-        let content = Content { desired, unhealthy, materials: Materials::new() };
-        super::seal(version, revision, content)
+        Sealed::new(version, revision, Content { unhealthy, ..Content::of(desired) })
+    }
+
+    fn opened(sealed: &Sealed) -> Sealed {
+        let Snapshot { id, revision, .. } = *sealed.snapshot;
+        Sealed::open(id, revision, &sealed.resources.encode()).expect("it is valid")
     }
 
     fn version(version: u64) -> Version {
@@ -280,7 +412,7 @@ mod tests {
     #[test]
     fn a_delta_leads_to_what_the_full_snapshot_says() {
         let both = format!("{A}, {B}");
-        let base = seal(version(1), 1, state(&both), unhealthy(&[("a", "1.1.1.1:1")])).snapshot;
+        let base = seal(version(1), 1, state(&both), unhealthy(&[("a", "1.1.1.1:1")]));
         #[rustfmt::skip]
         let cases = [
             ("nothing",             both.clone(),                          unhealthy(&[("a", "1.1.1.1:1")])),
@@ -293,58 +425,80 @@ mod tests {
         ];
         for (what, desired, unhealthy) in cases {
             let next = seal(version(2), 2, state(&desired), unhealthy);
-            let bytes = delta(&base, &next.snapshot).encode_to_vec();
-            let followed = follow(&base, next.snapshot.id, 2, &bytes);
-            assert_eq!(followed.expect(what).snapshot, next.snapshot, "{what}");
-            let opened = open(next.snapshot.id, 2, &next.bytes);
-            assert_eq!(opened.expect(what).snapshot, next.snapshot, "{what}");
+            let bytes = base.delta(&next).encode_to_vec();
+            let followed = opened(&base).follow(next.snapshot.id, 2, &bytes).expect(what);
+            assert_eq!(followed.snapshot, opened(&next).snapshot, "{what}");
+            assert_eq!(followed.snapshot.members, next.snapshot.members, "{what}");
+            assert_eq!(followed.resources.digest(), next.snapshot.id.digest, "{what}");
+            // As if there had been nothing before.
+            let anew = Sealed::new(
+                version(2),
+                2,
+                Content {
+                    desired: next.snapshot.desired.clone(),
+                    members: next.snapshot.members.clone(),
+                    unhealthy: next.snapshot.unhealthy.clone(),
+                    materials: next.snapshot.materials.clone(),
+                },
+            );
+            assert_eq!(anew.snapshot.id, next.snapshot.id, "{what}");
         }
     }
 
     #[test]
     fn a_delta_holds_only_what_changed_and_shares_the_rest() {
-        let base = seal(version(1), 1, state(&format!("{A}, {B}")), unhealthy(&[])).snapshot;
-        let mut desired = base.desired.clone();
+        let base = seal(version(1), 1, state(&format!("{A}, {B}")), unhealthy(&[]));
+        let mut desired = base.snapshot.desired.clone();
         desired.backend_sets.remove("b");
-        let next = seal(version(2), 2, desired, unhealthy(&[]));
-        let wire = delta(&base, &next.snapshot);
-        assert_eq!(wire.upsert, Some(v1::Spec::default()));
-        let followed = follow(&base, next.snapshot.id, 2, &wire.encode_to_vec()).expect("valid");
-        let set = |snapshot: &Snapshot| Arc::clone(&snapshot.desired.backend_sets["a"]);
-        assert!(Arc::ptr_eq(&set(&followed.snapshot), &set(&base)));
+        let next = base.followed_by(version(2), 2, Content::of(desired));
+        let wire = base.delta(&next);
+        let gone = v1::ResourceName { kind: Kind::BackendSet.into(), name: "b".into() };
+        assert_eq!((&wire.changed[..], &wire.gone[..]), (&[][..], &[gone][..]));
+        let at_proxy = opened(&base);
+        let followed = at_proxy.follow(next.snapshot.id, 2, &wire.encode_to_vec()).expect("valid");
+        let set = |sealed: &Sealed| Arc::clone(&sealed.snapshot.desired.backend_sets["a"]);
+        assert!(Arc::ptr_eq(&set(&followed), &set(&at_proxy)));
+    }
+
+    #[test]
+    fn another_weight_is_a_change_of_the_members_alone() {
+        let base = seal(version(1), 1, state(A), unhealthy(&[]));
+        let heavier = A.replace("'1.1.1.1:1'", "'1.1.1.1:1', weight = 9");
+        let next = base.followed_by(version(2), 2, Content::of(state(&heavier)));
+        let wire = base.delta(&next);
+        let changed: Vec<_> = wire.changed.iter().map(|one| (one.kind(), &*one.name)).collect();
+        assert_eq!((changed, wire.gone.len()), (vec![(Kind::Members, "a")], 0));
     }
 
     #[test]
     fn a_delta_has_the_material_that_changed_and_no_other() {
-        let sealed = |version, materials: &[(&str, &str)]| {
+        let content = |materials: &[(&str, &str)]| {
             let secret = |text: &str| Secret::new(text.into());
             let materials =
                 materials.iter().map(|(id, text)| (MaterialId::of(id), secret(text))).collect();
-            let content = Content { desired: state(A), materials, ..Content::default() };
-            super::seal(Version { epoch: 1, version }, 1, content)
+            Content { materials, ..Content::of(state(A)) }
         };
-        let base = sealed(1, &[("file:/a", "a"), ("file:/b", "b"), ("tickets", "t")]);
-        let next = sealed(2, &[("file:/a", "A"), ("file:/c", "c"), ("tickets", "t")]);
+        let base = [("file:/a", "a"), ("file:/b", "b"), ("tickets", "t")];
+        let base = Sealed::new(version(1), 1, content(&base));
+        let next = [("file:/a", "A"), ("file:/c", "c"), ("tickets", "t")];
+        let next = base.followed_by(version(2), 1, content(&next));
         assert_ne!(base.snapshot.id.digest, next.snapshot.id.digest);
-        let wire = delta(&base.snapshot, &next.snapshot);
-        let ids: Vec<_> = wire.materials.iter().map(|material| material.id.as_str()).collect();
-        assert_eq!(
-            (ids, &wire.deleted_materials[..]),
-            (vec!["file:/a", "file:/c"], &["file:/b".into()][..])
-        );
-        let followed = follow(&base.snapshot, next.snapshot.id, 1, &wire.encode_to_vec());
-        assert_eq!(followed.expect("valid").snapshot, next.snapshot);
-        let opened = open(next.snapshot.id, 1, &next.bytes).expect("valid");
-        assert_eq!(opened.snapshot, next.snapshot);
+        let wire = base.delta(&next);
+        let changed: Vec<_> = wire.changed.iter().map(|one| &*one.name).collect();
+        let gone: Vec<_> = wire.gone.iter().map(|one| &*one.name).collect();
+        assert_eq!((changed, gone), (vec!["file:/a", "file:/c"], vec!["file:/b"]));
+        let followed = opened(&base).follow(next.snapshot.id, 1, &wire.encode_to_vec());
+        let followed = followed.expect("valid");
+        assert_eq!(followed.snapshot.materials, next.snapshot.materials);
+        assert_eq!(opened(&next).snapshot.materials, next.snapshot.materials);
     }
 
     #[test]
     fn a_delta_from_elsewhere_is_refused() {
-        let base = seal(version(1), 1, state(A), unhealthy(&[])).snapshot;
-        let other = seal(version(1), 1, state(B), unhealthy(&[])).snapshot;
-        let next = seal(version(2), 2, state(&format!("{A}, {B}")), unhealthy(&[])).snapshot;
-        let bytes = delta(&base, &next).encode_to_vec();
-        let refused = follow(&other, next.id, 2, &bytes);
+        let base = seal(version(1), 1, state(A), unhealthy(&[]));
+        let other = seal(version(1), 1, state(B), unhealthy(&[]));
+        let next = seal(version(2), 2, state(&format!("{A}, {B}")), unhealthy(&[]));
+        let refused = other.follow(next.snapshot.id, 2, &base.delta(&next).encode_to_vec());
         assert!(matches!(refused, Err(UpdateError::OtherBase { .. })), "{refused:?}");
     }
 
@@ -352,9 +506,64 @@ mod tests {
     fn content_that_is_not_what_was_announced_is_refused() {
         let sealed = seal(version(1), 1, state(A), unhealthy(&[]));
         let announced = SnapshotId { version: version(1), digest: Digest(1) };
-        let refused = open(announced, 1, &sealed.bytes);
+        let bytes = sealed.resources.encode();
+        let refused = Sealed::open(announced, 1, &bytes);
         assert!(matches!(refused, Err(UpdateError::OtherDigest { .. })), "{refused:?}");
-        let cut = &sealed.bytes[..sealed.bytes.len() - 1];
-        assert!(open(sealed.snapshot.id, 1, cut).is_err());
+        assert!(Sealed::open(sealed.snapshot.id, 1, &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    /// What a later build's controller says and this one's proxy does not know.
+    #[test]
+    fn what_is_not_known_is_kept_and_counts() {
+        let sealed = seal(version(1), 1, state(A), unhealthy(&[]));
+        let later = |content: &str| {
+            let mut resources = sealed.resources.clone();
+            let content = resources::Content::Open(content.to_owned().into());
+            resources.put(Key { kind: 99, name: "a".into() }, content);
+            let id = SnapshotId { version: version(2), digest: resources.digest() };
+            let snapshot = Snapshot { id, ..Snapshot::clone(&sealed.snapshot) };
+            Sealed { snapshot: snapshot.into(), resources }
+        };
+        let (one, other) = (later("one"), later("other"));
+        let at_proxy = opened(&one);
+        assert_eq!(at_proxy.snapshot.members, sealed.snapshot.members);
+        let wire = one.delta(&other);
+        let followed = at_proxy.follow(other.snapshot.id, 1, &wire.encode_to_vec()).expect("valid");
+        assert_eq!(followed.resources.encode(), other.resources.encode());
+        let gone = other.delta(&sealed).encode_to_vec();
+        let followed = followed.follow(sealed.snapshot.id, 1, &gone).expect("valid");
+        assert_eq!(followed.resources.encode(), sealed.resources.encode());
+    }
+
+    #[test]
+    fn a_part_that_is_called_something_else_than_its_resource_is_refused() {
+        let mut resources = Resources::default();
+        let content = open_content(&v1::BackendSet { name: "b".into(), ..<_>::default() });
+        resources.put(Key::new(Kind::BackendSet, "a"), content);
+        let id = SnapshotId { version: version(1), digest: resources.digest() };
+        let refused = Sealed::open(id, 1, &resources.encode()).expect_err("it is odd").to_string();
+        assert_eq!(refused, "backend_sets[a]: is called \"b\" within");
+    }
+
+    #[test]
+    fn a_reference_that_leads_nowhere_is_refused_however_it_came() {
+        let text = "backend_sets = [{ name = 'a' }]\nroutes = [{ name = 'r', backend_set = 'a' }]";
+        let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+        let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
+        let base = Sealed::new(version(1), 1, Content::of(desired));
+        let mut broken = base.snapshot.desired.clone();
+        broken.backend_sets.remove("a");
+        let next = base.followed_by(version(2), 2, Content::of(broken));
+        let refused = [
+            opened(&base).follow(next.snapshot.id, 2, &base.delta(&next).encode_to_vec()),
+            Sealed::open(next.snapshot.id, 2, &next.resources.encode()),
+        ];
+        for refused in refused {
+            let why = refused.expect_err("it is not valid").to_string();
+            assert_eq!(
+                why,
+                "routes[r].backend_set: no backend set is called \"a\"; there are none"
+            );
+        }
     }
 }

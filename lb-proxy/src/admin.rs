@@ -13,9 +13,9 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     control::status::ControlStatus,
+    listeners::BoundAddresses,
     local::Shared,
     metrics::page::{self, Facts},
-    server::BoundAddresses,
 };
 
 /// What the admin port tells about.
@@ -72,6 +72,9 @@ impl Admin {
             "/readyz" if self.control.borrow().running.is_none() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "no routing table yet\n")
             }
+            "/readyz" if !self.is_reachable() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "no listener could be opened\n")
+            }
             "/readyz" => text(StatusCode::OK, "ready\n"),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, self.metrics());
@@ -87,6 +90,12 @@ impl Admin {
             }
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /table\n"),
         }
+    }
+
+    /// Some listener is open, unless none is asked for.
+    fn is_reachable(&self) -> bool {
+        let bound = self.bound.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        !bound.is_empty() || self.shared.table.load().listeners().next().is_none()
     }
 
     /// What the proxy runs.
@@ -115,7 +124,7 @@ impl Admin {
                 if spec.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody) {
                     value["tls"]["verify"] = json!(false);
                 }
-                let states = spec.backends.iter().map(|backend| backend.state.as_str());
+                let states = set.members.iter().map(|backend| backend.state.as_str());
                 let backends = set.backends.iter().zip(states).map(|(backend, state)| {
                     let ejection = backend.live.outlier.ejection(now);
                     json!({

@@ -16,6 +16,7 @@
 //! |---|---|
 //! | [`process`], [`admin`] | start, end and exit codes; metrics, health, the table as JSON |
 //! | [`server`], [`control`] | who writes the table, and where it comes from |
+//! | [`listeners`] | the sockets that clients connect to |
 //! | [`worker`] | a thread: its loop, its sweep, its drain |
 //! | [`serve`] | accepting; a connection that speaks HTTP/1; one that is just carried |
 //! | [`proxy`] | a request: route, pick, attempt, respond; upload, exchange, download, tunnel |
@@ -37,7 +38,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -49,13 +50,14 @@ use crate::{
     admin::Admin,
     config::Config,
     control::{last_good::LastGood, status::ControlStatus},
+    listeners::{BoundAddresses, Listeners},
     local::{Bounds, Shared},
     net::files,
     observe::{
         access_log::{self, Mode, WorkerLog},
         record::Recorder,
     },
-    server::{BoundAddresses, Server},
+    server::Server,
     worker::Command,
 };
 
@@ -68,6 +70,7 @@ pub mod control;
 pub mod downstream;
 #[cfg(test)]
 mod fixture;
+pub mod listeners;
 pub mod local;
 pub mod metrics;
 pub mod net;
@@ -181,8 +184,7 @@ pub async fn run_and_tell(
         .map_err(RunError::Worker)?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
     let bound = BoundAddresses::default();
-    let server = Server::new(
-        Arc::clone(&shared),
+    let listeners = Listeners::new(
         commands,
         config.listen,
         inherited,
@@ -190,6 +192,9 @@ pub async fn run_and_tell(
         rng.fork(),
         drain.clone(),
     );
+    let listeners = Arc::new(Mutex::new(listeners));
+    let trying = tokio::spawn(listeners::keep_trying(Arc::clone(&listeners)));
+    let server = Server::new(Arc::clone(&shared), listeners, rng.fork());
     let (status, control) = watch::channel(ControlStatus::default());
     let mut table = control.clone();
     let settings = control::Settings {
@@ -223,6 +228,7 @@ pub async fn run_and_tell(
         Err(_) => tracing::warn!("the control task did not end in {CONTROL_END:?}"),
     }
     admin_port.abort();
+    trying.abort();
     if let Some(log) = log {
         log.end().await;
     }

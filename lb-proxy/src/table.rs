@@ -8,6 +8,7 @@ mod listener;
 mod pick;
 mod route;
 mod routing;
+mod slots;
 mod tcp;
 mod tls;
 
@@ -16,6 +17,6 @@ pub use challenges::Challenges;
 pub use listener::{Counted, CountedClient, Listener, Presence, Service};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};
-pub use routing::{RoutingTable, View};
+pub use routing::{Built, RoutingTable, View};
 pub use tcp::{Taker, Tcp};
 pub use tls::{ListenerTls, Unusable};

@@ -147,12 +147,12 @@ async fn control_refuses_a_damaged_last_known_good_file_and_replaces_it() {
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 2] ^= 4;
     let mut later = bytes.clone();
-    later[19] = b'2';
+    later[19] = b'3';
     #[rustfmt::skip]
     let cases = [
         (bytes[..bytes.len() - 1].to_vec(), "is truncated: it has "),
         (flipped,                           "checksum is "),
-        (later,                             "is of format \"2\""),
+        (later,                             "is of format \"3\""),
         (b"something else".to_vec(),        "is not a last-known-good file"),
     ];
     for (bytes, expected) in cases {

@@ -3,7 +3,7 @@
 //! - [`Remote`] is where the controller is, [`Controller`] a connection to it.
 //! - [`proposal`]: show what would change, ask, and change it only if nothing else changed since.
 //! - [`changes`]: differences, as they are shown. [`when`]: times and numbers, as they are shown.
-//! - [`name`]: `SET/BACKEND`, and what it names.
+//! - [`name`]: `SET/BACKEND`, and what it names. [`trouble`]: why a proxy is not in sync.
 
 use std::{error::Error, fmt, process::ExitCode, time::Duration};
 
@@ -22,6 +22,7 @@ pub mod changes;
 pub mod expiry;
 pub mod name;
 pub mod proposal;
+pub mod trouble;
 pub mod when;
 
 /// Where the controller is.

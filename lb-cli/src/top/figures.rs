@@ -157,13 +157,18 @@ impl News {
                     (text, detail, Tone::Plain, What::Applied { version, proxies })
                 } else {
                     let tone = match what.as_str() {
-                        "rejected" => Tone::Bad,
+                        "rejected" | "problems" => Tone::Bad,
                         "disconnected" => Tone::Warning,
                         _ => Tone::Plain,
                     };
                     let of = match what.as_str() {
                         "rejected" => format!(" version {}", version.1),
                         _ => String::new(),
+                    };
+                    let what = match what.as_str() {
+                        "problems" => "runs not all of it",
+                        "mended" => "runs all of it again",
+                        what => what,
                     };
                     let why = if reason.is_empty() { reason } else { format!(": {reason}") };
                     let text = format!("proxy {proxy_id} {what}{of}{why}");

@@ -14,6 +14,7 @@ use crate::{
     certificates::shown_by,
     client::{
         expiry::Expiry,
+        trouble,
         when::{self, since_epoch},
     },
     output,
@@ -60,7 +61,7 @@ static PROXIES: [Field<v1::Proxy>; 13] = [
         if proxy.connected { number(proxy.connections) } else { absent() }
     }),
     field(Column::text("NOTE", 10, 120).optional().drop(1), |proxy, _| {
-        Cell::text(&proxy.rejection).tone(Tone::Bad)
+        Cell::text(&trouble::of(proxy)).tone(Tone::Bad)
     }),
     field(Column::text("ADDRESS", 15, 40).drop(LUXURY + 1), |proxy, _| Cell::text(&proxy.address)),
     field(Column::text("BUILD", 6, 20).drop(LUXURY), |proxy, _| Cell::text(&proxy.build)),
@@ -214,9 +215,11 @@ pub fn troubles(figures: &Figures, now: Duration) -> Vec<String> {
         }
     }
     let proxies = &poll.fleet.proxies;
-    for proxy in proxies.iter().filter(|p| p.connected && !p.rejection.is_empty()) {
-        let v1::Proxy { id, rejection, .. } = proxy;
-        troubles.push(format!("proxy {id} refused the update: {rejection}"));
+    for proxy in proxies.iter().filter(|proxy| proxy.connected) {
+        let trouble = trouble::of(proxy);
+        if !trouble.is_empty() {
+            troubles.push(format!("proxy {} {trouble}", proxy.id));
+        }
     }
     for proxy in proxies.iter().filter(|proxy| !proxy.connected) {
         let ago = for_how_long(proxy.disconnected_since.as_ref(), now);
@@ -331,6 +334,8 @@ fn sync(proxy: &v1::Proxy, cx: &Context<'_>) -> Cell {
         (text, 4.0, Tone::Bad)
     } else if !proxy.rejection.is_empty() {
         ("refused".into(), 3.0, Tone::Bad)
+    } else if !proxy.problems.is_empty() {
+        ("partly".into(), 2.5, Tone::Bad)
     } else if proxy.in_sync {
         ("yes".into(), 0.0, Tone::Good)
     } else if proxy.epoch == fleet.epoch && proxy.version < fleet.version {
@@ -350,8 +355,8 @@ fn proxy_detail(proxy: &v1::Proxy, cx: &Context<'_>) -> String {
     if !proxy.connected {
         let ago = for_how_long(proxy.disconnected_since.as_ref(), cx.now);
         text += &format!(" is not connected{ago}");
-    } else if !proxy.rejection.is_empty() {
-        text += &format!(" runs {version} and refused the update: {}", proxy.rejection);
+    } else if !trouble::of(proxy).is_empty() {
+        text += &format!(" runs {version}; {}", trouble::of(proxy));
     } else {
         text += &format!(" runs {version}, in sync: {}", sync(proxy, cx).text);
     }

@@ -251,6 +251,11 @@ impl BackendSet {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
+    /// Whether its backends may be anybody: it is spoken to by TLS, and nobody's certificate is looked at.
+    pub fn is_unverified(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody)
+    }
+
     pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
         self.backends.iter().find(|backend| backend.name == *name)
     }

@@ -4,7 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
-use lb_common::{material::MaterialId, secret::Secret, spec::Acme};
+use lb_common::{
+    material::{MaterialId, Materials},
+    secret::Secret,
+    spec::Acme,
+};
 use lb_proto::pem;
 use tokio::sync::Mutex;
 
@@ -57,7 +61,7 @@ impl Accounts {
             builder().create(&wanted, acme.directory.clone(), eab.as_ref()).await?;
         tracing::info!(directory = acme.directory, account = account.id(), "account made at a CA");
         let credentials = serde_json::to_vec(&credentials).map_err(Error::from)?;
-        keep(handle, [(id, Secret::new(credentials))].into()).await?;
+        keep(handle, Materials::unit(id, Secret::new(credentials))).await?;
         Ok(account)
     }
 

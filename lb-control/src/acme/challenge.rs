@@ -56,7 +56,7 @@ pub fn choose(
 
 /// What proxies answer who asks for the path with this token (RFC 8555, section 8.3).
 pub fn http_01(token: &str, authorization: &str) -> Materials {
-    [(MaterialId::http_01(token), Secret::new(authorization.into()))].into()
+    Materials::unit(MaterialId::http_01(token), Secret::new(authorization.into()))
 }
 
 /// What proxies show in a handshake for `acme-tls/1` (RFC 8737, section 3): a certificate with its key.
@@ -69,7 +69,7 @@ pub fn tls_alpn_01(domain: &str, digest: &[u8; 32]) -> Result<Materials, rcgen::
     params.distinguished_name = DistinguishedName::new();
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
     let pem = params.self_signed(&key)?.pem() + &key.serialize_pem();
-    Ok([(MaterialId::tls_alpn_01(domain), Secret::new(pem.into()))].into())
+    Ok(Materials::unit(MaterialId::tls_alpn_01(domain), Secret::new(pem.into())))
 }
 
 #[cfg(test)]

@@ -233,7 +233,7 @@ impl Driver {
         let mut record = Record { issued_for, asked, ..Record::default() };
         record.set_next_try(clock::wall() + schedule::rest(&facts));
         let id = MaterialId::acme_order(name);
-        [(MaterialId::acme(name), pem), (id, record.to_secret())].into()
+        Materials::from_iter([(MaterialId::acme(name), pem), (id, record.to_secret())])
     }
 
     fn failed(&mut self, ordered: &Ordered, mut record: Record, failure: Failure) -> Materials {
@@ -247,7 +247,7 @@ impl Driver {
         record.reason = reason;
         record.set_next_try(next_try);
         record.open = record.open.filter(|_| is_open);
-        [(MaterialId::acme_order(name), record.to_secret())].into()
+        Materials::unit(MaterialId::acme_order(name), record.to_secret())
     }
 
     /// Says how it stands, if that is news.

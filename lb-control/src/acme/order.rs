@@ -155,7 +155,7 @@ impl Order {
 
     async fn keep(&self) -> Result<(), Failure> {
         let id = MaterialId::acme_order(&self.certificate);
-        Ok(keep(&self.handle, [(id, self.record.to_secret())].into()).await?)
+        Ok(keep(&self.handle, Materials::unit(id, self.record.to_secret())).await?)
     }
 
     /// Shows the CA that the domains are ours.

@@ -125,7 +125,7 @@ mod tests {
         let (url, key) = ("https://ca.test/order/1".into(), "key".into());
         let mut open = Open { url, key, answers: BTreeMap::new() };
         let answers: Materials =
-            [(MaterialId::http_01("token"), Secret::new(b"token.x".to_vec()))].into();
+            Materials::unit(MaterialId::http_01("token"), Secret::new(b"token.x".to_vec()));
         open.set_answers(&answers);
         assert_eq!(open.answers(), answers);
         let open = Some(open);

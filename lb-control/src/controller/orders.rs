@@ -36,7 +36,7 @@ impl Controller {
 
     /// The version of what proxies are to run now.
     pub fn version(&self) -> Version {
-        self.published.version
+        self.current().version
     }
 
     /// How far that has come.

@@ -51,8 +51,14 @@ impl Storing {
         }
     }
 
-    /// The write is through. Returns who is to be told.
-    pub fn done(&mut self) -> Vec<Kept> {
+    /// The write is through, but for these. Returns who is to be told.
+    pub fn done(&mut self, failed: Materials) -> Vec<Kept> {
+        for (id, secret) in failed {
+            // What came since is newer.
+            if !self.unstored.contains_key(&id) {
+                self.unstored.insert(id, secret);
+            }
+        }
         self.writing.take().unwrap_or_default()
     }
 }
@@ -64,7 +70,7 @@ mod tests {
     use super::*;
 
     fn one(id: &str) -> Materials {
-        [(MaterialId::of(id), Secret::new(id.into()))].into()
+        Materials::unit(MaterialId::of(id), Secret::new(id.into()))
     }
 
     fn wait(storing: &mut Storing) -> oneshot::Receiver<()> {
@@ -82,12 +88,12 @@ mod tests {
         storing.put(one("b"));
         let _second = wait(&mut storing);
         assert!(matches!(storing.step(), Step::Nothing), "one at a time");
-        for kept in storing.done() {
+        for kept in storing.done(Materials::new()) {
             kept.send(()).expect("it waits");
         }
         assert!(first.try_recv().is_ok());
         assert!(matches!(storing.step(), Step::Write(materials) if materials == one("b")));
-        assert_eq!(storing.done().len(), 1);
+        assert_eq!(storing.done(Materials::new()).len(), 1);
     }
 
     #[test]
@@ -99,7 +105,7 @@ mod tests {
         assert!(matches!(storing.step(), Step::Write(_)));
         let _later = wait(&mut storing);
         assert!(matches!(storing.step(), Step::Nothing));
-        assert!(storing.done().is_empty());
+        assert!(storing.done(Materials::new()).is_empty());
         assert!(matches!(storing.step(), Step::Tell(asked) if asked.len() == 1));
     }
 }

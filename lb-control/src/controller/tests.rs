@@ -4,6 +4,7 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     snapshot::Digest,
 };
+use lb_proto::encode;
 
 use super::*;
 use crate::{
@@ -158,7 +159,9 @@ fn describe(effect: &Effect) -> String {
         }
         Effect::Commit { revision: None, .. } => "commit file".into(),
         Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
-        Effect::CommitMaterials(materials) => format!("commit {:?}", materials.keys()),
+        Effect::CommitMaterials(materials) => {
+            format!("commit {:?}", Vec::from_iter(materials.keys()))
+        }
         Effect::Tell(kept) => format!("tell {}", kept.len()),
         Effect::Publish { sealed, .. } => {
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
@@ -340,9 +343,10 @@ fn health_is_stored_by_one_write_at_a_time_and_the_last_word_gets_there() {
         assert_eq!(begun, writes, "{seen:?}");
         f.wake();
     }
-    f.apply([Event::HealthCommitted]);
-    assert_eq!(f.seen(), ["commit health of 2"]);
-    f.apply([Event::HealthCommitted]);
+    let through = || Event::HealthCommitted { failed: Vec::new() };
+    f.apply([through()]);
+    assert_eq!(f.seen(), ["commit health of 1"], "of the other one it has been told");
+    f.apply([through()]);
     assert_eq!(f.seen(), [""; 0]);
 }
 
@@ -363,7 +367,7 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
     let mut f = Fixture::new(APP);
     let _end = f.connect(1);
     let in_sync = |f: &Fixture| f.controller.proxies().proxies[0].in_sync;
-    let published = f.controller.published;
+    let published = f.controller.current();
     let altered = SnapshotId { digest: Digest(1), ..published };
     for (snapshot, expected) in [(altered, false), (published, true)] {
         f.proxy(1, ProxyEvent::Applied(snapshot));
@@ -385,7 +389,7 @@ fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     f.moment.now += Duration::from_secs(100);
     let _end = f.connect(1);
     f.moment.now += Duration::from_secs(1);
-    let published = f.controller.published;
+    let published = f.controller.current();
     f.proxy(1, ProxyEvent::Applied(SnapshotId { digest: Digest(1), ..published }));
     assert_eq!(pushes(&f), ["sum 0", "count 0"], "nobody published that");
     f.proxy(1, ProxyEvent::Applied(published));
@@ -395,7 +399,7 @@ fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     f.add_set("new");
     f.commit(Ok(()));
     f.moment.now += Duration::from_secs(2);
-    f.proxy(1, ProxyEvent::Applied(f.controller.published));
+    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
     assert_eq!(pushes(&f), ["sum 3", "count 2"]);
 }
 
@@ -429,7 +433,7 @@ fn emptying_is_told_while_the_backend_drains() {
     f.proxy(1, report(2));
     let emptying = f.controller.emptying(&one, since).expect("it drains");
     assert_eq!((emptying.in_flight, emptying.waiting_for), (2, vec!["p".into()]));
-    f.proxy(1, ProxyEvent::Applied(f.controller.published));
+    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
     f.proxy(1, report(0));
     assert!(f.controller.emptying(&one, since).expect("it drains").empty);
     let state = &f.controller.backends(Some("app")).expect("is there")[0];
@@ -439,13 +443,13 @@ fn emptying_is_told_while_the_backend_drains() {
 #[test]
 fn a_stuck_proxy_lags_from_the_first_snapshot_that_it_missed() {
     let mut fixture = Fixture::new(CHECKED);
-    let first = fixture.controller.published;
+    let first = fixture.controller.current();
     let mut published = Vec::new();
     for name in ["a", "b"] {
         fixture.moment.now += Duration::from_secs(20);
         drop(fixture.add_set(name));
         fixture.commit(Ok(()));
-        published.push((fixture.controller.published, fixture.moment.now));
+        published.push((fixture.controller.current(), fixture.moment.now));
     }
     let [(second, missed), (_, later)] = published[..] else { panic!("two were published") };
     fixture.moment.now += Duration::from_secs(20);
@@ -456,7 +460,8 @@ fn a_stuck_proxy_lags_from_the_first_snapshot_that_it_missed() {
 /// Material of the controller's own, as orders leave it.
 fn account(text: &str) -> Event {
     let secret = lb_common::secret::Secret::new(text.into());
-    let materials = [(MaterialId::acme_account("https://ca.test/dir", "", ""), secret)].into();
+    let materials =
+        Materials::unit(MaterialId::acme_account("https://ca.test/dir", "", ""), secret);
     Event::Found(Found { materials, ..Found::default() })
 }
 
@@ -481,9 +486,9 @@ fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
     assert_eq!(stores(&mut f), ["one"]);
     f.apply([account("two"), account("three")]);
     assert!(stores(&mut f).is_empty(), "the first one is under way");
-    f.apply([Event::MaterialsCommitted]);
+    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
     assert_eq!(stores(&mut f), ["three"], "the latest counts");
-    f.apply([Event::MaterialsCommitted]);
+    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
     let _answer = f.add_set("new");
     f.apply([account("four")]);
     assert!(stores(&mut f).is_empty(), "a change is under way, which may have an older one");
@@ -512,7 +517,7 @@ fn who_brings_material_is_told_once_it_is_stored_and_not_by_an_older_write() {
     assert_eq!(said(&mut f), ["commit 8"], "the change may have an older one");
     f.apply([Event::Committed { result: Ok(()), took: Duration::ZERO }]);
     assert!(said(&mut f)[0].starts_with("commit ["));
-    f.apply([Event::MaterialsCommitted]);
+    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
     assert_eq!(said(&mut f), ["tell 1"]);
     let (event, _told) = keep("one");
     f.apply([event]);
@@ -529,7 +534,7 @@ fn what_a_ca_is_answered_is_published_and_taken_back() {
         f.controller.version().version
     };
     let secret = lb_common::secret::Secret::new(b"x".to_vec());
-    let some: Materials = [(MaterialId::http_01("token"), secret)].into();
+    let some: Materials = Materials::unit(MaterialId::http_01("token"), secret);
     assert_eq!((answers(some.clone()), answers(some)), (2, 2), "once");
     assert_eq!((answers(Materials::new()), answers(Materials::new())), (3, 3));
 }

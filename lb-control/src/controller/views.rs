@@ -28,9 +28,9 @@ impl Controller {
     }
 
     pub fn proxies(&self) -> v1::ListProxiesResponse {
-        let SnapshotId { version, digest } = self.published;
+        let SnapshotId { version, digest } = self.current();
         v1::ListProxiesResponse {
-            proxies: self.proxies.list(self.published, self.moment.now),
+            proxies: self.proxies.list(self.current(), self.moment.now),
             epoch: version.epoch,
             version: version.version,
             hash: digest.to_string(),
@@ -134,7 +134,7 @@ impl Controller {
         let takes_traffic = |backend: &&Backend| {
             backend.state == BackendState::Active
                 && backend.weight > 0
-                && !self.published_unhealthy.contains(&set.name, &backend.name)
+                && !self.published.snapshot.unhealthy.contains(&set.name, &backend.name)
         };
         set.backends.iter().filter(takes_traffic).count()
     }
@@ -193,9 +193,9 @@ impl Controller {
         metrics::render(&Facts {
             counters: &self.counters,
             revision: self.revision,
-            epoch: self.published.version.epoch,
-            version: self.published.version.version,
-            snapshot_bytes: self.published_bytes,
+            epoch: self.current().version.epoch,
+            version: self.current().version.version,
+            snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
             tallies: self.health.tallies(),
             certificates: self
@@ -215,7 +215,7 @@ impl Controller {
             orders: self.orders.counts(),
             backend_sets: backend_sets.collect(),
             proxies: self.proxies.metrics(
-                self.published,
+                self.current(),
                 |running| self.overtaken_at(running),
                 self.moment.now,
             ),
@@ -226,7 +226,7 @@ impl Controller {
         metrics::Backend {
             name: backend.name.as_str(),
             health: self.health.health(set, backend),
-            is_healthy: !self.published_unhealthy.contains(&set.name, &backend.name),
+            is_healthy: !self.published.snapshot.unhealthy.contains(&set.name, &backend.name),
         }
     }
 }

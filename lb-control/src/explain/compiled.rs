@@ -29,7 +29,8 @@ pub struct Compiled {
 #[derive(Debug)]
 pub struct Set {
     pub spec: Arc<spec::BackendSet>,
-    /// In the order of the spec.
+    pub members: Arc<Vec<spec::Backend>>,
+    /// In the order of the members.
     pub backends: Vec<Arc<Backend>>,
     /// Built when it is first asked: a table for consistent hashing takes milliseconds and more.
     picker: OnceLock<Box<dyn Picker>>,
@@ -54,7 +55,8 @@ impl Compiled {
         }
         let sets = desired.backend_sets.iter().map(|(name, spec)| {
             let unchanged = former.and_then(|former| {
-                let same_health = snapshot.unhealthy.of(name) == former.snapshot.unhealthy.of(name);
+                let same_health = snapshot.unhealthy.of(name) == former.snapshot.unhealthy.of(name)
+                    && snapshot.members.get(name) == former.snapshot.members.get(name);
                 former.sets.get(name).filter(|set| same_health && Arc::ptr_eq(&set.spec, spec))
             });
             let set = unchanged.cloned().unwrap_or_else(|| Arc::new(Set::new(spec, snapshot)));
@@ -88,9 +90,11 @@ impl Set {
             let is_healthy = !snapshot.unhealthy.contains(&spec.name, &backend.name);
             Arc::new(Backend::new(backend, is_healthy, Arc::new(Live::new())))
         };
+        let members = snapshot.members.get(&spec.name).cloned().unwrap_or_default();
         Self {
             spec: Arc::clone(spec),
-            backends: spec.backends.iter().map(compiled).collect(),
+            backends: members.iter().map(compiled).collect(),
+            members,
             picker: OnceLock::new(),
         }
     }

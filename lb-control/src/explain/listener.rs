@@ -1,9 +1,10 @@
 //! Which listener a request is for: the one that was named, or where its URL leads.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use lb_common::{
     id::ListenerName,
+    map::Map,
     spec::{Listener, Protocol, Scheme},
 };
 use lb_proto::error::Problems;
@@ -15,7 +16,7 @@ use super::asked::{Asked, Server, What, default_port};
 /// # Errors
 /// If there is none or more than one; says which there are.
 pub fn find(
-    listeners: &BTreeMap<ListenerName, Arc<Listener>>,
+    listeners: &Map<ListenerName, Arc<Listener>>,
     asked: &Asked,
 ) -> Result<(Arc<Listener>, String), Problems> {
     let asks_http = matches!(asked.what, What::Request(_));

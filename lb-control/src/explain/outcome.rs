@@ -73,7 +73,7 @@ fn set_verdict(
         backends: set
             .backends
             .iter()
-            .zip(&set.spec.backends)
+            .zip(&*set.members)
             .map(|(backend, spec)| {
                 let status = statuses.of(set, backend);
                 let is_unhealthy = snapshot.unhealthy.contains(name, &backend.name);

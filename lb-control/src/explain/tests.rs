@@ -4,7 +4,7 @@ use lb_common::{
     spec::DesiredState,
 };
 use lb_proto::{
-    update::{Content, seal},
+    update::{Content, Sealed},
     v1::explain_response::Outcome,
 };
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::desired::tests::state;
 
 fn content(desired: DesiredState, unhealthy: UnhealthyBackends) -> Content {
-    Content { desired, unhealthy, ..Content::default() }
+    Content { unhealthy, ..Content::of(desired) }
 }
 
 /// A snapshot with these backends unhealthy, by set and name.
@@ -22,7 +22,7 @@ fn snapshot(version: u64, toml: &str, unhealthy: &[(&str, &str)]) -> Arc<Snapsho
         let set = BackendSetName::new(set).expect("is a name");
         down.insert(set, BackendName::new(backend).expect("is a name"));
     }
-    Arc::new(seal(Version { epoch: 7, version }, 3, content(state(toml), down)).snapshot)
+    Sealed::new(Version { epoch: 7, version }, 3, content(state(toml), down)).snapshot
 }
 
 fn explain_with(
@@ -349,8 +349,8 @@ fn a_snapshot_is_compiled_once_and_the_next_one_shares_what_did_not_change() {
     let down = (BackendSetName::new("b"), BackendName::new("1.1.1.1:2"));
     unhealthy.insert(down.0.expect("is a name"), down.1.expect("is a name"));
     let version = Version { epoch: 7, version: 2 };
-    let next = seal(version, 3, content(first.desired.clone(), unhealthy)).snapshot;
-    let next = explainer.compiled(&Arc::new(next));
+    let next = Sealed::new(version, 3, content(first.desired.clone(), unhealthy)).snapshot;
+    let next = explainer.compiled(&next);
     let shares = |name: &str| {
         let name = BackendSetName::new(name).expect("is a name");
         std::ptr::eq(compiled.set(&name), next.set(&name))

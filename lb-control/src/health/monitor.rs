@@ -4,9 +4,10 @@
 //!
 //! - A backend is a target exactly while its set has a health check and it is not disabled.
 //! - A change that is not about a backend's address or how its set is asked leaves its target alone.
+//! - What is touched is what changed: neither a change nor a flip looks at other sets.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use std::{
 use lb_common::{
     health::Health,
     id::{BackendName, BackendSetName},
+    map::changes,
     material::Materials,
     snapshot::UnhealthyBackends,
     spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
@@ -27,21 +29,32 @@ use super::{
     schedule::{Schedule, TargetId},
     tls::ProbeTls,
 };
-use crate::{metrics::Tally, timestamp};
+use crate::{metrics::Tally, store::Verdict, timestamp};
 
 type Key = (BackendSetName, BackendName);
 
 #[derive(Debug)]
 pub struct Monitor {
-    targets: BTreeMap<Key, Target>,
+    sets: BTreeMap<BackendSetName, Checked>,
     keys: HashMap<TargetId, Key>,
     schedule: Schedule,
     rng: fastrand::Rng,
-    /// How backends are probed, of sets that are spoken to by TLS.
-    tls: BTreeMap<BackendSetName, Arc<ProbeTls>>,
+    unhealthy: UnhealthyBackends,
+    /// What was decided, or forgotten, since the store had it last.
+    unstored: BTreeSet<Key>,
+    /// What the targets are in step with.
+    synced: (DesiredState, Materials),
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
     tallies: BTreeMap<BackendSetName, Tally>,
+}
+
+/// A set whose backends are probed.
+#[derive(Debug, Default)]
+struct Checked {
+    /// How, if they are spoken to by TLS.
+    tls: Option<Arc<ProbeTls>>,
+    targets: BTreeMap<BackendName, Target>,
 }
 
 /// A probe to be made now.
@@ -84,58 +97,81 @@ struct Stored {
 impl Monitor {
     pub fn new(stored: Vec<v1::BackendStatus>, rng: fastrand::Rng) -> Self {
         Self {
-            targets: BTreeMap::new(),
+            sets: BTreeMap::new(),
             keys: HashMap::new(),
             schedule: Schedule::default(),
             rng,
+            unhealthy: UnhealthyBackends::default(),
+            unstored: BTreeSet::new(),
+            synced: Default::default(),
             stored: stored.into_iter().filter_map(parse_stored).collect(),
             tallies: BTreeMap::new(),
-            tls: BTreeMap::new(),
         }
     }
 
-    /// Takes the desired state's backends over. Returns whether something that was decided is
-    /// forgotten.
-    pub fn sync(&mut self, desired: &DesiredState, materials: &Materials, now: Instant) -> bool {
-        let mut old = std::mem::take(&mut self.targets);
-        let old_tls = std::mem::take(&mut self.tls);
-        for (name, set) in &desired.backend_sets {
-            let Some(check) = &set.health_check else { continue };
-            let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.get(name));
-            self.tls.extend(tls.clone().map(|tls| (name.clone(), tls)));
-            let proxy_protocol = set.proxy_protocol;
-            let asking = Asking { check: Arc::new(check.clone()), tls, proxy_protocol };
-            for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
-                let key = (name.clone(), backend.name.clone());
-                let target = match old.remove(&key) {
-                    Some(kept) if kept.address == backend.address && kept.asking.is(&asking) => {
-                        kept
-                    }
-                    Some(kept) if kept.address == backend.address => {
-                        self.recheck(kept, &asking, now)
-                    }
-                    Some(moved) => {
-                        self.forget(moved.id);
-                        self.target(&key, backend, &asking, now)
-                    }
-                    None => self.target(&key, backend, &asking, now),
-                };
-                self.keys.insert(target.id, key.clone());
-                self.targets.insert(key, target);
+    /// Takes the desired state's backends over.
+    pub fn sync(&mut self, desired: &DesiredState, materials: &Materials, now: Instant) {
+        let next = (desired.clone(), materials.clone());
+        let (former, known) = std::mem::replace(&mut self.synced, next);
+        let to = &desired.backend_sets;
+        let mut touched: BTreeSet<_> =
+            changes(&former.backend_sets, to).map(|change| change.key).collect();
+        let has_new_material = changes(&known, materials).next().is_some()
+            || changes(&former.certificates, &desired.certificates).next().is_some();
+        if has_new_material {
+            touched.extend(to.iter().filter(|(_, set)| set.tls.is_some()).map(|(name, _)| name));
+        }
+        for name in touched {
+            let old = self.sets.remove(name).unwrap_or_default();
+            match to.get(name) {
+                Some(set) => self.sync_set(set, old, desired, materials, now),
+                None => {
+                    self.tallies.remove(name);
+                    self.forget_all(name, old.targets);
+                }
             }
+            self.note_unhealthy(name);
         }
-        for target in old.values() {
-            self.forget(target.id);
+        // Of backends that are gone.
+        self.unstored.extend(self.stored.drain().map(|(key, _)| key));
+    }
+
+    fn sync_set(
+        &mut self,
+        set: &BackendSet,
+        old: Checked,
+        desired: &DesiredState,
+        materials: &Materials,
+        now: Instant,
+    ) {
+        let Checked { tls: old_tls, targets: mut old } = old;
+        let Some(check) = &set.health_check else { return self.forget_all(&set.name, old) };
+        let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.as_ref());
+        let proxy_protocol = set.proxy_protocol;
+        let asking = Asking { check: Arc::new(check.clone()), tls: tls.clone(), proxy_protocol };
+        let mut targets = BTreeMap::new();
+        for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
+            let key = (set.name.clone(), backend.name.clone());
+            let target = match old.remove(&backend.name) {
+                Some(kept) if kept.address == backend.address && kept.asking.is(&asking) => kept,
+                Some(kept) if kept.address == backend.address => self.recheck(kept, &asking, now),
+                Some(moved) => {
+                    self.forget(&key, &moved);
+                    self.target(&key, backend, &asking, now)
+                }
+                None => self.target(&key, backend, &asking, now),
+            };
+            self.keys.insert(target.id, key);
+            targets.insert(backend.name.clone(), target);
         }
-        self.stored.clear();
-        self.tallies.retain(|set, _| desired.backend_sets.contains_key(set));
-        old.values().any(|target| target.tracker.decided().is_some())
+        self.sets.insert(set.name.clone(), Checked { tls, targets });
+        self.forget_all(&set.name, old);
     }
 
     /// The next probe to make, if one is due and there is room for it.
     pub fn start(&mut self, now: Instant) -> Option<Job> {
         let id = self.schedule.start(now)?;
-        let target = self.keys.get(&id).and_then(|key| self.targets.get(key));
+        let target = self.keys.get(&id).and_then(|key| self.target_of(key));
         let target = target.expect("what is scheduled is a target");
         Some(Job { id, address: target.address, asking: target.asking.clone() })
     }
@@ -155,8 +191,8 @@ impl Monitor {
     ) -> Option<v1::HealthChanged> {
         self.schedule.finish(id, now, &mut self.rng);
         // A target may go while it is probed.
-        let key = self.keys.get(&id)?;
-        let target = self.targets.get_mut(key)?;
+        let key = self.keys.get(&id)?.clone();
+        let target = self.sets.get_mut(&key.0)?.targets.get_mut(&key.1)?;
         let Finding { outcome, detail, took } = finding;
         let tally = self.tallies.entry(key.0.clone()).or_default();
         match outcome {
@@ -175,23 +211,27 @@ impl Monitor {
         tally.decisions += 1;
         target.since = Some(timestamp(wall));
         target.why.clone_from(&detail);
-        Some(v1::HealthChanged {
+        let change = v1::HealthChanged {
             backend_set: key.0.to_string(),
             backend: key.1.to_string(),
             health: wire(Some(health)).into(),
             why: detail,
-        })
+        };
+        self.note_unhealthy(&key.0);
+        self.unstored.insert(key);
+        Some(change)
     }
 
     /// The backends that proxies are to leave alone.
-    pub fn unhealthy(&self) -> UnhealthyBackends {
-        let mut unhealthy = UnhealthyBackends::default();
-        for ((set, backend), target) in &self.targets {
-            if target.tracker.health() == Health::Unhealthy {
-                unhealthy.insert(set.clone(), backend.clone());
-            }
-        }
-        unhealthy
+    pub fn unhealthy(&self) -> &UnhealthyBackends {
+        &self.unhealthy
+    }
+
+    fn note_unhealthy(&mut self, set: &BackendSetName) {
+        let targets = self.sets.get(set).into_iter().flat_map(|set| &set.targets);
+        let unhealthy = targets.filter(|(_, target)| target.tracker.health() == Health::Unhealthy);
+        let unhealthy = unhealthy.map(|(backend, _)| backend.clone()).collect();
+        self.unhealthy.set(set.clone(), unhealthy);
     }
 
     /// By set, for metrics.
@@ -230,30 +270,40 @@ impl Monitor {
         wire(self.of(set, backend).and_then(|target| target.tracker.decided()))
     }
 
-    /// All that is decided, for the store.
-    pub fn decided(&self) -> Vec<v1::BackendStatus> {
-        let decided = self.targets.iter().filter(|(_, target)| target.tracker.decided().is_some());
-        decided
-            .map(|((set, backend), target)| v1::BackendStatus {
-                backend_set: set.to_string(),
-                backend: backend.to_string(),
-                address: target.address.to_string(),
-                health: wire(target.tracker.decided()).into(),
-                since: target.since,
-                why: target.why.clone(),
-                ..v1::BackendStatus::default()
+    /// What the store does not have yet.
+    pub fn unstored(&mut self) -> Vec<Verdict> {
+        let unstored = std::mem::take(&mut self.unstored).into_iter();
+        unstored
+            .map(|(backend_set, backend)| {
+                let key = (backend_set, backend);
+                let status = self.target_of(&key).and_then(|target| target.decided(&key));
+                Verdict { backend_set: key.0, backend: key.1, status }
             })
             .collect()
     }
 
+    /// What the store could not take after all.
+    pub fn put_back(&mut self, verdicts: Vec<Verdict>) {
+        self.unstored.extend(verdicts.into_iter().map(|one| (one.backend_set, one.backend)));
+    }
+
     fn of(&self, set: &BackendSet, backend: &Backend) -> Option<&Target> {
-        // A pair of clones for a look-up; only people ask.
-        self.targets.get(&(set.name.clone(), backend.name.clone()))
+        self.sets.get(&set.name)?.targets.get(&backend.name)
+    }
+
+    fn target_of(&self, (set, backend): &Key) -> Option<&Target> {
+        self.sets.get(set)?.targets.get(backend)
     }
 
     fn target(&mut self, key: &Key, backend: &Backend, asking: &Asking, now: Instant) -> Target {
         let (address, check) = (backend.address, &asking.check);
-        let stored = self.stored.remove(key).filter(|s| s.address == address.to_string());
+        let stored = self.stored.remove(key).filter(|stored| {
+            let is_same = stored.address == address.to_string();
+            if !is_same {
+                self.unstored.insert(key.clone());
+            }
+            is_same
+        });
         let tracker = HealthTracker::resume(check, stored.as_ref().map(|stored| stored.health));
         let (since, why) = match stored {
             Some(stored) => (stored.since, stored.why),
@@ -265,7 +315,7 @@ impl Monitor {
 
     /// The same backend under another check: what was decided stands until that one's streak.
     fn recheck(&mut self, target: Target, asking: &Asking, now: Instant) -> Target {
-        self.forget(target.id);
+        self.leave(target.id);
         let check = &asking.check;
         Target {
             id: self.schedule.add(check.interval, now),
@@ -275,9 +325,37 @@ impl Monitor {
         }
     }
 
-    fn forget(&mut self, id: TargetId) {
+    fn forget_all(&mut self, set: &BackendSetName, targets: BTreeMap<BackendName, Target>) {
+        for (backend, target) in targets {
+            self.forget(&(set.clone(), backend), &target);
+        }
+    }
+
+    fn forget(&mut self, key: &Key, target: &Target) {
+        self.leave(target.id);
+        if target.tracker.decided().is_some() {
+            self.unstored.insert(key.clone());
+        }
+    }
+
+    fn leave(&mut self, id: TargetId) {
         self.schedule.remove(id);
         self.keys.remove(&id);
+    }
+}
+
+impl Target {
+    fn decided(&self, (set, backend): &Key) -> Option<v1::BackendStatus> {
+        let decided = self.tracker.decided()?;
+        Some(v1::BackendStatus {
+            backend_set: set.to_string(),
+            backend: backend.to_string(),
+            address: self.address.to_string(),
+            health: wire(Some(decided)).into(),
+            since: self.since,
+            why: self.why.clone(),
+            ..v1::BackendStatus::default()
+        })
     }
 }
 
@@ -332,8 +410,13 @@ mod tests {
             fixture
         }
 
-        fn sync(&mut self, desired: &str) -> bool {
-            self.monitor.sync(&state(desired), &Materials::new(), self.now)
+        fn sync(&mut self, desired: &str) {
+            self.monitor.sync(&state(desired), &Materials::new(), self.now);
+        }
+
+        /// What the store would have after what it was not told yet.
+        fn stored(&mut self) -> Vec<v1::BackendStatus> {
+            self.monitor.unstored().into_iter().filter_map(|verdict| verdict.status).collect()
         }
 
         /// Lets time pass, makes every probe that is due, and returns the addresses.
@@ -358,7 +441,7 @@ mod tests {
 
         fn unhealthy(&self) -> Vec<String> {
             let unhealthy = self.monitor.unhealthy();
-            let names = unhealthy.iter().flat_map(|(_, names)| names);
+            let names = unhealthy.iter().flat_map(|(_, names)| &**names);
             names.map(ToString::to_string).collect()
         }
     }
@@ -382,7 +465,9 @@ mod tests {
             f.now += Duration::from_secs(10);
             f.monitor.start(f.now).expect("is due")
         };
-        assert!(!f.sync(&app(&format!("{ONE}, {TWO}"))));
+        f.monitor.unstored();
+        f.sync(&app(&format!("{ONE}, {TWO}")));
+        assert_eq!(f.monitor.unstored().len(), 0, "nothing is forgotten");
         assert_eq!(f.unhealthy(), ["one"]);
         f.finish(&running, Outcome::Pass);
         f.round(Outcome::Pass);
@@ -439,8 +524,9 @@ mod tests {
     fn what_was_stored_holds_until_a_full_streak_unless_the_address_is_another() {
         let mut f = Fixture::new(vec![], &app(&format!("{ONE}, {TWO}")));
         f.round(Outcome::Fail);
-        let stored = f.monitor.decided();
+        let stored = f.stored();
         assert_eq!(stored.len(), 2);
+        assert_eq!(f.monitor.unstored().len(), 0, "each is told once");
 
         let moved = "{ name = 'two', address = '1.1.1.1:9' }";
         let mut f = Fixture::new(stored, &app(&format!("{ONE}, {moved}")));
@@ -452,10 +538,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_could_not_take_is_told_again_as_it_is_then() {
+        let mut f = Fixture::new(vec![], &app(ONE));
+        f.round(Outcome::Fail);
+        let failed = f.monitor.unstored();
+        f.round(Outcome::Pass);
+        f.round(Outcome::Pass);
+        f.monitor.put_back(failed);
+        let told = f.stored();
+        let health: Vec<_> = told.iter().map(v1::BackendStatus::health).collect();
+        assert_eq!(health, [v1::Health::Healthy]);
+    }
+
+    #[test]
     fn a_set_that_loses_its_check_uses_all_of_its_backends() {
         let mut f = Fixture::new(vec![], &app(ONE));
         f.round(Outcome::Fail);
-        assert!(f.sync(&format!("backend_sets = [{{ name = 'app', backends = [{ONE}] }}]")));
+        f.monitor.unstored();
+        f.sync(&format!("backend_sets = [{{ name = 'app', backends = [{ONE}] }}]"));
+        let forgotten = f.monitor.unstored();
+        assert!(forgotten.len() == 1 && forgotten[0].status.is_none(), "{forgotten:?}");
         assert_eq!((f.unhealthy(), f.monitor.next_due()), (vec![], None));
     }
 

@@ -13,7 +13,7 @@ fn proxy(id: impl std::fmt::Display) -> ProxyId {
 }
 
 fn snapshot(version: u64) -> SnapshotId {
-    SnapshotId { version: Version { epoch: 1, version }, digest: Digest(version) }
+    SnapshotId { version: Version { epoch: 1, version }, digest: Digest(version.into()) }
 }
 
 fn backend() -> (BackendSetName, BackendName) {

@@ -1,10 +1,11 @@
 //! The store in one redb file, or in memory for a controller without a data directory.
 //!
 //! Values are the API's own messages, so that what is stored follows the same rules of
-//! compatibility. What a revision says about itself and its whole state are apart, so that
-//! reading the history does not read every state that ever was.
+//! compatibility. The current state is there part by part, and of each revision, besides what it says
+//! of itself, what leads back from it: a change costs the disk what it changed, twice.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, Permissions},
     io,
     ops::RangeInclusive,
@@ -22,18 +23,26 @@ use lb_common::{
     secret::Secret,
 };
 use lb_proto::v1;
-use prost::Message;
+use prost::{Message, bytes::Bytes};
+use v1::Kind;
 
-use super::{HISTORY, Revision, StoreError, Stored};
+use super::{HISTORY, HISTORY_BYTES, Part, Revision, StoreError, Stored, Verdict};
 
 const FILE: &str = "control.redb";
 /// redb's own default is a gigabyte.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// How the tables below are laid out; another number is another program's file.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// With all of each revision's state.
+const FORMER_FORMAT: u64 = 1;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
+/// Of the current state, by kind and name.
+const PARTS: TableDefinition<'_, (i32, &str), &[u8]> = TableDefinition::new("parts");
+/// By revision: a [`v1::Delta`] that leads to the state before it.
+const UNDO: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("undo");
+/// Of the former format.
 const SPECS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("specs");
 /// Secrets, in a table of their own: whoever reads another one finds none.
 const MATERIALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("materials");
@@ -44,6 +53,10 @@ const HEALTH: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("h
 const META_FORMAT: &str = "format";
 const META_EPOCH: &str = "epoch";
 const META_FILE_DIGEST: &str = "file_digest";
+/// Of all of [`UNDO`], and of what revisions say of themselves.
+const META_UNDO_BYTES: &str = "undo_bytes";
+/// The revision that said last what material is needed.
+const META_MATERIALS: &str = "materials";
 
 /// Calls block: on the disk, and on a write that is under way. Reads never wait for writes.
 #[derive(Debug)]
@@ -87,17 +100,21 @@ impl Store {
     fn new(database: Database, path: PathBuf) -> Result<Self, StoreError> {
         let store = Self { database, path };
         let format = store.write(|transaction| {
-            let mut meta = transaction.open_table(META)?;
-            let format = meta.get(META_FORMAT)?.map(|format| format.value());
-            if format.is_none() {
-                meta.insert(META_FORMAT, FORMAT)?;
-            }
+            let format =
+                transaction.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
             transaction.open_table(REVISIONS)?;
-            transaction.open_table(SPECS)?;
+            transaction.open_table(PARTS)?;
+            transaction.open_table(UNDO)?;
             transaction.open_table(HEALTH)?;
             transaction.open_table(MATERIALS)?;
             transaction.open_table(NEEDED)?;
-            Ok(format.unwrap_or(FORMAT))
+            match format {
+                Some(FORMER_FORMAT) => convert(transaction)?,
+                Some(FORMAT) | None => {}
+                Some(other) => return Ok(other),
+            }
+            transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+            Ok(FORMAT)
         })?;
         if format != FORMAT {
             let why = format!("it is {format}, and this version knows {FORMAT}");
@@ -141,28 +158,23 @@ impl Store {
         Ok(Stored { epoch, revision, spec, file_digest, health, materials })
     }
 
-    /// Writes a revision with what it needs besides itself, or that a configuration file was applied, or
-    /// both at once.
+    /// Writes a revision with what it needs besides itself, unless that is what the one before it needs,
+    /// or that a configuration file was applied, or both at once.
     ///
     /// # Errors
     /// If the disk fails; nothing is written then.
     pub fn commit(
         &self,
         revision: Option<&Revision>,
-        materials: &Materials,
+        materials: Option<&Materials>,
         file_digest: Option<u64>,
     ) -> Result<(), StoreError> {
         self.write(|transaction| {
-            if let Some(Revision { about, spec }) = revision {
-                let mut revisions = transaction.open_table(REVISIONS)?;
-                let mut specs = transaction.open_table(SPECS)?;
-                revisions.insert(about.revision, about.encode_to_vec().as_slice())?;
-                specs.insert(about.revision, spec.encode_to_vec().as_slice())?;
-                if let Some(old) = about.revision.checked_sub(HISTORY) {
-                    revisions.remove(old)?;
-                    specs.remove(old)?;
+            if let Some(revision) = revision {
+                put_revision(transaction, revision)?;
+                if let Some(materials) = materials {
+                    put_materials(transaction, materials, revision.about.revision)?;
                 }
-                put_materials(transaction, materials, about.revision)?;
             }
             if let Some(digest) = file_digest {
                 transaction.open_table(META)?.insert(META_FILE_DIGEST, digest)?;
@@ -203,17 +215,19 @@ impl Store {
         })
     }
 
-    /// Replaces what was decided about all backends.
+    /// Replaces what was decided about these backends.
     ///
     /// # Errors
     /// If the disk fails; nothing is written then.
-    pub fn commit_health(&self, health: &[v1::BackendStatus]) -> Result<(), StoreError> {
+    pub fn commit_health(&self, verdicts: &[Verdict]) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(HEALTH)?;
-            table.retain(|_, _| false)?;
-            for status in health {
-                let key = (status.backend_set.as_str(), status.backend.as_str());
-                table.insert(key, status.encode_to_vec().as_slice())?;
+            for Verdict { backend_set, backend, status } in verdicts {
+                let key = (backend_set.as_str(), backend.as_str());
+                match status {
+                    Some(status) => drop(table.insert(key, status.encode_to_vec().as_slice())?),
+                    None => drop(table.remove(key)?),
+                }
             }
             Ok(())
         })
@@ -224,15 +238,48 @@ impl Store {
     /// # Errors
     /// If it is not among those that are kept, or if the disk fails.
     pub fn spec(&self, number: u64) -> Result<v1::Spec, StoreError> {
-        let (bytes, kept) = self.read(|transaction| {
-            let specs = transaction.open_table(SPECS)?;
-            let bytes = specs.get(number)?.map(|bytes| bytes.value().to_vec());
-            Ok((bytes, range(&specs)?))
+        let (parts, undone, kept) = self.read(|transaction| {
+            let kept = range(&transaction.open_table(REVISIONS)?)?;
+            let (mut parts, mut undone) = (BTreeMap::new(), Vec::new());
+            if kept.as_ref().is_some_and(|kept| kept.contains(&number)) {
+                for entry in transaction.open_table(PARTS)?.iter()? {
+                    let (key, content) = entry?;
+                    let (kind, name) = key.value();
+                    parts.insert((kind, name.to_owned()), content.value().to_vec());
+                }
+                for entry in transaction.open_table(UNDO)?.range(number + 1..)?.rev() {
+                    let (undone_number, undo) = entry?;
+                    undone.push((undone_number.value(), undo.value().to_vec()));
+                }
+            }
+            Ok((parts, undone, kept))
         })?;
-        match bytes {
-            Some(bytes) => self.decode(&bytes, || format!("revision {number}")),
-            None => Err(StoreError::NoSuchRevision { number, kept }),
+        if kept.as_ref().is_none_or(|kept| !kept.contains(&number)) {
+            return Err(StoreError::NoSuchRevision { number, kept });
         }
+        let mut parts = parts;
+        for (number, undo) in undone {
+            let v1::Delta { changed, gone, .. } =
+                self.decode(&undo, || format!("what leads back from revision {number}"))?;
+            for v1::ResourceName { kind, name } in gone {
+                parts.remove(&(kind, name));
+            }
+            for v1::Resource { kind, name, content } in changed {
+                parts.insert((kind, name), content.to_vec());
+            }
+        }
+        let mut spec = v1::Spec::default();
+        for ((kind, name), content) in &parts {
+            let what = || format!("{name} of revision {number}");
+            match Kind::try_from(*kind) {
+                Ok(Kind::Listener) => spec.listeners.push(self.decode(content, what)?),
+                Ok(Kind::Route) => spec.routes.push(self.decode(content, what)?),
+                Ok(Kind::BackendSet) => spec.backend_sets.push(self.decode(content, what)?),
+                Ok(Kind::Certificate) => spec.certificates.push(self.decode(content, what)?),
+                _ => return Err(self.unreadable(what(), &format!("it is of kind {kind}"))),
+            }
+        }
+        Ok(spec)
     }
 
     /// At most `limit` revisions, newest first, all of them before `before`.
@@ -316,6 +363,118 @@ fn private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Puts its parts in place of what was there, and remembers that.
+fn put_revision(
+    transaction: &WriteTransaction,
+    Revision { about, parts }: &Revision,
+) -> Result<(), Error> {
+    let mut current = transaction.open_table(PARTS)?;
+    let mut back = v1::Delta::default();
+    for Part { kind, name, content } in parts {
+        let key = (i32::from(*kind), name.as_str());
+        let old = match content {
+            Some(content) => current.insert(key, content.as_slice())?,
+            None => current.remove(key)?,
+        };
+        let old = old.map(|old| Bytes::copy_from_slice(old.value()));
+        let (kind, name) = (key.0, name.clone());
+        match old {
+            Some(content) => back.changed.push(v1::Resource { kind, name, content }),
+            None => back.gone.push(v1::ResourceName { kind, name }),
+        }
+    }
+    let (about_bytes, back) = (about.encode_to_vec(), back.encode_to_vec());
+    let mut revisions = transaction.open_table(REVISIONS)?;
+    let mut undo = transaction.open_table(UNDO)?;
+    let mut meta = transaction.open_table(META)?;
+    let mut bytes = meta.get(META_UNDO_BYTES)?.map_or(0, |bytes| bytes.value());
+    bytes += (about_bytes.len() + back.len()) as u64;
+    revisions.insert(about.revision, about_bytes.as_slice())?;
+    undo.insert(about.revision, back.as_slice())?;
+    loop {
+        let oldest = revisions.first()?.map(|(number, _)| number.value());
+        let is_surplus = |oldest: &u64| {
+            oldest + HISTORY <= about.revision || bytes > HISTORY_BYTES && *oldest < about.revision
+        };
+        let Some(oldest) = oldest.filter(is_surplus) else { break };
+        for removed in [revisions.remove(oldest)?, undo.remove(oldest)?].into_iter().flatten() {
+            bytes = bytes.saturating_sub(removed.value().len() as u64);
+        }
+    }
+    meta.insert(META_UNDO_BYTES, bytes)?;
+    drop((meta, revisions));
+    sweep_keys(transaction)
+}
+
+/// Makes differences of whole states. Whether old ones would be accepted today is not asked.
+fn convert(transaction: &WriteTransaction) -> Result<(), Error> {
+    tracing::info!("the store is of a former format; it is converted");
+    let corrupted = |what: &dyn std::fmt::Display| Error::Corrupted(what.to_string());
+    let mut numbers = Vec::new();
+    for entry in transaction.open_table(REVISIONS)?.iter()? {
+        numbers.push(entry?.0.value());
+    }
+    let mut former = BTreeMap::new();
+    for number in &numbers {
+        let (about, spec) = {
+            let abouts = transaction.open_table(REVISIONS)?;
+            let specs = transaction.open_table(SPECS)?;
+            let about = abouts.get(number)?.map(|about| about.value().to_vec());
+            let spec = specs.get(number)?.map(|spec| spec.value().to_vec());
+            about.zip(spec).ok_or_else(|| corrupted(&format!("revision {number} has no state")))?
+        };
+        let about = v1::Revision::decode(&*about).map_err(|error| corrupted(&error))?;
+        let spec = v1::Spec::decode(&*spec).map_err(|error| corrupted(&error))?;
+        let next = by_key(&spec);
+        let changed = next.iter().filter(|(key, content)| former.get(*key) != Some(*content));
+        let part = |(kind, name): &(i32, String), content| {
+            let kind = Kind::try_from(*kind).unwrap_or_default();
+            Part { kind, name: name.clone(), content }
+        };
+        let changed = changed.map(|(key, content)| part(key, Some(content.clone())));
+        let gone = former.keys().filter(|key| !next.contains_key(*key));
+        let parts = changed.chain(gone.map(|key| part(key, None))).collect();
+        put_revision(transaction, &Revision { about, parts })?;
+        former = next;
+    }
+    transaction.open_table(META)?.insert(META_MATERIALS, numbers.last().copied().unwrap_or(0))?;
+    transaction.delete_table(SPECS)?;
+    Ok(())
+}
+
+fn by_key(spec: &v1::Spec) -> BTreeMap<(i32, String), Vec<u8>> {
+    let v1::Spec { listeners, routes, backend_sets, certificates } = spec;
+    let key = |kind: Kind, name: &String| (i32::from(kind), name.clone());
+    let listeners =
+        listeners.iter().map(|part| (key(Kind::Listener, &part.name), part.encode_to_vec()));
+    let routes = routes.iter().map(|part| (key(Kind::Route, &part.name), part.encode_to_vec()));
+    let sets =
+        backend_sets.iter().map(|part| (key(Kind::BackendSet, &part.name), part.encode_to_vec()));
+    let certificates =
+        certificates.iter().map(|part| (key(Kind::Certificate, &part.name), part.encode_to_vec()));
+    listeners.chain(routes).chain(sets).chain(certificates).collect()
+}
+
+/// Drops the keys that no revision needs any more.
+fn sweep_keys(transaction: &WriteTransaction) -> Result<(), Error> {
+    let oldest = transaction.open_table(REVISIONS)?.first()?.map(|(oldest, _)| oldest.value());
+    let current = transaction.open_table(META)?.get(META_MATERIALS)?.map(|last| last.value());
+    let oldest = oldest.unwrap_or(0).min(current.unwrap_or(0));
+    let (mut needed, mut surplus) = (transaction.open_table(NEEDED)?, Vec::new());
+    for entry in needed.iter()? {
+        let (id, last) = entry?;
+        if last.value() < oldest {
+            surplus.push(id.value().to_owned());
+        }
+    }
+    let mut table = transaction.open_table(MATERIALS)?;
+    for id in surplus {
+        needed.remove(id.as_str())?;
+        table.remove(id.as_str())?;
+    }
+    Ok(())
+}
+
 fn insert_materials(
     transaction: &WriteTransaction,
     materials: &Materials,
@@ -339,10 +498,27 @@ fn put_materials(
     materials: &Materials,
     revision: u64,
 ) -> Result<(), Error> {
+    let mut meta = transaction.open_table(META)?;
+    let former = meta.insert(META_MATERIALS, revision)?.map_or(0, |former| former.value());
+    {
+        // What was needed since then was needed until now.
+        let mut needed = transaction.open_table(NEEDED)?;
+        let mut lasted = Vec::new();
+        for entry in needed.iter()? {
+            let (id, last) = entry?;
+            if last.value() >= former {
+                lasted.push(id.value().to_owned());
+            }
+        }
+        for id in lasted {
+            needed.insert(id.as_str(), revision.saturating_sub(1))?;
+        }
+    }
+    drop(meta);
     insert_materials(transaction, materials, revision)?;
+    sweep_keys(transaction)?;
     let mut table = transaction.open_table(MATERIALS)?;
-    let mut needed = transaction.open_table(NEEDED)?;
-    needed.retain(|_, last| last + HISTORY > revision)?;
+    let needed = transaction.open_table(NEEDED)?;
     table.retain(|id, _| {
         let is_kept = materials.contains_key(id) || id == MaterialId::tickets().as_str();
         is_kept || matches!(needed.get(id), Ok(Some(_)))

@@ -38,21 +38,7 @@ pub fn backend_set(
         Some(check) => health_check(check, &format!("{path}.health_check"), problems).map(Some),
         None => Some(None),
     };
-    let mut backends = Some(Vec::with_capacity(wire.backends.len()));
-    let mut names = BTreeSet::new();
-    for (i, wire) in wire.backends.iter().enumerate() {
-        let path = element(&format!("{path}.backends"), name_of(wire), i);
-        let parsed = backend(wire, &path, problems);
-        if let Some(backend) = &parsed
-            && !names.insert(backend.name.clone())
-        {
-            problems.add(&path, "is there twice; each backend of a set needs a name of its own");
-        }
-        backends = backends.zip(parsed).map(|(mut backends, backend)| {
-            backends.push(backend);
-            backends
-        });
-    }
+    let backends = backends(&wire.backends, path, problems);
     let outlier_path = format!("{path}.outlier_ejection");
     let outlier_ejection =
         outlier_ejection(wire.outlier_ejection.as_ref(), &outlier_path, problems);
@@ -79,6 +65,26 @@ pub fn backend_set(
         proxy_protocol: proxy_protocol?,
         tls: tls?,
     })
+}
+
+/// Of one set; `path` is that of what they are in.
+pub fn backends(wire: &[v1::Backend], path: &str, problems: &mut Problems) -> Option<Vec<Backend>> {
+    let mut backends = Some(Vec::with_capacity(wire.len()));
+    let mut names = BTreeSet::new();
+    for (i, wire) in wire.iter().enumerate() {
+        let path = element(&format!("{path}.backends"), name_of(wire), i);
+        let parsed = backend(wire, &path, problems);
+        if let Some(backend) = &parsed
+            && !names.insert(backend.name.clone())
+        {
+            problems.add(&path, "is there twice; each backend of a set needs a name of its own");
+        }
+        backends = backends.zip(parsed).map(|(mut backends, backend)| {
+            backends.push(backend);
+            backends
+        });
+    }
+    backends
 }
 
 pub fn backend(wire: &v1::Backend, path: &str, problems: &mut Problems) -> Option<Backend> {

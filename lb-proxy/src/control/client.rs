@@ -24,7 +24,7 @@ use tonic::{Streaming, transport::Endpoint};
 use tracing::{info, warn};
 
 use super::{
-    Control, Install, Settings,
+    Control, Install, Problems, Settings,
     outbox::{Outbox, Reporter},
     status::{Connection, StreamError},
 };
@@ -111,6 +111,10 @@ impl<'a, I: Install> Client<'a, I> {
         });
 
         let mut outbox = Outbox::default();
+        let mut problems = self.control.install.problems();
+        if !problems.borrow().is_empty() {
+            problems.mark_changed();
+        }
         let mut reporter = Reporter::default();
         let mut tick = interval(REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,10 +127,17 @@ impl<'a, I: Install> Client<'a, I> {
                     self.works(controller, &mut worked);
                     let answer = self.control.take(&update);
                     let applied = answer.is_ok();
+                    // Who hears that it is applied is to know already what of it lacks.
+                    if problems.has_changed().is_ok_and(|has_changed| has_changed) {
+                        outbox.problems(to_wire(&problems.borrow_and_update()));
+                    }
                     outbox.answer(answer);
                     if applied {
                         self.report(&mut outbox, &mut reporter, true);
                     }
+                }
+                Ok(()) = problems.changed() => {
+                    outbox.problems(to_wire(&problems.borrow_and_update()));
                 }
                 // An error says that nobody reads, and then `updates` ends too.
                 Ok(permit) = outgoing.reserve(), if !outbox.is_empty() => {
@@ -197,6 +208,14 @@ impl<'a, I: Install> Client<'a, I> {
                 Some(StreamError { controller: controller.clone(), message, at: wall });
         });
     }
+}
+
+fn to_wire(problems: &Problems) -> v1::Problems {
+    let problem = |(resource, reason): (&String, &String)| v1::Problem {
+        resource: resource.clone(),
+        reason: reason.clone(),
+    };
+    v1::Problems { problems: problems.iter().map(problem).collect() }
 }
 
 async fn open(

@@ -1,16 +1,19 @@
 //! The file that a proxy starts from while no controller answers.
 //!
 //! ```text
-//!   "lb last-known-good 1\n" | payload length, u64 LE | crc32 of the payload, u32 LE | payload
+//!   "lb last-known-good 2\n" | frame: a whole snapshot | frame: what led on from it | ...
+//!   frame: payload length, u64 LE | crc32 of the payload, u32 LE | payload, an encoded `lb.v1.Update`
 //! ```
 //!
-//! The payload is an encoded `lb.v1.LastKnownGood`. The checksum finds a disk's faults, and the
-//! snapshot's own digest finds ours. A file that is wrong in any way is refused whole and left for
-//! people to look at; the next snapshot of a controller replaces it.
+//! A change costs the disk what changed: it is appended, until that is as much as the snapshot was. The
+//! checksums find a disk's faults, and the snapshots' own digests find ours. A file whose snapshot is
+//! wrong in any way is refused whole and left for people to look at; the next snapshot of a controller
+//! replaces it. Behind that, what is before the first frame that is wrong counts: as a rule the last write was
+//! cut off.
 //!
 //! # Invariants
 //!
-//! - The file is always one whole snapshot: it is written beside, synced, and renamed.
+//! - The file has one whole snapshot at any time: it is written beside, synced, and renamed.
 //! - One process a directory, by an advisory lock.
 
 use std::{
@@ -18,20 +21,18 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Duration,
 };
 
-use lb_common::{
-    clock,
-    snapshot::{Snapshot, SnapshotId},
-};
+use lb_common::{clock, map::Change};
 use lb_proto::{
     MAX_MESSAGE_BYTES,
-    update::{self, UpdateError},
-    v1,
+    resources::Key,
+    update::{self, Sealed, UpdateError},
+    v1::{self, Kind},
 };
-use prost::{Message, bytes::Bytes};
-use tokio::{sync::watch, task};
+use prost::Message;
+use tokio::{sync::watch, task, time::sleep_until};
 use tracing::{info, warn};
 
 use super::status::{ControlStatus, LastGoodStatus};
@@ -41,16 +42,26 @@ use super::status::{ControlStatus, LastGoodStatus};
 pub struct LastGood {
     dir: PathBuf,
     file: PathBuf,
+    /// Unless the last write failed; then the next one is whole.
+    written: Option<Written>,
     _lock: File,
 }
 
-/// A snapshot as it is written.
-#[derive(Clone, Debug)]
-pub struct Good {
-    pub id: SnapshotId,
-    pub revision: u64,
-    /// An encoded [`v1::Snapshot`].
-    pub content: Bytes,
+/// What this process has put into the file.
+#[derive(Debug)]
+struct Written {
+    newest: Sealed,
+    /// Bytes of the whole snapshot, and of what was appended to it.
+    whole: usize,
+    appended: usize,
+}
+
+/// What a file has.
+#[derive(Debug)]
+pub struct Found {
+    pub sealed: Sealed,
+    /// Why what is behind that does not count.
+    pub cut: Option<Problem>,
 }
 
 /// Why a data directory cannot be used.
@@ -87,8 +98,8 @@ pub enum Problem {
     OtherFormat(String),
     #[error("is truncated: it has {actual} of {expected} bytes")]
     Truncated { expected: u64, actual: u64 },
-    #[error("has {extra} bytes after its end")]
-    TrailingBytes { extra: u64 },
+    #[error("does not begin with a whole snapshot")]
+    NotWhole,
     #[error("checksum is {announced:08x}, and its content has {actual:08x}")]
     Checksum { announced: u32, actual: u32 },
     #[error("its content does not decode: {0}")]
@@ -107,29 +118,45 @@ pub enum WriteError {
     Io { file: PathBuf, source: io::Error },
     #[error("the snapshot has {0} bytes, and {MAX_MESSAGE_BYTES} is the limit")]
     TooLarge(usize),
-    #[error("the snapshot does not decode: {0}")]
-    Undecodable(#[from] prost::DecodeError),
 }
 
 const MAGIC: &str = "lb last-known-good ";
-const FORMAT: &str = "1";
-const HEADER_BYTES: usize = MAGIC.len() + FORMAT.len() + 1 + size_of::<u64>() + size_of::<u32>();
-const MAX_FILE_BYTES: usize = HEADER_BYTES + MAX_MESSAGE_BYTES;
+const FORMAT: &str = "2";
+const FRAME_BYTES: usize = size_of::<u64>() + size_of::<u32>();
+const MAX_FILE_BYTES: usize = 3 * MAX_MESSAGE_BYTES;
+/// So much is appended to any snapshot, however small, before it is written again.
+const MIN_APPENDED: usize = 64 * 1024;
+
+/// From one write to the next: each waits for the disk, and updates may be many.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes what comes, one snapshot at a time and only the newest, until the sender is gone and the
 /// last one is on disk. A failure is not tried again before the next snapshot.
 pub async fn keep(
-    last_good: LastGood,
-    mut newest: watch::Receiver<Option<Good>>,
+    mut last_good: LastGood,
+    mut newest: watch::Receiver<Option<Sealed>>,
     status: &watch::Sender<ControlStatus>,
 ) {
-    let last_good = Arc::new(last_good);
-    let mut failing = false;
-    while newest.changed().await.is_ok() {
-        let Some(good) = newest.borrow_and_update().clone() else { continue };
-        let (id, file) = (good.id, Arc::clone(&last_good));
-        let result = match task::spawn_blocking(move || file.write(&good)).await {
-            Ok(result) => result,
+    let (mut failing, mut tried) = (false, None);
+    loop {
+        let good = newest.borrow_and_update().clone();
+        let Some(good) = good.filter(|good| tried != Some(good.snapshot.id)) else {
+            match newest.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        };
+        let (id, next) = (good.snapshot.id, clock::now() + PAUSE);
+        tried = Some(id);
+        let writing = task::spawn_blocking(move || {
+            let result = last_good.write(&good);
+            (last_good, result)
+        });
+        let result = match writing.await {
+            Ok((file, result)) => {
+                last_good = file;
+                result
+            }
             Err(error) => return warn!("snapshots are no longer written to disk: {error}"),
         };
         let at = clock::wall();
@@ -146,6 +173,12 @@ pub async fn keep(
         }
         failing = matches!(outcome, LastGoodStatus::WriteFailed { .. });
         status.send_modify(|status| status.last_good = outcome);
+        // The last one waits for nothing.
+        let is_over = async { while newest.changed().await.is_ok() {} };
+        tokio::select! {
+            () = sleep_until(next.into()) => {}
+            () = is_over => {}
+        }
     }
 }
 
@@ -165,7 +198,8 @@ impl LastGood {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.into() }),
             Err(TryLockError::Error(source)) => return Err(unwritable(source)),
         }
-        let last_good = Self { dir: dir.into(), file: dir.join("last-known-good"), _lock: lock };
+        let (dir, file) = (dir.into(), dir.join("last-known-good"));
+        let last_good = Self { dir, file, written: None, _lock: lock };
         // Finds out now what would otherwise show at the first snapshot.
         let temporary = last_good.temporary();
         private().open(&temporary).map_err(unwritable)?;
@@ -180,8 +214,8 @@ impl LastGood {
     /// `None` if there is no file.
     ///
     /// # Errors
-    /// If there is one and it is not, from end to end, what was written.
-    pub fn read(&self) -> Result<Option<Snapshot>, ReadError> {
+    /// If there is one, and it does not begin with a snapshot as it was written.
+    pub fn read(&self) -> Result<Option<Found>, ReadError> {
         let error = |problem| ReadError { file: self.file.clone(), problem };
         let file = match File::open(&self.file) {
             Ok(file) => file,
@@ -198,23 +232,42 @@ impl LastGood {
     /// Blocks until the snapshot is safely on disk.
     ///
     /// # Errors
-    /// If it did not get there; the file is then what it was.
-    pub fn write(&self, good: &Good) -> Result<(), WriteError> {
-        let bytes = encode(good)?;
-        self.replace(&bytes).map_err(|source| {
+    /// If it did not get there; what the file had before still counts.
+    pub fn write(&mut self, good: &Sealed) -> Result<(), WriteError> {
+        // Where that fails, the file may be gone, or end in the midst of it.
+        if let Some(written) = self.written.take()
+            && let Some(frame) = written.next(good)
+            && self.append(&frame).is_ok()
+        {
+            let appended = written.appended + frame.len();
+            self.written = Some(Written { newest: good.clone(), appended, ..written });
+            return Ok(());
+        }
+        let content = v1::update::Content::Full(good.resources.encode());
+        let frame = frame(good, content)?;
+        self.replace(&frame).map_err(|source| {
             // A part of a snapshot is of no use, and the space may be.
             let _ = fs::remove_file(self.temporary());
             WriteError::Io { file: self.file.clone(), source }
-        })
+        })?;
+        self.written = Some(Written { newest: good.clone(), whole: frame.len(), appended: 0 });
+        Ok(())
     }
 
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&self, frame: &[u8]) -> io::Result<()> {
         let temporary = self.temporary();
         let mut file = private().truncate(true).open(&temporary)?;
-        file.write_all(bytes)?;
+        file.write_all(format!("{MAGIC}{FORMAT}\n").as_bytes())?;
+        file.write_all(frame)?;
         file.sync_all()?;
         fs::rename(&temporary, &self.file)?;
         File::open(&self.dir)?.sync_all()
+    }
+
+    fn append(&self, frame: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.file)?;
+        file.write_all(frame)?;
+        file.sync_data()
     }
 
     fn temporary(&self) -> PathBuf {
@@ -228,96 +281,148 @@ fn private() -> OpenOptions {
     options
 }
 
-fn encode(good: &Good) -> Result<Vec<u8>, WriteError> {
-    let payload = v1::LastKnownGood {
-        snapshot: Some(update::snapshot_id(good.id)),
-        revision: good.revision,
-        content: Some(v1::Snapshot::decode(good.content.clone())?),
+impl Written {
+    /// What leads on to that; nothing, if all of it is to be written. What was secret and is replaced does
+    /// not stay in the file.
+    fn next(&self, good: &Sealed) -> Option<Vec<u8>> {
+        let is_secret = |change: Change<'_, Key, _>| change.key.kind == i32::from(Kind::Material);
+        if self.newest.resources.changes(&good.resources).any(is_secret) {
+            return None;
+        }
+        let delta = self.newest.delta(good).encode_to_vec();
+        let frame = frame(good, v1::update::Content::Delta(delta.into())).ok()?;
+        (self.appended + frame.len() <= self.whole.max(MIN_APPENDED)).then_some(frame)
+    }
+}
+
+fn frame(good: &Sealed, content: v1::update::Content) -> Result<Vec<u8>, WriteError> {
+    let payload = v1::Update {
+        snapshot: Some(update::snapshot_id(good.snapshot.id)),
+        revision: good.snapshot.revision,
+        content: Some(content),
     };
     let payload = payload.encode_to_vec();
     if payload.len() > MAX_MESSAGE_BYTES {
         return Err(WriteError::TooLarge(payload.len()));
     }
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
-    bytes.extend_from_slice(format!("{MAGIC}{FORMAT}\n").as_bytes());
+    let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len());
     bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
     bytes.extend_from_slice(&payload);
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Snapshot, Problem> {
+fn decode(bytes: &[u8]) -> Result<Found, Problem> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(Problem::TooLarge);
     }
-    let payload = payload_of(bytes)?;
-    let wire = v1::LastKnownGood::decode(payload).map_err(Problem::Undecodable)?;
-    let id = wire.snapshot.as_ref().map(update::parse_snapshot_id).ok_or(Problem::Unnamed)?;
-    let content = wire.content.unwrap_or_default().encode_to_vec();
-    let sealed = update::open(id, wire.revision, &content).map_err(Problem::Invalid)?;
-    Ok(sealed.snapshot)
+    let mut rest = after_header(bytes)?;
+    let update = next_update(&mut rest, bytes.len())?;
+    let Some(v1::update::Content::Full(_)) = &update.content else { return Err(Problem::NotWhole) };
+    let mut sealed = followed(&Sealed::default(), update)?;
+    while !rest.is_empty() {
+        let next = next_update(&mut rest, bytes.len()).and_then(|next| followed(&sealed, next));
+        match next {
+            Ok(next) => sealed = next,
+            Err(problem) => return Ok(Found { sealed, cut: Some(problem) }),
+        }
+    }
+    Ok(Found { sealed, cut: None })
 }
 
-/// What the header announces, and nothing less or more.
-fn payload_of(bytes: &[u8]) -> Result<&[u8], Problem> {
-    let actual = bytes.len() as u64;
-    let cut = Problem::Truncated { expected: HEADER_BYTES as u64, actual };
+fn after_header(bytes: &[u8]) -> Result<&[u8], Problem> {
+    let cut = || Problem::Truncated {
+        expected: (MAGIC.len() + FORMAT.len() + 1 + FRAME_BYTES) as u64,
+        actual: bytes.len() as u64,
+    };
     let Some(rest) = bytes.strip_prefix(MAGIC.as_bytes()) else {
-        return Err(if MAGIC.as_bytes().starts_with(bytes) { cut } else { Problem::Foreign });
+        return Err(if MAGIC.as_bytes().starts_with(bytes) { cut() } else { Problem::Foreign });
     };
-    let Some(line) = rest.iter().take(16).position(|byte| *byte == b'\n') else {
-        return Err(cut);
-    };
+    let line = rest.iter().take(16).position(|byte| *byte == b'\n').ok_or_else(cut)?;
     if rest[..line] != *FORMAT.as_bytes() {
         return Err(Problem::OtherFormat(String::from_utf8_lossy(&rest[..line]).into()));
     }
-    let Some((length, rest)) = rest[line + 1..].split_first_chunk() else { return Err(cut) };
-    let Some((checksum, payload)) = rest.split_first_chunk() else { return Err(cut) };
+    Ok(&rest[line + 1..])
+}
 
-    let (length, has) = (u64::from_le_bytes(*length), payload.len() as u64);
-    if has < length {
-        let expected = length.saturating_add(HEADER_BYTES as u64);
-        return Err(Problem::Truncated { expected, actual });
-    }
-    if has > length {
-        return Err(Problem::TrailingBytes { extra: has - length });
-    }
+/// What the next frame announces, and nothing less; `all` is how long the file is.
+fn next_update(rest: &mut &[u8], all: usize) -> Result<v1::Update, Problem> {
+    let (at, actual) = ((all - rest.len()) as u64, all as u64);
+    let cut = |length: u64| Problem::Truncated {
+        expected: at.saturating_add(FRAME_BYTES as u64).saturating_add(length),
+        actual,
+    };
+    let (length, behind) = rest.split_first_chunk().ok_or_else(|| cut(0))?;
+    let (checksum, behind) = behind.split_first_chunk().ok_or_else(|| cut(0))?;
+    let length = u64::from_le_bytes(*length);
+    let payload = usize::try_from(length).ok().and_then(|length| behind.split_at_checked(length));
+    let (payload, behind) = payload.ok_or_else(|| cut(length))?;
     let (announced, actual) = (u32::from_le_bytes(*checksum), crc32fast::hash(payload));
     if announced != actual {
         return Err(Problem::Checksum { announced, actual });
     }
-    Ok(payload)
+    *rest = behind;
+    v1::Update::decode(payload).map_err(Problem::Undecodable)
+}
+
+fn followed(base: &Sealed, update: v1::Update) -> Result<Sealed, Problem> {
+    let id = update.snapshot.as_ref().map(update::parse_snapshot_id).ok_or(Problem::Unnamed)?;
+    let followed = match &update.content {
+        Some(v1::update::Content::Full(bytes)) => Sealed::open(id, update.revision, bytes),
+        Some(v1::update::Content::Delta(bytes)) => base.follow(id, update.revision, bytes),
+        None => Err(UpdateError::Empty),
+    };
+    followed.map_err(Problem::Invalid)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{ops::RangeInclusive, os::unix::fs::PermissionsExt};
 
-    use lb_common::snapshot::{Digest, Version};
+    use lb_common::{
+        material::{MaterialId, Materials},
+        secret::Secret,
+        snapshot::{Digest, Snapshot, SnapshotId, Version},
+    };
     use lb_proto::{file, parse, update::Content};
+    use tempfile::TempDir;
 
     use super::*;
 
-    fn good(version: u64) -> (Snapshot, Good) {
-        let text = "backend_sets = [{ name = 'app', backends = [{ address = '127.0.0.1:1' }] }]";
-        let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+    /// Versions differ in a weight.
+    fn good(version: u64) -> Sealed {
+        let text = format!(
+            "backend_sets = [{{ name = 'app', backends = [
+                 {{ address = '127.0.0.1:1', weight = {version} }}
+             ] }}]"
+        );
+        let spec = file::parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
         let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
-        let version = Version { epoch: 1, version };
-        let content = Content { desired, ..Content::default() };
-        let sealed = update::seal(version, 7, content);
-        let good = Good { id: sealed.snapshot.id, revision: 7, content: sealed.bytes };
-        (sealed.snapshot, good)
+        Sealed::new(Version { epoch: 1, version }, 7, Content::of(desired))
+    }
+
+    fn written(versions: RangeInclusive<u64>) -> (TempDir, LastGood) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut last_good = LastGood::open(&dir.path().join("a/b")).expect("a new directory");
+        versions.for_each(|version| last_good.write(&good(version)).expect("it is writable"));
+        (dir, last_good)
+    }
+
+    fn bytes(versions: RangeInclusive<u64>) -> Vec<u8> {
+        fs::read(written(versions).1.path()).expect("it was written")
     }
 
     #[test]
     fn what_is_written_is_read_back_and_only_the_owner_may() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let last_good = LastGood::open(&dir.path().join("a/b")).expect("a new directory");
-        assert_eq!(last_good.read().expect("no file is normal"), None);
-        for version in 1..3 {
-            let (snapshot, good) = good(version);
+        let (_dir, mut last_good) = written(1..=0);
+        assert!(last_good.read().expect("no file is normal").is_none());
+        for version in 1..4 {
+            let good = good(version);
             last_good.write(&good).expect("a writable directory");
-            assert_eq!(last_good.read().expect("what was written"), Some(snapshot));
+            let Found { sealed, cut } = last_good.read().expect("it is well").expect("it is there");
+            assert!(cut.is_none(), "{cut:?}");
+            assert_eq!(sealed.snapshot.id, good.snapshot.id);
+            assert_eq!(sealed.snapshot.members, good.snapshot.members);
         }
         let mode = fs::metadata(last_good.path()).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -325,36 +430,107 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_flipped_bit_is_refused() {
-        let bytes = encode(&good(1).1).expect("it is small");
-        assert!(decode(&bytes).is_ok());
-        for length in 0..bytes.len() {
-            let refused = decode(&bytes[..length]);
-            assert!(matches!(refused, Err(Problem::Truncated { .. })), "{length}: {refused:?}");
+    fn a_file_that_somebody_took_away_is_there_again_with_the_next_write() {
+        let (_dir, mut last_good) = written(1..=2);
+        fs::remove_file(last_good.path()).expect("it was written");
+        last_good.write(&good(3)).expect("it is made anew");
+        let read = last_good.read().expect("it is well").expect("it is there");
+        assert_eq!(read.sealed.snapshot.id, good(3).snapshot.id);
+    }
+
+    #[test]
+    fn what_is_appended_never_grows_beyond_what_it_leads_on_from() {
+        let (_dir, mut last_good) = written(1..=1);
+        let mut longest = 0;
+        for version in 2..3_000 {
+            last_good.write(&good(version)).expect("a writable directory");
+            let length = fs::metadata(last_good.path()).expect("it is there").len();
+            longest = longest.max(length);
         }
-        for bit in 0..bytes.len() * 8 {
-            let mut bytes = bytes.clone();
+        assert!((60_000..70_000).contains(&longest), "{longest}");
+        let read = last_good.read().expect("it is well").expect("it is there");
+        assert_eq!(read.sealed.snapshot.id, good(2_999).snapshot.id);
+    }
+
+    #[test]
+    fn a_key_that_is_replaced_does_not_stay_in_the_file() {
+        let (_dir, mut last_good) = written(1..=1);
+        let with = |version: u64, key: &str| {
+            let Snapshot { desired, members, .. } = Snapshot::clone(&good(1).snapshot);
+            let key = Secret::new(key.as_bytes().to_vec());
+            let materials = Materials::unit(MaterialId::tickets(), key);
+            let content = Content { desired, members, materials, ..Content::default() };
+            Sealed::new(Version { epoch: 1, version }, 7, content)
+        };
+        for (version, key) in [(2, "first secret"), (3, "second secret")] {
+            last_good.write(&with(version, key)).expect("a writable directory");
+        }
+        let bytes = fs::read(last_good.path()).expect("it was written");
+        let has = |key: &str| bytes.windows(key.len()).any(|part| part == key.as_bytes());
+        assert!(has("second secret") && !has("first secret"));
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_what_it_was_before_or_is_refused() {
+        let (first, all) = (bytes(1..=1), bytes(1..=3));
+        let second = bytes(1..=2).len();
+        assert!(all.starts_with(&first));
+        for length in 0..all.len() {
+            match decode(&all[..length]) {
+                Err(Problem::Truncated { .. }) => assert!(length < first.len(), "{length}"),
+                Err(other) => panic!("{length}: {other}"),
+                Ok(Found { sealed, cut }) => {
+                    let whole = [first.len(), second].into_iter().rposition(|end| end <= length);
+                    let version = whole.expect("all of a snapshot") as u64 + 1;
+                    assert_eq!(sealed.snapshot.id, good(version).snapshot.id, "{length}");
+                    let is_whole = [first.len(), second].contains(&length);
+                    assert_eq!(cut.is_none(), is_whole, "{length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_never_makes_another_snapshot() {
+        let (first, all) = (bytes(1..=1).len(), bytes(1..=2));
+        for bit in 0..all.len() * 8 {
+            let mut bytes = all.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes).is_err(), "bit {bit}");
+            match decode(&bytes) {
+                Err(_) => assert!(bit / 8 < first, "bit {bit}"),
+                Ok(Found { sealed, cut }) => {
+                    assert!(cut.is_some() && first <= bit / 8, "bit {bit}");
+                    assert_eq!(sealed.snapshot.id, good(1).snapshot.id, "bit {bit}");
+                }
+            }
         }
     }
 
     #[test]
     fn a_refusal_says_what_is_wrong() {
-        let (_, good) = good(1);
-        let bytes = encode(&good).expect("it is small");
-        let lie = Good { id: SnapshotId { digest: Digest(1), ..good.id }, ..good };
+        let good = good(1);
+        let bytes = bytes(1..=1);
+        let id = SnapshotId { digest: Digest(1), ..good.snapshot.id };
+        let snapshot = Snapshot { id, ..Snapshot::clone(&good.snapshot) };
+        let lie = Sealed { snapshot: snapshot.into(), resources: good.resources.clone() };
+        let header = format!("{MAGIC}{FORMAT}\n").into_bytes();
+        let file = |sealed, content| {
+            let frame = frame(sealed, content).expect("it is small");
+            [header.clone(), frame].concat()
+        };
+        let full = || v1::update::Content::Full(good.resources.encode());
+        let delta = Sealed::default().delta(&good).encode_to_vec();
         let mut flipped = bytes.clone();
         *flipped.last_mut().expect("it is not empty") ^= 1;
         #[rustfmt::skip]
         let cases = [
             (vec![],                                    "is truncated: it has 0 of "),
             (b"{\"json\": true}".to_vec(),              "is not a last-known-good file"),
-            (b"lb last-known-good 2\nwhatever".to_vec(), "is of format \"2\", and this proxy reads format \"1\""),
+            (b"lb last-known-good 1\nwhatever".to_vec(), "is of format \"1\", and this proxy reads format \"2\""),
             (bytes[..bytes.len() - 1].to_vec(),         "is truncated: it has "),
-            ([&bytes[..], b"xy"].concat(),              "has 2 bytes after its end"),
             (flipped,                                   "checksum is "),
-            (encode(&lie).expect("it is small"),        "its content is not valid here: the content's digest is "),
+            (file(&lie, full()),                        "its content is not valid here: the content's digest is "),
+            (file(&good, v1::update::Content::Delta(delta.into())), "does not begin with a whole snapshot"),
         ];
         for (bytes, expected) in cases {
             let refused = decode(&bytes).expect_err(expected).to_string();

@@ -20,7 +20,7 @@ mod offer;
 mod outbox;
 pub mod status;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::Uri;
 use lb_common::{clock, drain::Drain, id::ProxyId, snapshot::Snapshot};
@@ -33,16 +33,22 @@ use tracing::{debug, info, warn};
 
 use self::{
     client::Client,
-    last_good::{Good, LastGood},
+    last_good::LastGood,
     offer::{Offer, Refusal},
     status::{ControlStatus, LastGoodStatus, Rejection, Running},
 };
+
+/// What does not work, by resource, and why.
+pub type Problems = BTreeMap<String, String>;
 
 /// What takes snapshots into service.
 pub trait Install: Send + 'static {
     /// # Errors
     /// Says why the snapshot cannot be served; the one before it serves on.
     fn install(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), InstallError>;
+
+    /// What of the snapshot that runs does not work here.
+    fn problems(&self) -> watch::Receiver<Problems>;
 
     /// What goes on in this proxy right now, with all that it has counted if `totals`; the
     /// snapshot is for others to fill in.
@@ -72,9 +78,9 @@ pub struct Settings {
 /// What runs, and the one who changes it.
 struct Control<'a, I> {
     install: I,
-    running: Option<Arc<Snapshot>>,
+    running: Option<Sealed>,
     status: &'a watch::Sender<ControlStatus>,
-    good: watch::Sender<Option<Good>>,
+    good: watch::Sender<Option<Sealed>>,
 }
 
 /// Longest reason that is sent to a controller, in bytes.
@@ -102,15 +108,20 @@ pub async fn run(
 impl<I: Install> Control<'_, I> {
     /// The disk is read in place: nothing else is to be done before.
     fn restore(&mut self, last_good: &LastGood) {
-        let snapshot = match last_good.read() {
-            Ok(Some(snapshot)) => Arc::new(snapshot),
+        let file = last_good.path().display();
+        let last_good::Found { sealed, cut } = match last_good.read() {
+            Ok(Some(read)) => read,
             Ok(None) => {
-                info!(file = %last_good.path().display(), "no last-known-good snapshot; waiting for a controller");
+                info!(%file, "no last-known-good snapshot; waiting for a controller");
                 return;
             }
             Err(error) => return self.refuse_last_good(error.to_string()),
         };
-        match self.install.install(&snapshot) {
+        if let Some(problem) = cut {
+            warn!("the end of {file} does not count: {problem}; what was there before it does");
+        }
+        let snapshot = &sealed.snapshot;
+        match self.install.install(snapshot) {
             Ok(()) => {
                 info!(
                     version = %snapshot.id.version,
@@ -119,10 +130,10 @@ impl<I: Install> Control<'_, I> {
                 );
                 let loaded = LastGoodStatus::Loaded { snapshot: snapshot.id };
                 self.status.send_modify(|status| status.last_good = loaded);
-                self.runs(snapshot);
+                self.runs(sealed);
             }
             Err(error) => {
-                self.refuse_last_good(format!("{}: {error}", last_good.path().display()));
+                self.refuse_last_good(format!("{file}: {error}"));
             }
         }
     }
@@ -141,29 +152,28 @@ impl<I: Install> Control<'_, I> {
     }
 
     fn try_take(&mut self, update: &v1::Update) -> Result<(), Refusal> {
-        let Sealed { snapshot, bytes } = match offer::judge(self.running.as_deref(), update)? {
+        let sealed = match offer::judge(self.running.as_ref(), update)? {
             Offer::Running => return Ok(()),
             Offer::New(sealed) => *sealed,
         };
-        let snapshot = Arc::new(snapshot);
-        self.install.install(&snapshot)?;
-        let (id, revision) = (snapshot.id, snapshot.revision);
-        if self.running.as_ref().is_some_and(|running| running.revision == revision) {
+        self.install.install(&sealed.snapshot)?;
+        let Snapshot { id, revision, .. } = *sealed.snapshot;
+        if self.running.as_ref().is_some_and(|running| running.snapshot.revision == revision) {
             debug!(version = %id.version, revision, "applied");
         } else {
             info!(version = %id.version, revision, "applied");
         }
-        self.good.send_replace(Some(Good { id, revision, content: bytes }));
+        self.good.send_replace(Some(sealed.clone()));
         self.status.send_modify(|status| status.counts.applied += 1);
-        self.runs(snapshot);
+        self.runs(sealed);
         Ok(())
     }
 
-    fn runs(&mut self, snapshot: Arc<Snapshot>) {
-        let running =
-            Running { id: snapshot.id, revision: snapshot.revision, since: clock::wall() };
+    fn runs(&mut self, sealed: Sealed) {
+        let Snapshot { id, revision, .. } = *sealed.snapshot;
+        let running = Running { id, revision, since: clock::wall() };
         self.status.send_modify(|status| status.running = Some(running));
-        self.running = Some(snapshot);
+        self.running = Some(sealed);
     }
 
     fn refuse(&self, update: &v1::Update, refusal: &Refusal) -> v1::Rejected {
@@ -192,6 +202,6 @@ impl<I: Install> Control<'_, I> {
     }
 
     fn running(&self) -> Option<v1::SnapshotId> {
-        self.running.as_ref().map(|snapshot| update::snapshot_id(snapshot.id))
+        self.running.as_ref().map(|running| update::snapshot_id(running.snapshot.id))
     }
 }

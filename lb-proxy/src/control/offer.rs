@@ -7,10 +7,7 @@
 //! later change was lost somewhere (an empty store, a controller that publishes before it has
 //! loaded), and to serve it would be an outage of everything. So it is refused.
 
-use lb_common::{
-    snapshot::{Snapshot, Version},
-    spec::DesiredState,
-};
+use lb_common::snapshot::{Snapshot, Version};
 use lb_proto::{
     update::{self, Sealed, UpdateError},
     v1,
@@ -48,8 +45,9 @@ pub enum Refusal {
 
 /// # Errors
 /// Says why the update is not to be taken.
-pub fn judge(running: Option<&Snapshot>, update: &v1::Update) -> Result<Offer, Refusal> {
+pub fn judge(base: Option<&Sealed>, update: &v1::Update) -> Result<Offer, Refusal> {
     let id = update.snapshot.as_ref().map(update::parse_snapshot_id).ok_or(Refusal::Unnamed)?;
+    let running = base.map(|base| &*base.snapshot);
     if let Some(running) = running {
         if id == running.id {
             return Ok(Offer::Running);
@@ -60,16 +58,16 @@ pub fn judge(running: Option<&Snapshot>, update: &v1::Update) -> Result<Offer, R
         }
     }
     let sealed = match &update.content {
-        Some(v1::update::Content::Full(bytes)) => update::open(id, update.revision, bytes)?,
-        Some(v1::update::Content::Delta(bytes)) => match running {
-            Some(running) => update::follow(running, id, update.revision, bytes)?,
-            None => update::follow(&Snapshot::default(), id, update.revision, bytes)?,
+        Some(v1::update::Content::Full(bytes)) => Sealed::open(id, update.revision, bytes)?,
+        Some(v1::update::Content::Delta(bytes)) => match base {
+            Some(base) => base.follow(id, update.revision, bytes)?,
+            None => Sealed::default().follow(id, update.revision, bytes)?,
         },
         None => return Err(UpdateError::Empty.into()),
     };
     if let Some(running) = running
         && sealed.snapshot.revision <= running.revision
-        && let Some(what) = lost(&running.desired, &sealed.snapshot.desired)
+        && let Some(what) = lost(running, &sealed.snapshot)
     {
         let revision = sealed.snapshot.revision;
         return Err(Refusal::Emptied { what, running: running.id.version, revision });
@@ -78,12 +76,11 @@ pub fn judge(running: Option<&Snapshot>, update: &v1::Update) -> Result<Offer, R
 }
 
 /// Of what there was some and is none any more.
-fn lost(from: &DesiredState, to: &DesiredState) -> Option<&'static str> {
-    let no_backends =
-        |state: &DesiredState| state.backend_sets.values().all(|set| set.backends.is_empty());
-    if to.listeners.is_empty() && !from.listeners.is_empty() {
+fn lost(from: &Snapshot, to: &Snapshot) -> Option<&'static str> {
+    let no_backends = |state: &Snapshot| state.members.values().all(|set| set.is_empty());
+    if to.desired.listeners.is_empty() && !from.desired.listeners.is_empty() {
         Some("listeners")
-    } else if to.routes.is_empty() && !from.routes.is_empty() {
+    } else if to.desired.routes.is_empty() && !from.desired.routes.is_empty() {
         Some("routes")
     } else if no_backends(to) && !no_backends(from) {
         Some("backends")
@@ -132,20 +129,20 @@ mod tests {
         let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
         let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
         let version = Version { epoch: version.0, version: version.1 };
-        update::seal(version, revision, Content { desired, ..Content::default() })
+        Sealed::new(version, revision, Content::of(desired))
     }
 
     fn full(sealed: &Sealed) -> v1::Update {
         v1::Update {
             snapshot: Some(update::snapshot_id(sealed.snapshot.id)),
             revision: sealed.snapshot.revision,
-            content: Some(v1::update::Content::Full(sealed.bytes.clone())),
+            content: Some(v1::update::Content::Full(sealed.resources.encode())),
         }
     }
 
     #[test]
     fn versions_only_go_forward() {
-        let running = sealed((2, 5), 1, ALL).snapshot;
+        let running = sealed((2, 5), 1, ALL);
         #[rustfmt::skip]
         let cases = [
             // offered and what is in it, taken
@@ -184,7 +181,7 @@ mod tests {
             (NOTHING,     7, NOTHING,      None),
         ];
         for (runs, revision, offered, expected) in cases {
-            let running = sealed((1, 1), 7, runs).snapshot;
+            let running = sealed((1, 1), 7, runs);
             let judged = judge(Some(&running), &full(&sealed((1, 2), revision, offered)));
             let lacks = match judged {
                 Ok(_) => None,

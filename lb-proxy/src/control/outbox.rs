@@ -10,6 +10,7 @@ use lb_proto::v1::{self, proxy_message::Message};
 pub struct Outbox {
     applied: Option<v1::Applied>,
     rejected: Option<v1::Rejected>,
+    problems: Option<v1::Problems>,
     report: Option<v1::Report>,
 }
 
@@ -59,6 +60,10 @@ impl Outbox {
         }
     }
 
+    pub fn problems(&mut self, problems: v1::Problems) {
+        self.problems = Some(problems);
+    }
+
     pub fn report(&mut self, report: v1::Report) {
         self.report = Some(report);
     }
@@ -69,13 +74,17 @@ impl Outbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.applied.is_none() && self.rejected.is_none() && self.report.is_none()
+        self.applied.is_none()
+            && self.rejected.is_none()
+            && self.problems.is_none()
+            && self.report.is_none()
     }
 
-    /// Answers first, in the order in which they were given.
+    /// What lacks, then answers in the order in which they were given.
     pub fn pop(&mut self) -> Option<v1::ProxyMessage> {
-        let applied = self.applied.take().map(Message::Applied);
-        let message = applied
+        let problems = self.problems.take().map(Message::Problems);
+        let message = problems
+            .or_else(|| self.applied.take().map(Message::Applied))
             .or_else(|| self.rejected.take().map(Message::Rejected))
             .or_else(|| self.report.take().map(Message::Report));
         message.map(|message| v1::ProxyMessage { message: Some(message) })

@@ -184,9 +184,8 @@ fn workers(facts: &Facts<'_>, page: &mut Page) {
 }
 
 fn routes(table: &RoutingTable, page: &mut Page) {
-    let mut routes: Vec<(&str, &Route)> =
+    let routes: Vec<(&str, &Route)> =
         table.routes.iter().map(|(name, route)| (name.as_str(), &**route)).collect();
-    routes.sort_by_key(|(name, _)| *name);
     // Connections have no responses.
     let http: Vec<_> = routes.iter().copied().filter(|(_, route)| !route.is_tcp).collect();
 

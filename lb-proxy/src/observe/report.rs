@@ -6,12 +6,14 @@
 //!
 //! Counts never go down while the proxy lives, whatever happens to the routes they were made on.
 
+use std::sync::Arc;
+
 use lb_proto::v1;
 use lb_routing::{millis::Millis, outlier::Ejection};
 
 use crate::{
     metrics::{RouteMetrics, Sharded, WorkerMetrics},
-    table::RoutingTable,
+    table::{Route, RoutingTable},
 };
 
 /// Counts that no table has any more.
@@ -24,10 +26,9 @@ pub struct Past {
 }
 
 impl Past {
-    /// Takes over what is counted on routes that `next` does not have.
-    pub fn replace(&mut self, former: &RoutingTable, next: &RoutingTable) {
-        let gone = former.routes.iter().filter(|(name, _)| !next.routes.contains_key(*name));
-        self.ending.extend(gone.map(|(_, route)| route.metrics.clone()));
+    /// Takes over what is counted on routes that are in no table any more.
+    pub fn take(&mut self, gone: &[Arc<Route>]) {
+        self.ending.extend(gone.iter().map(|route| route.metrics.clone()));
     }
 
     fn totals(&mut self) -> v1::Totals {
@@ -125,14 +126,14 @@ fn to_wire(ejection: Ejection) -> v1::Ejection {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use http::StatusCode;
     use lb_common::snapshot::Version;
-    use lb_proto::update::{Content, seal};
+    use lb_proto::update::{Content, Sealed};
 
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, table::Built};
 
     const STATE: &str = "
         routes = [{ name = 'r', backend_set = 'a' }, { name = 'gone', backend_set = 'a' }]
@@ -140,18 +141,15 @@ mod tests {
         name = 'a'
         backends = [{ name = 'one', address = '127.0.0.1:1' }, { address = '127.0.0.1:2' }]";
 
-    fn table(text: &str, former: &RoutingTable) -> RoutingTable {
+    fn build(text: &str, former: &RoutingTable) -> Built {
         let version = Version { epoch: 1, version: 1 };
-        let content = Content { desired: fixture::desired(text), ..Content::default() };
-        let sealed = seal(version, 1, content);
-        RoutingTable::build(
-            &Arc::new(sealed.snapshot),
-            former,
-            1,
-            0,
-            &mut fastrand::Rng::with_seed(1),
-        )
-        .expect("it can be used")
+        let sealed = Sealed::new(version, 1, Content::of(fixture::desired(text)));
+        let mut rng = fastrand::Rng::with_seed(1);
+        RoutingTable::build(&sealed.snapshot, former, 1, 0, &mut rng).expect("it can be used")
+    }
+
+    fn table(text: &str, former: &RoutingTable) -> RoutingTable {
+        build(text, former).table
     }
 
     fn answered(table: &RoutingTable, route: &str, status: StatusCode) {
@@ -195,8 +193,10 @@ mod tests {
         answered(&former, "r", StatusCode::BAD_GATEWAY);
         workers.of(0).unrouted.increment();
 
-        let next = table(&STATE.replace(", { name = 'gone', backend_set = 'a' }", ""), &former);
-        past.replace(&former, &next);
+        let without = STATE.replace(", { name = 'gone', backend_set = 'a' }", "");
+        let Built { table: next, gone_routes, .. } = build(&without, &former);
+        past.take(&gone_routes);
+        drop(gone_routes);
         let totals = |past: &mut Past| report(&next, &workers, past, true, 0).totals;
         let counted = |requests, errors, answers| {
             Some(v1::Totals { requests, errors, latency: vec![0, answers] })

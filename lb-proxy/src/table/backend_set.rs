@@ -21,7 +21,8 @@ use crate::metrics::{BackendMetrics, SetMetrics, Sharded};
 #[derive(Debug)]
 pub struct BackendSet {
     pub spec: Arc<spec::BackendSet>,
-    /// In the order of the spec.
+    pub members: Arc<Vec<spec::Backend>>,
+    /// In the order of the members.
     pub backends: Vec<Arc<Backend>>,
     /// Of each backend.
     metrics: Vec<Sharded<BackendMetrics>>,
@@ -41,6 +42,7 @@ impl BackendSet {
     /// `former` is the set of this name in the table before.
     pub fn new(
         spec: &Arc<spec::BackendSet>,
+        members: Arc<Vec<spec::Backend>>,
         tls: Option<&Arc<BackendTls>>,
         is_healthy: impl Fn(&BackendName) -> bool,
         former: Option<&Self>,
@@ -54,8 +56,7 @@ impl BackendSet {
             let former = former?;
             former.backends.iter().position(is_same).map(|i| (former, i))
         };
-        let (backends, metrics): (Vec<_>, Vec<_>) = spec
-            .backends
+        let (backends, metrics): (Vec<_>, Vec<_>) = members
             .iter()
             .map(|backend| {
                 let (live, metrics) = match same(backend) {
@@ -76,7 +77,7 @@ impl BackendSet {
                 }
                 _ => tls.client(backend.address),
             };
-            spec.backends.iter().map(client).collect()
+            members.iter().map(client).collect()
         });
         let former_ejector = former.and_then(|former| former.ejector.as_ref());
         let ejector = Ejector::of(spec, former_ejector);
@@ -90,6 +91,7 @@ impl BackendSet {
         let (spec, log_parts) = (Arc::clone(spec), vec![OnceLock::new(); backends.len()]);
         Self {
             spec,
+            members,
             backends,
             metrics,
             set_metrics,

@@ -94,7 +94,8 @@ mod tests {
             (MaterialId::tls_alpn_01("a.test"), Secret::new(b"no PEM".to_vec())),
             (MaterialId::tickets(), Secret::new(vec![1])),
         ]
-        .into();
+        .into_iter()
+        .collect();
         let challenges = Challenges::new(&materials, None).expect("there are some");
         let answer = |line: &str| {
             let head = format!("{line} HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -120,7 +121,7 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("it is made");
         let pem = made.cert.pem() + &made.signing_key.serialize_pem();
         let materials: Materials =
-            [(MaterialId::tls_alpn_01("a.test"), Secret::new(pem.into_bytes()))].into();
+            Materials::unit(MaterialId::tls_alpn_01("a.test"), Secret::new(pem.into_bytes()));
         let challenges = Challenges::new(&materials, None).expect("there is one");
         #[rustfmt::skip]
         let cases: [Case<'_>; 7] = [
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn what_did_not_change_is_the_same_and_nothing_is_none() {
         let materials: Materials =
-            [(MaterialId::http_01("token"), Secret::new(b"x".to_vec()))].into();
+            Materials::unit(MaterialId::http_01("token"), Secret::new(b"x".to_vec()));
         let first = Challenges::new(&materials, None).expect("there is one");
         let second = Challenges::new(&materials, Some(&first)).expect("there is one");
         assert!(Arc::ptr_eq(&first, &second));

@@ -2,12 +2,13 @@
 //!
 //! Listeners and backend sets keep their slots from version to version, so that what names them by
 //! slot, a route for instance, is shared with the version before as long as it did not change itself.
-//! A flip of health costs one new backend set, and nothing else.
+//! A flip of health costs one new backend set, and nothing else, however many there are.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use lb_common::{
     id::{BackendSetName, ListenerName, RouteName},
+    map::{Map, changes},
     snapshot::Snapshot,
     spec::{self, DesiredState, Protocol},
 };
@@ -19,6 +20,7 @@ use super::{
     challenges::Challenges,
     listener::{Listener, Presence, Service},
     route::Route,
+    slots::Slots,
     tcp::Tcp,
     tls::{self, Certificates, ListenerTls, Unusable},
 };
@@ -27,23 +29,43 @@ use crate::connections::Terms;
 /// A worker's hold on a table: counted by its thread alone.
 pub type View = Rc<Arc<RoutingTable>>;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RoutingTable {
     pub snapshot: Arc<Snapshot>,
-    pub routes: HashMap<RouteName, Arc<Route>>,
+    pub routes: Map<RouteName, Arc<Route>>,
     pub certificates: Certificates,
     /// What CAs are answered, while one may ask.
     pub challenges: Option<Arc<Challenges>>,
-    listeners: Vec<Option<Arc<Listener>>>,
-    listener_slots: HashMap<ListenerName, u32>,
+    listeners: Slots<ListenerName, Listener>,
     /// Of listeners that are gone, while connections that they accepted are open.
     gone: Vec<Arc<Listener>>,
-    backend_sets: Vec<Option<Arc<BackendSet>>>,
-    set_slots: HashMap<BackendSetName, u32>,
+    backend_sets: Slots<BackendSetName, BackendSet>,
+}
+
+/// A table, and how it differs from the one before.
+#[derive(Debug)]
+pub struct Built {
+    pub table: RoutingTable,
+    /// That were made anew.
+    pub backend_sets: Vec<Arc<BackendSet>>,
+    /// That it does not have.
+    pub gone_routes: Vec<Arc<Route>>,
+}
+
+/// The next table on its way.
+struct Build<'a> {
+    snapshot: &'a Snapshot,
+    former: &'a RoutingTable,
+    next: RoutingTable,
+    workers: usize,
+    /// What others are made of is new: a certificate, or what is in a file.
+    has_new_material: bool,
+    has_new_listeners: bool,
 }
 
 impl RoutingTable {
-    /// Compiles a snapshot, which is consistent: whatever it names is in it.
+    /// Compiles a snapshot, which is consistent: whatever it names is in it. What did not change is taken
+    /// over without a look at it.
     ///
     /// # Errors
     /// If a certificate cannot be used.
@@ -53,81 +75,23 @@ impl RoutingTable {
         workers: usize,
         now: Millis,
         rng: &mut fastrand::Rng,
-    ) -> Result<Self, Unusable> {
-        let desired = &snapshot.desired;
-        let certificates = tls::compile(snapshot, &former.certificates)?;
-        let offered = |(name, spec): (&ListenerName, &Arc<spec::Listener>)| {
-            let Some(tls) = &spec.tls else { return Ok(None) };
-            let old = former.listener_named(name);
-            let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
-            let old = old.and_then(|old| old.tls.as_ref());
-            let offers = alpn::offered(spec, desired);
-            let made = ListenerTls::new(
-                spec,
-                tls,
-                &offers,
-                &snapshot.materials,
-                &certificates,
-                old.filter(|_| is_same),
-            )?;
-            Ok(Some((name.clone(), made)))
+    ) -> Result<Built, Unusable> {
+        let (was, is) = (&former.snapshot, snapshot);
+        let mut build = Build {
+            snapshot,
+            former,
+            next: Self { snapshot: Arc::clone(snapshot), ..former.clone() },
+            workers,
+            has_new_material: differ(&was.materials, &is.materials)
+                || differ(&was.desired.certificates, &is.desired.certificates),
+            has_new_listeners: differ(&was.desired.listeners, &is.desired.listeners),
         };
-        let offered: Result<Vec<_>, _> = desired.listeners.iter().map(offered).collect();
-        let offered: HashMap<_, _> = offered?.into_iter().flatten().collect();
-        let spoken = |(name, spec): (&BackendSetName, &Arc<spec::BackendSet>)| {
-            let Some(tls) = &spec.tls else { return Ok(None) };
-            let old = former.set_named(name).and_then(|old| old.tls());
-            let made = BackendTls::new(name, tls, &snapshot.materials, &certificates, old)?;
-            Ok(Some((name.clone(), made)))
-        };
-        let spoken: Result<Vec<_>, _> = desired.backend_sets.iter().map(spoken).collect();
-        let spoken: HashMap<_, _> = spoken?.into_iter().flatten().collect();
-        let gone = former.gone_by(desired);
-        let named = gone.iter().flat_map(|listener| &listener.routes);
-        let named: Vec<_> = named.flat_map(|route| route.target.slots()).collect();
-        let (backend_sets, set_slots) =
-            placed(desired.backend_sets.iter(), &former.set_slots, &named, |name, spec, _| {
-                let (old, tls) = (former.set_named(name), spoken.get(name));
-                let unchanged = old.filter(|old| {
-                    let unhealthy = snapshot.unhealthy.of(name);
-                    unhealthy == former.snapshot.unhealthy.of(name)
-                        && Arc::ptr_eq(&old.spec, spec)
-                        && old.is_spoken_to_by(tls)
-                });
-                unchanged.cloned().unwrap_or_else(|| {
-                    let is_healthy = |backend: &_| !snapshot.unhealthy.contains(name, backend);
-                    let old = old.map(|old| &**old);
-                    Arc::new(BackendSet::new(spec, tls, is_healthy, old, workers, now, rng))
-                })
-            });
-        let slot_of = |name: &BackendSetName| set_slots.get(name).copied();
-        let routes: HashMap<_, _> = desired
-            .routes
-            .iter()
-            .map(|(name, spec)| {
-                // They are all of one kind.
-                let first = spec.listeners.first().and_then(|name| desired.listeners.get(name));
-                let is_tcp = first.is_some_and(|first| first.protocol != Protocol::Http);
-                let old = former.routes.get(name);
-                (name.clone(), Route::new(spec, slot_of, is_tcp, old, workers))
-            })
-            .collect();
-        let (listeners, listener_slots) =
-            placed(desired.listeners.iter(), &former.listener_slots, &[], |name, spec, slot| {
-                let tls = offered.get(name).cloned();
-                listener(spec, slot, &routes, tls, former.listener_named(name), workers)
-            });
-        Ok(Self {
-            snapshot: Arc::clone(snapshot),
-            routes,
-            certificates,
-            challenges: Challenges::new(&snapshot.materials, former.challenges.as_ref()),
-            listeners,
-            listener_slots,
-            gone,
-            backend_sets,
-            set_slots,
-        })
+        build.certificates()?;
+        build.next.gone = former.gone_by(&is.desired);
+        let backend_sets = build.backend_sets(now, rng)?;
+        let (routes, gone_routes) = build.routes();
+        build.listeners(&routes)?;
+        Ok(Built { table: build.next, backend_sets, gone_routes })
     }
 
     /// The listeners that connections may still be of, and that are not among these.
@@ -138,16 +102,22 @@ impl RoutingTable {
         gone.filter(|listener| Arc::strong_count(&listener.presence) > 1).cloned().collect()
     }
 
+    /// The places of sets that routes of listeners lead to that are gone.
+    fn named_by_gone(&self) -> BTreeSet<u32> {
+        let routes = self.gone.iter().flat_map(|listener| &listener.routes);
+        routes.flat_map(|route| route.target.slots()).collect()
+    }
+
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners.iter().flatten()
+        self.listeners.iter()
     }
 
     pub fn listener_named(&self, name: &ListenerName) -> Option<&Arc<Listener>> {
-        self.listeners[*self.listener_slots.get(name)? as usize].as_ref()
+        self.listeners.named(name)
     }
 
     pub fn listener_at(&self, slot: u32) -> Option<&Arc<Listener>> {
-        self.listeners.get(slot as usize)?.as_ref()
+        self.listeners.get(slot)
     }
 
     /// What a connection's listener is now, and whether it is there no more and this is what it was
@@ -161,33 +131,177 @@ impl RoutingTable {
     }
 
     pub fn backend_sets(&self) -> impl Iterator<Item = (&BackendSetName, &Arc<BackendSet>)> {
-        self.backend_sets.iter().flatten().map(|set| (&set.spec.name, set))
+        self.backend_sets.iter().map(|set| (&set.spec.name, set))
     }
 
     pub fn set(&self, slot: u32) -> Option<&Arc<BackendSet>> {
-        self.backend_sets.get(slot as usize)?.as_ref()
+        self.backend_sets.get(slot)
     }
 
     pub fn set_named(&self, name: &BackendSetName) -> Option<&Arc<BackendSet>> {
-        self.set(self.slot_of_set(name)?)
+        self.backend_sets.named(name)
     }
 
     pub fn slot_of_set(&self, name: &BackendSetName) -> Option<u32> {
-        self.set_slots.get(name).copied()
+        self.backend_sets.slot_of(name)
     }
+}
+
+// === impl Build ===
+
+impl Build<'_> {
+    fn certificates(&mut self) -> Result<(), Unusable> {
+        if self.has_new_material {
+            let materials = &self.snapshot.materials;
+            self.next.certificates = tls::compile(self.snapshot, &self.former.certificates)?;
+            self.next.challenges = Challenges::new(materials, self.former.challenges.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Returns those that are made anew.
+    fn backend_sets(
+        &mut self,
+        now: Millis,
+        rng: &mut fastrand::Rng,
+    ) -> Result<Vec<Arc<BackendSet>>, Unusable> {
+        let (was, is) = (&self.former.snapshot, self.snapshot);
+        let (from, to) = (&was.desired.backend_sets, &is.desired.backend_sets);
+        let mut touched: BTreeSet<_> = changes(from, to).map(|change| change.key).collect();
+        touched.extend(changes(&was.members, &is.members).map(|change| change.key));
+        let (healthy_was, healthy_is) = (was.unhealthy.by_set(), is.unhealthy.by_set());
+        touched.extend(changes(healthy_was, healthy_is).map(|change| change.key));
+        if self.has_new_material {
+            touched.extend(to.iter().filter(|(_, set)| set.tls.is_some()).map(|(name, _)| name));
+        }
+        for name in touched.iter().filter(|name| !to.contains_key(**name)) {
+            self.next.backend_sets.remove(*name);
+        }
+        // Connections of listeners that are gone may still lead to these places.
+        let mut named: Option<BTreeSet<u32>> = None;
+        let mut renewed = Vec::new();
+        for name in touched {
+            let Some(spec) = to.get(name) else { continue };
+            let old = self.former.set_named(name);
+            let tls = match &spec.tls {
+                Some(tls) => {
+                    let certificates = &self.next.certificates;
+                    let former = old.and_then(|old| old.tls());
+                    Some(BackendTls::new(name, tls, &is.materials, certificates, former)?)
+                }
+                None => None,
+            };
+            let members = is.members.get(name).cloned().unwrap_or_default();
+            let is_as_it_was = old.is_some_and(|old| {
+                Arc::ptr_eq(&old.spec, spec)
+                    && old.members == members
+                    && is.unhealthy.of(name) == was.unhealthy.of(name)
+                    && old.is_spoken_to_by(tls.as_ref())
+            });
+            if is_as_it_was {
+                continue;
+            }
+            let is_healthy = |backend: &_| !is.unhealthy.contains(name, backend);
+            let (old, workers) = (old.map(|old| &**old), self.workers);
+            let set =
+                BackendSet::new(spec, members, tls.as_ref(), is_healthy, old, workers, now, rng);
+            let set = Arc::new(set);
+            let slot = match self.next.slot_of_set(name) {
+                Some(slot) => slot,
+                None => {
+                    let named = named.get_or_insert_with(|| self.next.named_by_gone());
+                    self.next.backend_sets.place(name, named)
+                }
+            };
+            self.next.backend_sets.put(slot, Arc::clone(&set));
+            renewed.push(set);
+        }
+        Ok(renewed)
+    }
+
+    /// Returns those that are not what they were, as they were and as they are, and those that are gone.
+    fn routes(&mut self) -> (Vec<Arc<Route>>, Vec<Arc<Route>>) {
+        let (was, desired) = (&self.former.snapshot.desired, &self.snapshot.desired);
+        let touched: Vec<_> = if self.has_new_listeners {
+            // Whether they take requests or connections is up to their listeners.
+            let gone = changes(&was.routes, &desired.routes).filter(|change| change.new.is_none());
+            gone.map(|change| change.key).chain(desired.routes.keys()).collect()
+        } else {
+            changes(&was.routes, &desired.routes).map(|change| change.key).collect()
+        };
+        let (mut different, mut gone) = (Vec::new(), Vec::new());
+        for name in touched {
+            let old = self.former.routes.get(name);
+            let new = desired.routes.get(name).map(|spec| {
+                // They are all of one kind.
+                let first = spec.listeners.first().and_then(|name| desired.listeners.get(name));
+                let is_tcp = first.is_some_and(|first| first.protocol != Protocol::Http);
+                let slot_of = |name: &BackendSetName| self.next.slot_of_set(name);
+                Route::new(spec, slot_of, is_tcp, old, self.workers)
+            });
+            if old.map(Arc::as_ptr) == new.as_ref().map(Arc::as_ptr) {
+                continue;
+            }
+            different.extend(old.cloned());
+            different.extend(new.clone());
+            match new {
+                Some(new) => {
+                    self.next.routes.insert(name.clone(), new);
+                }
+                None => gone.extend(self.next.routes.remove(name)),
+            }
+        }
+        (different, gone)
+    }
+
+    /// `routes` are those that are not what they were.
+    fn listeners(&mut self, routes: &[Arc<Route>]) -> Result<(), Unusable> {
+        let desired = &self.snapshot.desired;
+        let was = &self.former.snapshot.desired.listeners;
+        for gone in was.keys().filter(|name| !desired.listeners.contains_key(*name)) {
+            self.next.listeners.remove(gone);
+        }
+        for (name, spec) in &desired.listeners {
+            let old = self.former.listener_named(name);
+            let is_same = old.is_some_and(|old| Arc::ptr_eq(&old.spec, spec));
+            let is_touched = !is_same
+                || self.has_new_material && spec.tls.is_some()
+                || routes.iter().any(|route| route.spec.serves(spec));
+            if !is_touched {
+                continue;
+            }
+            let tls = match &spec.tls {
+                Some(tls) => {
+                    let offers = alpn::offered(spec, desired);
+                    let materials = &self.snapshot.materials;
+                    let former = old.filter(|_| is_same).and_then(|old| old.tls.as_ref());
+                    let certificates = &self.next.certificates;
+                    Some(ListenerTls::new(spec, tls, &offers, materials, certificates, former)?)
+                }
+                None => None,
+            };
+            let slot = self.next.listeners.place(name, &BTreeSet::new());
+            let made = listener(spec, slot, &self.next.routes, tls, old, self.workers);
+            self.next.listeners.put(slot, made);
+        }
+        Ok(())
+    }
+}
+
+fn differ<K: Ord, V: PartialEq>(from: &Map<K, V>, to: &Map<K, V>) -> bool {
+    changes(from, to).next().is_some()
 }
 
 fn listener(
     spec: &Arc<spec::Listener>,
     slot: u32,
-    routes: &HashMap<RouteName, Arc<Route>>,
+    routes: &Map<RouteName, Arc<Route>>,
     tls: Option<Arc<ListenerTls>>,
     former: Option<&Arc<Listener>>,
     workers: usize,
 ) -> Arc<Listener> {
-    let mut serving: Vec<_> =
+    let serving: Vec<_> =
         routes.values().filter(|route| route.spec.serves(spec)).cloned().collect();
-    serving.sort_unstable_by(|a, b| a.spec.name.cmp(&b.spec.name));
     let same_routes = |former: &&Arc<Listener>| {
         former.routes.len() == serving.len()
             && former.routes.iter().zip(&serving).all(|(old, new)| Arc::ptr_eq(old, new))
@@ -219,69 +333,22 @@ fn listener(
     Arc::new(Listener { spec, service, presence, terms, tls, routes: serving })
 }
 
-/// Gives each its slot: the one that it had, or one that is free and that nobody else names.
-fn placed<'a, N, S, T>(
-    all: impl Iterator<Item = (&'a N, &'a S)> + Clone,
-    former: &HashMap<N, u32>,
-    named: &[u32],
-    mut make: impl FnMut(&N, &'a S, u32) -> T,
-) -> (Vec<Option<T>>, HashMap<N, u32>)
-where
-    N: Clone + Eq + std::hash::Hash + 'a,
-    S: 'a,
-{
-    let mut slots: HashMap<N, u32> =
-        all.clone().filter_map(|(name, _)| Some((name.clone(), *former.get(name)?))).collect();
-    let mut taken: Vec<bool> = Vec::new();
-    for slot in slots.values().chain(named) {
-        let slot = *slot as usize;
-        if taken.len() <= slot {
-            taken.resize(slot + 1, false);
-        }
-        taken[slot] = true;
-    }
-    let mut free = 0;
-    let mut placed: Vec<Option<T>> = Vec::new();
-    for (name, spec) in all {
-        let slot = *slots.entry(name.clone()).or_insert_with(|| {
-            while taken.get(free).copied().unwrap_or(false) {
-                free += 1;
-            }
-            free += 1;
-            u32::try_from(free - 1).expect("a configuration has fewer parts")
-        });
-        let made = make(name, spec, slot);
-        if placed.len() <= slot as usize {
-            placed.resize_with(slot as usize + 1, || None);
-        }
-        placed[slot as usize] = Some(made);
-    }
-    (placed, slots)
-}
-
 #[cfg(test)]
 mod tests {
     use lb_common::{
         id::BackendName,
         snapshot::{UnhealthyBackends, Version},
     };
-    use lb_proto::update::{Content, seal};
+    use lb_proto::update::{Content, Sealed};
 
     use super::{super::Target, *};
     use crate::fixture;
 
     fn table(version: u64, text: &str, former: &RoutingTable) -> RoutingTable {
         let version = Version { epoch: 1, version };
-        let desired = fixture::desired(text);
-        let sealed = seal(version, 1, Content { desired, ..Content::default() });
-        RoutingTable::build(
-            &Arc::new(sealed.snapshot),
-            former,
-            1,
-            0,
-            &mut fastrand::Rng::with_seed(1),
-        )
-        .expect("it can be used")
+        let sealed = Sealed::new(version, 1, Content::of(fixture::desired(text)));
+        let mut rng = fastrand::Rng::with_seed(1);
+        RoutingTable::build(&sealed.snapshot, former, 1, 0, &mut rng).expect("it can be used").table
     }
 
     fn name(text: &str) -> BackendSetName {
@@ -320,11 +387,11 @@ mod tests {
         ));
         let build = |version, unhealthy, former: &RoutingTable| {
             let version = Version { epoch: 1, version };
-            let content = Content { desired: desired.clone(), unhealthy, ..Content::default() };
-            let sealed = seal(version, 1, content);
+            let content = Content { unhealthy, ..Content::of(desired.clone()) };
+            let sealed = Sealed::new(version, 1, content);
             let mut rng = fastrand::Rng::with_seed(1);
-            RoutingTable::build(&Arc::new(sealed.snapshot), former, 1, 0, &mut rng)
-                .expect("it can be used")
+            let built = RoutingTable::build(&sealed.snapshot, former, 1, 0, &mut rng);
+            built.expect("it can be used").table
         };
         let first = build(1, UnhealthyBackends::default(), &RoutingTable::default());
         let mut unhealthy = UnhealthyBackends::default();

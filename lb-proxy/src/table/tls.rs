@@ -1,9 +1,10 @@
 //! Certificates and what listeners offer with them, compiled.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use lb_common::{
     id::CertificateName,
+    map::HashMap,
     material::{MaterialId, Materials},
     secret::Secret,
     snapshot::Snapshot,

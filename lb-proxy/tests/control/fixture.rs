@@ -27,8 +27,8 @@ use lb_proto::{
     },
 };
 use lb_proxy::control::{
-    self, Install, InstallError, Settings,
-    last_good::{Good, LastGood},
+    self, Install, InstallError, Problems, Settings,
+    last_good::LastGood,
     status::{ControlStatus, LastGoodStatus},
 };
 use prost::Message as _;
@@ -70,6 +70,7 @@ pub struct Proxy {
 #[derive(Default)]
 struct Table {
     installed: Arc<Mutex<Vec<SnapshotId>>>,
+    problems: watch::Sender<Problems>,
     /// Makes no two reports equal, and each of this many bytes.
     report_bytes: usize,
     reports: AtomicU64,
@@ -219,6 +220,10 @@ impl Install for Table {
         Ok(())
     }
 
+    fn problems(&self) -> watch::Receiver<Problems> {
+        self.problems.subscribe()
+    }
+
     fn report(&mut self, _: bool) -> v1::Report {
         if self.report_bytes == 0 {
             return v1::Report::default();
@@ -248,21 +253,19 @@ pub fn sealed(version: u64, revision: u64, listener: &str) -> Sealed {
 pub fn seal(version: u64, revision: u64, text: &str) -> Sealed {
     let spec = file::parse(text).unwrap_or_else(|errors| panic!("{errors}"));
     let desired = parse::desired_state(&spec).unwrap_or_else(|problems| panic!("{problems}"));
-    let content = update::Content { desired, ..<_>::default() };
-    update::seal(Version { epoch: 1, version }, revision, content)
+    Sealed::new(Version { epoch: 1, version }, revision, update::Content::of(desired))
 }
 
 pub fn full(sealed: &Sealed) -> v1::Update {
-    update(sealed, Content::Full(sealed.bytes.clone()))
+    update(sealed, Content::Full(sealed.resources.encode()))
 }
 
 pub fn delta(base: &Sealed, next: &Sealed) -> v1::Update {
-    let delta = update::delta(&base.snapshot, &next.snapshot);
-    update(next, Content::Delta(delta.encode_to_vec().into()))
+    update(next, Content::Delta(base.delta(next).encode_to_vec().into()))
 }
 
 pub fn update(sealed: &Sealed, content: Content) -> v1::Update {
-    let Snapshot { id, revision, .. } = sealed.snapshot;
+    let Snapshot { id, revision, .. } = *sealed.snapshot;
     v1::Update { snapshot: wire(id), revision, content: Some(content) }
 }
 
@@ -277,8 +280,7 @@ pub fn dir() -> TempDir {
 /// A directory with `sealed` as the last-known-good snapshot.
 pub fn dir_with(sealed: &Sealed) -> TempDir {
     let dir = dir();
-    let last_good = LastGood::open(dir.path()).expect("a new directory");
-    let Snapshot { id, revision, .. } = sealed.snapshot;
-    last_good.write(&Good { id, revision, content: sealed.bytes.clone() }).expect("it is writable");
+    let mut last_good = LastGood::open(dir.path()).expect("a new directory");
+    last_good.write(sealed).expect("it is writable");
     dir
 }

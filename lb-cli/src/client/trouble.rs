@@ -1,0 +1,14 @@
+//! Why a proxy does not run what it should, or not all of it.
+
+use lb_proto::v1;
+
+/// What it refused, or what of what it runs does not work there; empty if all is well.
+pub fn of(proxy: &v1::Proxy) -> String {
+    if !proxy.rejection.is_empty() {
+        return format!("refused the latest update: {}", proxy.rejection);
+    }
+    let problems = proxy.problems.iter();
+    let problems: Vec<_> =
+        problems.map(|one| format!("{}: {}", one.resource, one.reason)).collect();
+    problems.join("; ")
+}
