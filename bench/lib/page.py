@@ -9,8 +9,8 @@ CHARTS = ROOT / "docs" / "benchmarks"
 INTRODUCTION = """\
 # Benchmarks
 
-lb-proxy beside HAProxy, nginx and Envoy, on one machine. `ROUNDS=9 SECONDS_EACH=1 bench/compare --docs` made
-this page; `bench/compare small` gives the first row of it on your machine, within two minutes, and
+lb-proxy beside HAProxy, nginx and Envoy, on one machine. `bench/compare --docs` made this page; each row says
+of how many rounds (`ROUNDS`, `SECONDS_EACH`). `bench/compare small` gives the first row of it on your machine, within two minutes, and
 `bench/compare --help` says what else there is.
 
 **How.** One core is the measured program's own, another one has the load generator (wrk, and a small
