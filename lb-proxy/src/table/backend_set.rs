@@ -38,18 +38,24 @@ pub struct BackendSet {
     clients: Vec<Arc<Client>>,
 }
 
+/// What a set is made of.
+pub struct Parts<'a> {
+    pub spec: &'a Arc<spec::BackendSet>,
+    pub members: Arc<Vec<spec::Backend>>,
+    pub tls: Option<&'a Arc<BackendTls>>,
+}
+
 impl BackendSet {
     /// `former` is the set of this name in the table before.
     pub fn new(
-        spec: &Arc<spec::BackendSet>,
-        members: Arc<Vec<spec::Backend>>,
-        tls: Option<&Arc<BackendTls>>,
+        parts: Parts<'_>,
         is_healthy: impl Fn(&BackendName) -> bool,
         former: Option<&Self>,
         workers: usize,
         now: Millis,
         rng: &mut fastrand::Rng,
     ) -> Self {
+        let Parts { spec, members, tls } = parts;
         let same = |backend: &spec::Backend| {
             let is_same =
                 |old: &Arc<Backend>| old.name == backend.name && old.address == backend.address;

@@ -15,7 +15,7 @@ use lb_common::{
 use lb_routing::{alpn, millis::Millis, route::Routes};
 
 use super::{
-    backend_set::BackendSet,
+    backend_set::{BackendSet, Parts},
     backend_tls::BackendTls,
     challenges::Challenges,
     listener::{Listener, Presence, Service},
@@ -203,8 +203,8 @@ impl Build<'_> {
             }
             let is_healthy = |backend: &_| !is.unhealthy.contains(name, backend);
             let (old, workers) = (old.map(|old| &**old), self.workers);
-            let set =
-                BackendSet::new(spec, members, tls.as_ref(), is_healthy, old, workers, now, rng);
+            let parts = Parts { spec, members, tls: tls.as_ref() };
+            let set = BackendSet::new(parts, is_healthy, old, workers, now, rng);
             let set = Arc::new(set);
             let slot = match self.next.slot_of_set(name) {
                 Some(slot) => slot,
