@@ -36,7 +36,8 @@ fn tables(path: &Path) -> BTreeMap<String, Vec<u8>> {
         let content = dump::<&str, u64>(&read, &name)
             .or_else(|| dump::<u64, &[u8]>(&read, &name))
             .or_else(|| dump::<&str, &[u8]>(&read, &name))
-            .or_else(|| dump::<(&str, &str), &[u8]>(&read, &name));
+            .or_else(|| dump::<(&str, &str), &[u8]>(&read, &name))
+            .or_else(|| dump::<(i32, &str), &[u8]>(&read, &name));
         (name, content.expect("a table of a known kind"))
     };
     tables.map(content).collect()
