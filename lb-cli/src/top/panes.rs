@@ -61,7 +61,7 @@ static PROXIES: [Field<v1::Proxy>; 13] = [
         if proxy.connected { number(proxy.connections) } else { absent() }
     }),
     field(Column::text("NOTE", 10, 120).optional().drop(1), |proxy, _| {
-        Cell::text(trouble::of(proxy)).tone(Tone::Bad)
+        Cell::text(trouble::note(proxy)).tone(Tone::Bad)
     }),
     field(Column::text("ADDRESS", 15, 40).drop(LUXURY + 1), |proxy, _| Cell::text(&proxy.address)),
     field(Column::text("BUILD", 6, 20).drop(LUXURY), |proxy, _| Cell::text(&proxy.build)),
