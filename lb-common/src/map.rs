@@ -29,6 +29,11 @@ pub fn changes<'a, K: Ord, V: PartialEq>(
     })
 }
 
+/// Whether there is any of that.
+pub fn differ<K: Ord, V: PartialEq>(from: &Map<K, V>, to: &Map<K, V>) -> bool {
+    changes(from, to).next().is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

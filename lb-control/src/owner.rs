@@ -276,34 +276,17 @@ impl Owner {
             Effect::CommitHealth(health) => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let write = {
-                        let health = health.clone();
-                        move |store: &Store| store.commit_health(&health)
-                    };
-                    let failed = match blocking(&store, write).await {
-                        Ok(()) => Vec::new(),
-                        Err(error) => {
-                            tracing::warn!(%error, "health could not be stored");
-                            health
-                        }
-                    };
+                    let write = |store: &Store, health: &Vec<_>| store.commit_health(health);
+                    let failed = unwritten(&store, health, "health", write).await;
                     Event::HealthCommitted { failed }
                 });
             }
             Effect::CommitMaterials(materials) => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let write = {
-                        let materials = materials.clone();
-                        move |store: &Store| store.commit_materials(&materials)
-                    };
-                    let failed = match blocking(&store, write).await {
-                        Ok(()) => Materials::new(),
-                        Err(error) => {
-                            tracing::warn!(%error, "certificates and contents of files could not be stored");
-                            materials
-                        }
-                    };
+                    let what = "certificates and contents of files";
+                    let write = |store: &Store, all: &Materials| store.commit_materials(all);
+                    let failed = unwritten(&store, materials, what, write).await;
                     Event::MaterialsCommitted { failed }
                 });
             }
@@ -352,6 +335,23 @@ async fn run_probe(Job { id, address, asking }: Job) -> Event {
         took: Duration::ZERO,
     });
     Event::Probed { id, finding }
+}
+
+/// Writes these, and returns what could not be written.
+async fn unwritten<T: Clone + Default + Send + 'static>(
+    store: &Arc<Store>,
+    values: T,
+    what: &str,
+    write: impl FnOnce(&Store, &T) -> Result<(), StoreError> + Send + 'static,
+) -> T {
+    let written = values.clone();
+    match blocking(store, move |store| write(store, &written)).await {
+        Ok(()) => T::default(),
+        Err(error) => {
+            tracing::warn!(%error, "{what} could not be stored");
+            values
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(

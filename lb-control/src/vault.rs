@@ -15,7 +15,7 @@ use std::{
 
 use lb_common::{
     id::CertificateName,
-    map::changes,
+    map::{changes, differ},
     material::{MaterialId, Materials},
     secret::Secret,
     spec::{self, CertificateSource, DesiredState, Pem},
@@ -384,8 +384,8 @@ impl Vault {
 /// Whether one state may need other material than the other.
 fn may_differ(from: &DesiredState, to: &DesiredState) -> bool {
     let has_tls = |set: Option<&Arc<spec::BackendSet>>| set.is_some_and(|set| set.tls.is_some());
-    changes(&from.certificates, &to.certificates).next().is_some()
-        || changes(&from.listeners, &to.listeners).next().is_some()
+    differ(&from.certificates, &to.certificates)
+        || differ(&from.listeners, &to.listeners)
         || changes(&from.backend_sets, &to.backend_sets)
             .any(|change| has_tls(change.old) || has_tls(change.new))
 }

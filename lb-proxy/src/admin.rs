@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use lb_common::{clock, drain::Drain, exposition, id::ProxyId, spec::Trust};
+use lb_common::{clock, drain::Drain, exposition, id::ProxyId};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
@@ -121,7 +121,7 @@ impl Admin {
             .filter_map(|(name, spec)| {
                 let set = table.set_named(name)?;
                 let mut value = json(&lb_proto::encode::backend_set(spec));
-                if spec.tls.as_ref().is_some_and(|tls| tls.trust == Trust::Anybody) {
+                if spec.is_unverified() {
                     value["tls"]["verify"] = json!(false);
                 }
                 let states = set.members.iter().map(|backend| backend.state.as_str());

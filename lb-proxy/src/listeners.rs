@@ -62,7 +62,7 @@ struct Failed {
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(200), max: Duration::from_secs(10) };
 
-/// Tries again what could not be opened, for ever.
+/// Tries again what could not be opened, until the drain: workers that drain open nothing more.
 pub async fn keep_trying(listeners: Shared) {
     let mut problems = lock(&listeners).problems();
     loop {
@@ -71,7 +71,7 @@ pub async fn keep_trying(listeners: Shared) {
             () = async { match due {
                 Some(due) => sleep_until(due.into()).await,
                 None => std::future::pending().await,
-            } } => lock(&listeners).try_again(),
+            } } => if !lock(&listeners).try_again() { return },
             changed = problems.changed() => if changed.is_err() { return },
         }
     }
@@ -130,9 +130,10 @@ impl Listeners {
         self.settle();
     }
 
-    fn try_again(&mut self) {
+    /// Returns whether there is any use in it.
+    fn try_again(&mut self) -> bool {
         if self.drain.is_draining() {
-            self.failed.clear();
+            return false;
         }
         let now = clock::now();
         let due = self.failed.iter().filter(|(_, failed)| failed.next_try <= now);
@@ -140,6 +141,7 @@ impl Listeners {
             self.open(&name);
         }
         self.settle();
+        true
     }
 
     fn next_try(&self) -> Option<Instant> {
@@ -244,7 +246,7 @@ mod tests {
         commands: mpsc::UnboundedReceiver<Command>,
         bound: BoundAddresses,
         problems: watch::Receiver<Problems>,
-        _drain: lb_common::drain::DrainTrigger,
+        drain: lb_common::drain::DrainTrigger,
     }
 
     impl Fixture {
@@ -258,7 +260,7 @@ mod tests {
                 Listeners::new(vec![worker], overrides, inherited, Arc::clone(&bound), rng, drain);
             let problems = listeners.problems();
             let listeners = Arc::new(Mutex::new(listeners));
-            Self { listeners, commands, bound, problems, _drain: trigger }
+            Self { listeners, commands, bound, problems, drain: trigger }
         }
 
         fn follow(&self, wanted: &[(&str, SocketAddr)]) {
@@ -349,6 +351,18 @@ mod tests {
         assert_eq!(f.bound(), [("a".into(), first)]);
         let why = f.problems.borrow_and_update()["listeners[b]"].clone();
         assert!(!why.contains("still"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn what_lacks_when_a_drain_starts_is_not_told_to_be_mended() {
+        let mut f = Fixture::new();
+        let (_holder, busy) = taken();
+        f.follow(&[("busy", busy)]);
+        f.problems.mark_unchanged();
+        f.drain.start();
+        keep_trying(Arc::clone(&f.listeners)).await;
+        assert!(!f.problems.has_changed().expect("it is there"));
+        assert_eq!(f.problems.borrow().len(), 1);
     }
 
     #[tokio::test]

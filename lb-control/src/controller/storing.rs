@@ -108,4 +108,16 @@ mod tests {
         assert!(storing.done(Materials::new()).is_empty());
         assert!(matches!(storing.step(), Step::Tell(asked) if asked.len() == 1));
     }
+    #[test]
+    fn what_could_not_be_written_is_written_again_unless_something_newer_came() {
+        let (id, other) = (MaterialId::of("a"), MaterialId::of("b"));
+        let both = one("a").union(one("b"));
+        let mut storing = Storing::default();
+        storing.put(both.clone());
+        assert!(matches!(storing.step(), Step::Write(_)));
+        storing.put(Materials::unit(id.clone(), Secret::new("newer".into())));
+        storing.done(both);
+        let Step::Write(again) = storing.step() else { panic!("both are to be written") };
+        assert_eq!((again[&id].reveal(), again[&other].reveal()), (&b"newer"[..], &b"b"[..]));
+    }
 }

@@ -16,7 +16,7 @@ use std::{
 use lb_common::{
     health::Health,
     id::{BackendName, BackendSetName},
-    map::changes,
+    map::{changes, differ},
     material::Materials,
     snapshot::UnhealthyBackends,
     spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
@@ -116,8 +116,8 @@ impl Monitor {
         let to = &desired.backend_sets;
         let mut touched: BTreeSet<_> =
             changes(&former.backend_sets, to).map(|change| change.key).collect();
-        let has_new_material = changes(&known, materials).next().is_some()
-            || changes(&former.certificates, &desired.certificates).next().is_some();
+        let has_new_material =
+            differ(&known, materials) || differ(&former.certificates, &desired.certificates);
         if has_new_material {
             touched.extend(to.iter().filter(|(_, set)| set.tls.is_some()).map(|(name, _)| name));
         }

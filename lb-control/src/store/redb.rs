@@ -238,7 +238,7 @@ impl Store {
     /// # Errors
     /// If it is not among those that are kept, or if the disk fails.
     pub fn spec(&self, number: u64) -> Result<v1::Spec, StoreError> {
-        let (parts, undone, kept) = self.read(|transaction| {
+        let (mut parts, undone, kept) = self.read(|transaction| {
             let kept = range(&transaction.open_table(REVISIONS)?)?;
             let (mut parts, mut undone) = (BTreeMap::new(), Vec::new());
             if kept.as_ref().is_some_and(|kept| kept.contains(&number)) {
@@ -257,7 +257,6 @@ impl Store {
         if kept.as_ref().is_none_or(|kept| !kept.contains(&number)) {
             return Err(StoreError::NoSuchRevision { number, kept });
         }
-        let mut parts = parts;
         for (number, undo) in undone {
             let v1::Delta { changed, gone, .. } =
                 self.decode(&undo, || format!("what leads back from revision {number}"))?;

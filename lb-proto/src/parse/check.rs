@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     id::{BackendSetName, CertificateName},
-    map::{Change, changes},
+    map::{Change, changes, differ},
     spec::{BackendSet, DesiredState, Listener, Protocol, Route},
 };
 
@@ -42,7 +42,7 @@ pub fn check_changes(from: &DesiredState, to: &DesiredState, problems: &mut Prob
         new.is_none()
             || old.is_some_and(|old| Some(&old.listeners) != new.map(|new| &new.listeners))
     };
-    let concerns_others = changes(&from.listeners, &to.listeners).next().is_some()
+    let concerns_others = differ(&from.listeners, &to.listeners)
         || routes.iter().any(is_elsewhere)
         || sets.iter().any(|set| set.new.is_none())
         || changes(&from.certificates, &to.certificates).any(|change| change.new.is_none());

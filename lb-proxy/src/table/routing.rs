@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use lb_common::{
     id::{BackendSetName, ListenerName, RouteName},
-    map::{Map, changes},
+    map::{Map, changes, differ},
     snapshot::Snapshot,
     spec::{self, DesiredState, Protocol},
 };
@@ -286,10 +286,6 @@ impl Build<'_> {
         }
         Ok(())
     }
-}
-
-fn differ<K: Ord, V: PartialEq>(from: &Map<K, V>, to: &Map<K, V>) -> bool {
-    changes(from, to).next().is_some()
 }
 
 fn listener(

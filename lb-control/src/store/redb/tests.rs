@@ -182,9 +182,9 @@ fn a_key_is_kept_for_as_long_as_revisions_that_said_nothing_of_it_needed_it() {
     commit(1, Some(&["key:1"]));
     (2..=900).for_each(|number| commit(number, None));
     commit(901, Some(&[]));
-    commit(HISTORY + 899, Some(&[]));
+    commit(HISTORY + 899, None);
     assert!(is_kept(), "who returns to revision 900 needs it");
-    commit(HISTORY + 900, Some(&[]));
+    commit(HISTORY + 900, None);
     assert!(!is_kept());
 }
 
