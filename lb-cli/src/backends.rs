@@ -6,7 +6,7 @@ use lb_proto::v1::{self, Health};
 
 use crate::{
     client::{
-        Remote,
+        Remote, held,
         when::{self, load},
     },
     output::{self, Output, Paint, Screen, count},
@@ -116,7 +116,7 @@ fn table(backends: &[v1::BackendStatus]) -> Table {
             p50.into(),
             p99.into(),
             status.in_flight.to_string().into(),
-            (&**why).into(),
+            format!("{why}{}", held::used_all_the_same(&status.held)).into(),
         ]);
     }
     table
@@ -130,6 +130,7 @@ fn health(status: &v1::BackendStatus) -> Cell {
         Health::Unknown | Health::Unspecified => ("unknown", Paint::Dim),
     };
     match status.ejections.len() {
+        0 if !status.held.is_empty() => Cell::painted(format!("{word}, held"), Paint::Warn),
         0 => Cell::painted(word, paint),
         _ => Cell::painted(format!("{word}, ejected"), Paint::Warn),
     }
@@ -137,12 +138,16 @@ fn health(status: &v1::BackendStatus) -> Cell {
 
 /// `app: 2 of 3 backends usable, round_robin`
 fn summary(set: &v1::BackendSetStatus, screen: &Screen) -> String {
-    let v1::BackendSetStatus { name, balance, backends, usable, .. } = set;
+    let v1::BackendSetStatus { name, balance, backends, usable, held, .. } = set;
     let paint = match usable {
         0 => Paint::Bad,
         some if some < backends => Paint::Warn,
         _ => Paint::Good,
     };
     let usable = screen.paint(paint, &format!("{usable} of {}", count(*backends, "backend")));
-    format!("{name}: {usable} usable, {balance}\n")
+    let held = match held {
+        0 => String::new(),
+        held => screen.paint(Paint::Warn, &format!(", {held} held although their checks fail")),
+    };
+    format!("{name}: {usable} usable{held}, {balance}\n")
 }

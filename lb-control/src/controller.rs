@@ -445,6 +445,7 @@ impl Controller {
     /// Probes what there is now, as it is to be asked now.
     fn sync_health(&mut self, moment: Moment) {
         self.health.sync(&self.desired, self.vault.materials(), moment.now);
+        self.tell_of_health(moment);
         self.store_health();
     }
 
@@ -556,9 +557,15 @@ impl Controller {
     }
 
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {
-        if let Some(change) = self.health.observe(id, finding, moment.now, moment.wall) {
+        if self.health.observe(id, finding, moment.now, moment.wall) {
             self.health_changed = true;
-            self.announce(News::Health(change), moment);
+            self.tell_of_health(moment);
+        }
+    }
+
+    fn tell_of_health(&mut self, moment: Moment) {
+        for news in self.health.news() {
+            self.announce(news, moment);
         }
     }
 

@@ -383,9 +383,9 @@ fn log(event: &v1::Event) {
             tracing::info!(revision, comment, changes = changes.len(), "change accepted");
         }
         Some(Event::Health(change)) => {
-            let v1::HealthChanged { backend_set, backend, why, .. } = change;
+            let v1::HealthChanged { backend_set, backend, why, held, .. } = change;
             let health = change.health().as_str_name();
-            tracing::info!(backend_set, backend, health, why, "health decided");
+            tracing::info!(backend_set, backend, health, why, held, "health decided");
         }
         Some(Event::Proxy(v1::ProxyChanged { proxy_id, what, epoch, version, reason, .. })) => {
             match what.as_str() {
@@ -401,6 +401,10 @@ fn log(event: &v1::Event) {
             "problem" => tracing::warn!(name, why, "what was found is not in force"),
             "mended" => tracing::info!(name, "what is wrong with it no more is in force"),
             _ => tracing::info!(name, why, "another certificate is in force"),
+        },
+        Some(Event::Checks(v1::ChecksChanged { what, backend_set, why })) => match what.as_str() {
+            "held" => tracing::warn!(backend_set, why, "not all that fail their checks are out"),
+            _ => tracing::info!(backend_set, "checks are acted upon again"),
         },
         Some(Event::Missed(_)) | None => {}
     }

@@ -46,7 +46,8 @@ impl Backend {
     fn set(&self) -> v1::ApplyRequest {
         request(&format!(
             r#"{{"backend_sets": [{{"name": "app", "backends": [{{"address": "{}"}}],
-               "health_check": {{"interval": "20ms", "timeout": "5s", "unhealthy_after": 2}}}}]}}"#,
+               "health_check": {{"interval": "20ms", "timeout": "5s", "unhealthy_after": 2,
+                                "max_unhealthy_percent": 100}}}}]}}"#,
             self.address
         ))
     }

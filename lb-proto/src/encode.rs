@@ -287,6 +287,8 @@ impl Defaults {
             host: host.unwrap_or_default(),
             headers,
             prove_first: check.prove_first,
+            max_unhealthy_percent: self
+                .value(check.max_unhealthy_percent, defaults::MAX_UNHEALTHY_PERCENT),
         }
     }
 

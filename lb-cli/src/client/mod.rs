@@ -20,6 +20,7 @@ use tonic::{
 
 pub mod changes;
 pub mod expiry;
+pub mod held;
 pub mod name;
 pub mod proposal;
 pub mod trouble;

@@ -125,6 +125,7 @@ impl Controller {
             balance: set.balance.as_str().into(),
             backends: count(set.backends.len()),
             usable: count(self.usable(set)),
+            held: count(self.health.held(&set.name)),
             load: Some(v1::Load { in_flight, ..self.proxies.rates(&keys, self.moment.now) }),
         }
     }
@@ -183,6 +184,7 @@ impl Controller {
         let backend_sets = self.desired.backend_sets.values().map(|set| metrics::BackendSet {
             name: set.name.as_str(),
             usable: self.usable(set),
+            held: self.health.held(&set.name),
             backends: set
                 .backends
                 .iter()
@@ -197,6 +199,7 @@ impl Controller {
             version: self.current().version.version,
             snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
+            is_cut_off: self.health.is_cut_off(),
             tallies: self.health.tallies(),
             certificates: self
                 .vault

@@ -197,6 +197,12 @@ fn health_check(
     let healthy_after = at.count("healthy_after", wire.healthy_after, defaults::HEALTHY_AFTER);
     let unhealthy_after =
         at.count("unhealthy_after", wire.unhealthy_after, defaults::UNHEALTHY_AFTER);
+    let max_unhealthy_percent = at.within(
+        "max_unhealthy_percent",
+        wire.max_unhealthy_percent,
+        defaults::MAX_UNHEALTHY_PERCENT,
+        0..=100,
+    );
     Some(HealthCheck {
         probe: probe?,
         interval: interval?,
@@ -204,6 +210,7 @@ fn health_check(
         healthy_after: healthy_after?,
         unhealthy_after: unhealthy_after?,
         prove_first: wire.prove_first,
+        max_unhealthy_percent: max_unhealthy_percent?,
     })
 }
 
@@ -272,10 +279,8 @@ fn outlier_ejection(
     );
     let base_time = at.duration("base_time", wire.base_time, defaults::EJECT_BASE_TIME);
     let max_time = at.duration("max_time", wire.max_time, defaults::EJECT_MAX_TIME);
-    let max_percent = wire.max_percent.unwrap_or(defaults::EJECT_MAX_PERCENT);
-    if max_percent > 100 {
-        at.problem("max_percent", &format!("{max_percent} is not a share; valid is 0 to 100"));
-    }
+    let max_percent =
+        at.within("max_percent", wire.max_percent, defaults::EJECT_MAX_PERCENT, 0..=100);
     let parsed = OutlierEjection {
         consecutive_failures: consecutive_failures?,
         interval: interval?,
@@ -283,7 +288,7 @@ fn outlier_ejection(
         failure_percent: failure_percent?,
         base_time: base_time?,
         max_time: max_time?,
-        max_percent,
+        max_percent: max_percent?,
     };
     Some((!wire.disabled).then_some(parsed))
 }
