@@ -6,7 +6,7 @@ use lb_proto::v1::{self, Health};
 
 use crate::{
     client::{
-        Remote, held,
+        Remote, by_hand, held,
         when::{self, load},
     },
     output::{self, Output, Paint, Screen, count},
@@ -99,7 +99,7 @@ fn table(backends: &[v1::BackendStatus]) -> Table {
         Column::left("WHY").wrapped_at(16),
     ]);
     for status in backends {
-        let v1::BackendStatus { backend_set, backend, address, weight, state, why, .. } = status;
+        let v1::BackendStatus { backend_set, backend, address, weight, state, .. } = status;
         let [requests, errors, p50, p99] = load(status.load.as_ref());
         let failing = status.load.as_ref().is_some_and(|load| load.errors_per_second > 0.0);
         table.row(vec![
@@ -116,10 +116,20 @@ fn table(backends: &[v1::BackendStatus]) -> Table {
             p50.into(),
             p99.into(),
             status.in_flight.to_string().into(),
-            format!("{why}{}", held::used_all_the_same(&status.held)).into(),
+            notes(status).into(),
         ]);
     }
     table
+}
+
+/// What its checks found, and what somebody set.
+fn notes(status: &v1::BackendStatus) -> String {
+    let why = format!("{}{}", status.why, held::used_all_the_same(&status.held));
+    match status.r#override.as_ref().map(by_hand::said) {
+        Some(said) if why.is_empty() => said,
+        Some(said) => format!("{why}; {said}"),
+        None => why,
+    }
 }
 
 /// With a state that keeps it out, where that is not shown otherwise.

@@ -201,6 +201,7 @@ mod tests {
         "limit",
         "listener",
         "merge",
+        "reset",
         "revision",
     ];
 

@@ -25,7 +25,6 @@ use lb_common::{
     id::{CertificateName, ProxyId},
     material::{MaterialId, Materials},
     snapshot::{Snapshot, SnapshotId, Version},
-    spec::DesiredState,
     telemetry::trace_context::TraceContext,
 };
 use lb_proto::{error::Problems, parse, update::Sealed, v1};
@@ -34,8 +33,8 @@ use v1::event::Event as News;
 
 use crate::{
     acme,
-    desired::{self, Batch},
-    diff::diff,
+    asked::{Asked, Hand, InForce, Setting},
+    desired::Batch,
     health::{
         monitor::{Job, Monitor},
         probe::Finding,
@@ -83,6 +82,10 @@ pub enum Event {
     /// [`Effect::CommitMaterials`] is through, but for these.
     MaterialsCommitted {
         failed: Materials,
+    },
+    /// Why the configuration file is not in force, if it is not.
+    File {
+        problem: Option<String>,
     },
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
@@ -157,6 +160,8 @@ pub struct Mutation {
     pub expected_revision: Option<u64>,
     pub dry_run: bool,
     pub comment: String,
+    /// Who asks, in his own words.
+    pub author: String,
     /// Of the configuration file that it comes from.
     pub file_digest: Option<u64>,
     /// What the change needs besides itself, as far as it was there.
@@ -168,7 +173,8 @@ pub struct Mutation {
 
 pub enum Change {
     Batch(Box<Batch>),
-    Drain { backend_set: String, backend: String },
+    Set(Setting),
+    Undrain { backend_set: String, backend: String },
 }
 
 pub type Reply = oneshot::Sender<Result<Applied, Refused>>;
@@ -200,9 +206,10 @@ pub enum Refused {
 }
 
 pub struct Controller {
-    desired: DesiredState,
+    in_force: InForce,
     revision: u64,
     file_digest: Option<u64>,
+    file_problem: Option<String>,
     vault: Vault,
     published: Sealed,
     /// When the latest snapshots were published.
@@ -231,7 +238,7 @@ struct Writing {
 }
 
 struct Next {
-    desired: DesiredState,
+    in_force: InForce,
     materials: Option<Materials>,
     /// What was in force when `materials` was made.
     base: Materials,
@@ -250,7 +257,11 @@ impl Controller {
         rng: fastrand::Rng,
         moment: Moment,
     ) -> Result<(Self, Sealed), Problems> {
-        let desired = parse::desired_state(&stored.spec)?;
+        let mut problems = Problems::default();
+        let overrides = parse::overrides(&stored.overrides, &mut problems);
+        let spec = parse::desired_state(&stored.spec)?;
+        let in_force = InForce::new(problems.or(Asked { spec, overrides })?);
+        let desired = in_force.state.clone();
         let mut health = Monitor::new(stored.health, rng);
         let mut vault = Vault::new(stored.materials, &desired, moment.wall);
         health.sync(&desired, vault.materials(), moment.now);
@@ -264,9 +275,10 @@ impl Controller {
         let content = resolve(&Snapshot::default(), desired.clone(), unhealthy, materials);
         let sealed = Sealed::new(version, stored.revision, content);
         let controller = Self {
-            desired,
+            in_force,
             revision: stored.revision,
             file_digest: stored.file_digest,
+            file_problem: None,
             vault,
             published: sealed.clone(),
             publications: [(sealed.snapshot.id, moment.now)].into(),
@@ -308,6 +320,7 @@ impl Controller {
                         self.store_materials();
                     }
                 }
+                Event::File { problem } => self.file_problem = problem,
                 Event::Found(found) => self.found(found, moment),
                 Event::Keep { materials, kept } => {
                     self.storing.ask(kept);
@@ -346,28 +359,31 @@ impl Controller {
     fn begin(&mut self, mutation: Mutation, moment: Moment) {
         let Mutation { dry_run, file_digest, .. } = &mutation;
         let candidate = self.candidate(&mutation, moment);
-        let (desired, materials, changes) = match candidate {
+        let (in_force, materials) = match candidate {
             Ok(candidate) => candidate,
             Err(refused) => return self.answer(mutation.reply, Err(refused)),
         };
         // A file is remembered even if it changes nothing, lest it undo later changes when the
         // controller starts again.
         let new_file = file_digest.is_some() && *file_digest != self.file_digest;
-        let is_same = changes.is_empty();
+        let parts = parts(&self.in_force.asked, &in_force.asked);
+        let changes = self.in_force.changes_to(&in_force);
+        let is_same = parts.is_empty();
         if *dry_run || is_same && !new_file {
             self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
             let applied =
                 Applied { revision: self.revision, version: self.current().version, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
         }
-        let Mutation { comment, file_digest, cause, reply, .. } = mutation;
+        let Mutation { comment, author, file_digest, cause, reply, .. } = mutation;
         let revision = (!is_same).then(|| {
             let time = Some(timestamp(moment.wall));
-            let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
-            Box::new(Revision { about, parts: parts(&self.desired, &desired) })
+            let about =
+                v1::Revision { revision: self.revision + 1, time, comment, changes, author };
+            Box::new(Revision { about, parts })
         });
         let next = revision.as_ref().map(|revision| Next {
-            desired,
+            in_force,
             materials: materials.clone(),
             base: self.vault.materials().clone(),
             about: revision.about.clone(),
@@ -376,29 +392,32 @@ impl Controller {
         self.writing = Some(Writing { next, file_digest, cause, reply });
     }
 
-    /// The state that a change leads to, what it needs, and how it differs.
+    /// What a change leads to, and what that needs.
     fn candidate(
         &self,
         mutation: &Mutation,
         moment: Moment,
-    ) -> Result<(DesiredState, Option<Materials>, Vec<v1::Change>), Refused> {
+    ) -> Result<(InForce, Option<Materials>), Refused> {
         if let Some(expected) = mutation.expected_revision
             && expected != self.revision
         {
             return Err(Refused::Stale { expected, current: self.revision });
         }
-        let desired = match &mutation.change {
-            Change::Batch(batch) => batch.onto(&self.desired).map_err(Refused::Invalid)?,
-            Change::Drain { backend_set, backend } => {
-                desired::draining(&self.desired, backend_set, backend).map_err(Refused::NotFound)?
+        let asked = &self.in_force.asked;
+        let hand = Hand { author: &mutation.author, time: moment.wall };
+        let next = match &mutation.change {
+            Change::Batch(batch) => batch.onto(asked).map_err(Refused::Invalid)?,
+            Change::Set(setting) => asked.set(setting, hand).map_err(Refused::NotFound)?,
+            Change::Undrain { backend_set, backend } => {
+                asked.undrain(backend_set, backend, hand).map_err(Refused::NotFound)?
             }
         };
+        let in_force = self.in_force.followed_by(next);
         let materials = self
             .vault
-            .admit(&self.desired, &desired, &mutation.found, moment.wall)
+            .admit(&self.in_force.state, &in_force.state, &mutation.found, moment.wall)
             .map_err(Refused::Invalid)?;
-        let changes = diff(&self.desired, &desired);
-        Ok((desired, materials, changes))
+        Ok((in_force, materials))
     }
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
@@ -429,10 +448,10 @@ impl Controller {
         moment: Moment,
     ) -> Applied {
         let mut changes = Vec::new();
-        if let Some(Next { desired, materials, base, about }) = next {
-            self.vault.advance(&desired, materials, &base, moment.wall);
-            self.orders.retain(&desired);
-            self.desired = desired;
+        if let Some(Next { in_force, materials, base, about }) = next {
+            self.vault.advance(&in_force.state, materials, &base, moment.wall);
+            self.orders.retain(&in_force.state);
+            self.in_force = in_force;
             self.revision = about.revision;
             self.sync_health(moment);
             self.publish(cause);
@@ -444,7 +463,7 @@ impl Controller {
 
     /// Probes what there is now, as it is to be asked now.
     fn sync_health(&mut self, moment: Moment) {
-        self.health.sync(&self.desired, self.vault.materials(), moment.now);
+        self.health.sync(&self.in_force.state, self.vault.materials(), moment.now);
         self.tell_of_health(moment);
         self.store_health();
     }
@@ -455,7 +474,7 @@ impl Controller {
         let version = Version { epoch, version: version + 1 };
         let content = resolve(
             &self.published.snapshot,
-            self.desired.clone(),
+            self.in_force.state.clone(),
             self.health.unhealthy().clone(),
             self.vault.handed_out().clone(),
         );
@@ -490,7 +509,7 @@ impl Controller {
     /// What is new and of use is in force at once: it is no change of what was asked for.
     fn found(&mut self, found: Found, moment: Moment) {
         let before = self.conditions();
-        let fresh = self.vault.find(&self.desired, found, moment.wall);
+        let fresh = self.vault.find(&self.in_force.state, found, moment.wall);
         let after = self.conditions();
         for change in condition::changes(&before, &after) {
             self.announce(News::Certificate(change), moment);
@@ -524,7 +543,7 @@ impl Controller {
     fn ordered(&mut self, certificate: CertificateName, what: acme::News) {
         let challenges = self.orders.take(&certificate, what);
         if let Some(challenges) = challenges
-            && self.vault.answer(&self.desired, certificate, challenges)
+            && self.vault.answer(&self.in_force.state, certificate, challenges)
         {
             self.publish(None);
         }
@@ -532,7 +551,7 @@ impl Controller {
 
     /// What files are to be looked at.
     pub fn files(&self) -> Vec<MaterialId> {
-        self.vault.files(&self.desired)
+        self.vault.files(&self.in_force.state)
     }
 
     /// What was found and is of no use yet: it may be by and by.

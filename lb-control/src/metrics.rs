@@ -60,6 +60,8 @@ pub struct Facts<'a> {
     pub waiting_changes: usize,
     /// Every check fails.
     pub is_cut_off: bool,
+    /// What is in the configuration file is not in force.
+    pub has_file_problem: bool,
     pub tallies: &'a BTreeMap<BackendSetName, Tally>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
@@ -137,6 +139,7 @@ fn state(facts: &Facts<'_>, page: &mut Page) {
         ("lb_control_snapshot_bytes", "What that takes as a message.", facts.snapshot_bytes as u64),
         ("lb_control_changes_waiting", "Changes that wait for the store.", facts.waiting_changes as u64),
         ("lb_control_checks_cut_off", "1 while every check fails, so that none is acted upon.", u64::from(facts.is_cut_off)),
+        ("lb_control_config_file_problem", "1 while what is in the configuration file is not in force.", u64::from(facts.has_file_problem)),
     ];
     for (name, help, value) in gauges {
         page.gauge(name, help).value(value);
@@ -331,6 +334,7 @@ mod tests {
             snapshot_bytes: 77,
             waiting_changes: 0,
             is_cut_off: false,
+            has_file_problem: true,
             tallies: &tallies,
             certificates: Vec::new(),
             ca_files: vec![("/ca.pem", true)],
@@ -356,6 +360,7 @@ mod tests {
             "lb_control_backends_usable{backend_set=\"app\"} 1",
             "lb_control_backends_held{backend_set=\"app\"} 1",
             "lb_control_checks_cut_off 0",
+            "lb_control_config_file_problem 1",
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"one\"} 0",
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",

@@ -64,6 +64,8 @@ pub struct Terms {
     pub expected_revision: Option<u64>,
     pub dry_run: bool,
     pub comment: String,
+    /// Who asks for it, in his own words.
+    pub author: String,
     pub file_digest: Option<u64>,
     /// Where in a trace it is asked for.
     pub cause: Option<TraceContext>,
@@ -121,10 +123,10 @@ impl Handle {
     /// # Errors
     /// Why it is not.
     pub async fn mutate(&self, change: Change, terms: Terms) -> Result<Applied, Refused> {
-        let Terms { expected_revision, dry_run, comment, file_digest, cause } = terms;
+        let Terms { expected_revision, dry_run, comment, author, file_digest, cause } = terms;
         let found = match &change {
             Change::Batch(batch) => self.find(batch).await.map_err(Refused::Store)?,
-            Change::Drain { .. } => Found::default(),
+            Change::Set(_) | Change::Undrain { .. } => Found::default(),
         };
         let (reply, answer) = oneshot::channel();
         let mutation = Mutation {
@@ -132,6 +134,7 @@ impl Handle {
             expected_revision,
             dry_run,
             comment,
+            author,
             file_digest,
             found,
             cause,

@@ -252,8 +252,8 @@ fn forget(snapshot: &mut Snapshot, kind: i32, name: &str) {
         Ok(Kind::Members) => drop(members.remove(name)),
         Ok(Kind::Unhealthy) => unhealthy.remove(name),
         Ok(Kind::Material) => drop(materials.remove(name)),
-        // Of a later build.
-        Ok(Kind::Unspecified) | Err(_) => {}
+        // Of a later build, or for the store alone.
+        Ok(Kind::Unspecified | Kind::Override) | Err(_) => {}
     }
 }
 
@@ -313,8 +313,8 @@ fn put(
                 materials.insert(MaterialId::of(name), secret.clone());
             }
         }
-        // Of a later build.
-        Ok(Kind::Unspecified) | Err(_) => {}
+        // Of a later build, or for the store alone.
+        Ok(Kind::Unspecified | Kind::Override) | Err(_) => {}
     }
 }
 

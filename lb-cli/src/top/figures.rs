@@ -251,6 +251,7 @@ mod tests {
             revision: number,
             time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
             comment: "more".into(),
+            author: "ann".into(),
             changes: vec![v1::Change::default()],
         }
     }

@@ -154,6 +154,7 @@ fn revision() -> v1::Revision {
         revision: 29,
         time: before(3_900),
         comment: "canary at 5%".into(),
+        author: "ann".into(),
         changes: vec![v1::Change {
             kind: v1::change::Kind::Changed.into(),
             field: "routes[app].forward[canary].weight".into(),

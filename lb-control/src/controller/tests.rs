@@ -3,11 +3,13 @@ use std::collections::HashMap;
 use lb_common::{
     id::{BackendName, BackendSetName},
     snapshot::Digest,
+    spec::BackendState,
 };
 use lb_proto::encode;
 
 use super::*;
 use crate::{
+    asked::To,
     desired::tests::{APP, request, state},
     health::Outcome,
     proxies::Load,
@@ -66,6 +68,7 @@ impl Fixture {
             expected_revision: request.expected_revision,
             dry_run: request.dry_run,
             comment: String::new(),
+            author: "ann".into(),
             file_digest: None,
             found: Found::default(),
             cause: None,
@@ -88,6 +91,7 @@ impl Fixture {
             expected_revision,
             dry_run: false,
             comment,
+            author: "ann".into(),
             file_digest,
             found: Found::default(),
             cause: None,
@@ -96,12 +100,18 @@ impl Fixture {
     }
 
     fn drain(&mut self, backend: &str) -> Answer {
-        let change = Change::Drain { backend_set: "app".into(), backend: backend.into() };
+        let change = Change::Set(Setting {
+            backend_set: "app".into(),
+            backend: backend.into(),
+            weight: To::Stay,
+            state: To::Be(BackendState::Draining),
+        });
         self.mutate(|reply| Mutation {
             change,
             expected_revision: None,
             dry_run: false,
             comment: String::new(),
+            author: "ann".into(),
             file_digest: None,
             found: Found::default(),
             cause: None,
@@ -206,7 +216,7 @@ fn a_change_is_published_and_acknowledged_only_after_it_is_stored() {
     let mut answer = f.add_set("new");
     assert_eq!(f.seen(), ["commit 8"]);
     assert!(answered(&mut answer).is_none());
-    assert_eq!(f.controller.state().0, 7);
+    assert_eq!(f.controller.asked().0, 7);
     f.commit(Ok(()));
     assert_eq!(f.seen(), ["publish 3.2 with 0 unhealthy", "tell revision 8"]);
     let applied = accepted(&mut answer);
@@ -217,12 +227,12 @@ fn a_change_is_published_and_acknowledged_only_after_it_is_stored() {
 #[test]
 fn a_change_that_cannot_be_stored_is_not_in_force() {
     let mut f = Fixture::new(APP);
-    let before = f.controller.state();
+    let before = f.controller.asked();
     let mut answer = f.add_set("new");
     f.seen();
     f.commit(Err(StoreError::CutOff));
     assert!(refused(&mut answer).contains("not in force"));
-    assert_eq!((f.seen(), f.controller.state()), (vec![], before));
+    assert_eq!((f.seen(), f.controller.asked()), (vec![], before));
     let mut answer = f.add_set("new");
     f.commit(Ok(()));
     assert_eq!(accepted(&mut answer).revision, 8);

@@ -93,12 +93,20 @@ pub fn backend(wire: &v1::Backend, path: &str, problems: &mut Problems) -> Optio
     let name = at.name("name", name_of(wire), BackendName::new);
     let weight = at.weight("weight", wire.weight);
     let state = match wire.state.as_str() {
-        "" | "active" => Some(BackendState::Active),
+        "" => Some(BackendState::Active),
+        given => backend_state(given, &mut at),
+    };
+    Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+}
+
+/// In the field `state`.
+pub(super) fn backend_state(word: &str, at: &mut At<'_>) -> Option<BackendState> {
+    match word {
+        "active" => Some(BackendState::Active),
         "draining" => Some(BackendState::Draining),
         "disabled" => Some(BackendState::Disabled),
         other => at.one_of("state", other, "active, draining, disabled"),
-    };
-    Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+    }
 }
 
 /// What a backend is called: its address, unless it was given a name.
