@@ -25,6 +25,7 @@ use lb_common::{
     id::{CertificateName, ProxyId},
     material::{MaterialId, Materials},
     snapshot::{Snapshot, SnapshotId, Version},
+    spec::DesiredState,
     telemetry::trace_context::TraceContext,
 };
 use lb_proto::{error::Problems, parse, update::Sealed, v1};
@@ -41,7 +42,8 @@ use crate::{
         schedule::TargetId,
     },
     metrics::Counters,
-    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
+    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report, Runs},
+    publisher::Publication,
     resolve::resolve,
     store::{Revision, StoreError, Stored, Verdict, parts},
     timestamp,
@@ -51,6 +53,7 @@ use crate::{
 use self::{
     condition::{Condition, Conditions},
     storing::{Kept, Step, Storing},
+    tracks::{Now, Tracks},
 };
 
 pub use crate::proxies::Moment;
@@ -58,6 +61,7 @@ pub use crate::proxies::Moment;
 mod condition;
 mod orders;
 mod storing;
+mod tracks;
 mod views;
 
 /// So many changes may wait for the one that is being written.
@@ -103,6 +107,12 @@ pub enum Event {
         id: TargetId,
         finding: Finding,
     },
+    /// [`Effect::Recall`] is through.
+    Recalled {
+        revision: u64,
+        /// And what that needs; nothing if it could not be read.
+        spec: Option<(DesiredState, Materials)>,
+    },
     Proxy {
         id: ProxyId,
         connection: ConnectionId,
@@ -116,10 +126,15 @@ pub enum ProxyEvent {
         hello: Hello,
         end: End,
     },
-    Applied(SnapshotId),
+    Applied {
+        snapshot: SnapshotId,
+        revision: u64,
+    },
     Rejected {
         snapshot: SnapshotId,
         reason: String,
+        /// The revision that it goes on with, if it refuses the current one.
+        runs: Option<u64>,
     },
     /// What of it does not work there.
     Problems(Vec<v1::Problem>),
@@ -145,8 +160,10 @@ pub enum Effect {
     Tell(Vec<Kept>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
+    /// Read from the store what was asked for; exactly one [`Event::Recalled`] follows.
+    Recall(u64),
     Publish {
-        sealed: Box<Sealed>,
+        publication: Box<Publication>,
         cause: Option<TraceContext>,
     },
     Announce(v1::Event),
@@ -208,10 +225,15 @@ pub enum Refused {
 pub struct Controller {
     in_force: InForce,
     revision: u64,
+    /// The latest one that changed the spec.
+    spec_revision: u64,
     file_digest: Option<u64>,
     file_problem: Option<String>,
     vault: Vault,
     published: Sealed,
+    /// From this version on, a snapshot has all of that in it, of whatever track.
+    since: Version,
+    tracks: Tracks,
     /// When the latest snapshots were published.
     publications: VecDeque<(SnapshotId, Instant)>,
     writing: Option<Writing>,
@@ -277,10 +299,13 @@ impl Controller {
         let controller = Self {
             in_force,
             revision: stored.revision,
+            spec_revision: stored.revision,
             file_digest: stored.file_digest,
             file_problem: None,
             vault,
             published: sealed.clone(),
+            since: version,
+            tracks: Tracks::default(),
             publications: [(sealed.snapshot.id, moment.now)].into(),
             writing: None,
             waiting: VecDeque::new(),
@@ -328,6 +353,12 @@ impl Controller {
                 }
                 Event::Ordered { certificate, what } => self.ordered(certificate, what),
                 Event::Probed { id, finding } => self.probed(id, finding, moment),
+                Event::Recalled { revision, spec } => {
+                    if let Some((spec, materials)) = spec {
+                        self.tracks.begin(revision, spec, materials);
+                        self.publish(None);
+                    }
+                }
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
         }
@@ -371,8 +402,7 @@ impl Controller {
         let is_same = parts.is_empty();
         if *dry_run || is_same && !new_file {
             self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
-            let applied =
-                Applied { revision: self.revision, version: self.current().version, changes };
+            let applied = Applied { revision: self.revision, version: self.since, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
         }
         let Mutation { comment, author, file_digest, cause, reply, .. } = mutation;
@@ -451,14 +481,19 @@ impl Controller {
         if let Some(Next { in_force, materials, base, about }) = next {
             self.vault.advance(&in_force.state, materials, &base, moment.wall);
             self.orders.retain(&in_force.state);
-            self.in_force = in_force;
+            let former = std::mem::replace(&mut self.in_force, in_force);
+            let former_spec = former.asked.spec;
+            self.tracks.was_current(self.revision, former_spec.clone());
             self.revision = about.revision;
+            if self.in_force.asked.spec != former_spec {
+                self.spec_revision = self.revision;
+            }
             self.sync_health(moment);
             self.publish(cause);
             changes.clone_from(&about.changes);
             self.announce(News::Revision(about), moment);
         }
-        Applied { revision: self.revision, version: self.current().version, changes }
+        Applied { revision: self.revision, version: self.since, changes }
     }
 
     /// Probes what there is now, as it is to be asked now.
@@ -470,21 +505,44 @@ impl Controller {
 
     /// Publishes what holds now, unless that is what was published last.
     fn publish(&mut self, cause: Option<TraceContext>) {
-        let SnapshotId { version: Version { epoch, version }, digest } = self.current();
-        let version = Version { epoch, version: version + 1 };
+        let SnapshotId { mut version, digest } = self.current();
+        let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
+        let now = Now { in_force: &self.in_force.state, unhealthy, materials };
+        self.tracks.retain(|revision| self.proxies.is_followed(revision));
+        let have_tracks_news = self.tracks.turn(now);
         let content = resolve(
             &self.published.snapshot,
             self.in_force.state.clone(),
-            self.health.unhealthy().clone(),
-            self.vault.handed_out().clone(),
+            unhealthy.clone(),
+            materials.clone(),
         );
         let sealed = self.published.followed_by(version, self.revision, content);
-        if sealed.snapshot.id.digest != digest {
+        if sealed.snapshot.id.digest != digest || have_tracks_news {
+            self.since = Version { version: version.version + 1, ..version };
+            let of_tracks = self.tracks.date(&mut version);
+            // What is current is the latest of all, so that whoever is on a track can be offered it.
+            version.version += 1;
+            let sealed = sealed.dated(version);
             self.published = sealed.clone();
-            self.publications.truncate(MOST_PUBLICATIONS - 1);
-            self.publications.push_front((self.current(), self.moment.now));
             self.counters.publications += 1;
-            self.effects.push(Effect::Publish { sealed: Box::new(sealed), cause });
+            for id in of_tracks.into_iter().chain([self.current()]) {
+                self.publications.truncate(MOST_PUBLICATIONS - 1);
+                self.publications.push_front((id, self.moment.now));
+            }
+            let (spec, tracks) = (self.spec_revision, self.tracks.sealed());
+            let publication = Box::new(Publication { current: sealed, spec, tracks });
+            self.effects.push(Effect::Publish { publication, cause });
+        }
+    }
+
+    /// A proxy goes on with a revision that is not the current one.
+    fn follow(&mut self, revision: u64) {
+        if revision == self.revision || self.tracks.has(revision) {
+            return;
+        }
+        match self.tracks.begin_recent(revision) {
+            true => self.publish(None),
+            false => self.effects.push(Effect::Recall(revision)),
         }
     }
 
@@ -626,8 +684,10 @@ impl Controller {
                 self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
                 (!refused).then(|| news("connected", running, String::new()))
             }
-            ProxyEvent::Applied(snapshot) => {
-                let began = self.proxies.applied(id, connection, snapshot, moment.wall);
+            ProxyEvent::Applied { snapshot, revision } => {
+                let is_current = !self.tracks.has(revision);
+                let runs = Runs { snapshot, revision, is_current };
+                let began = self.proxies.applied(id, connection, runs, moment.wall);
                 if let Some(Began::New { connected }) = began
                     && let Some(published) = self.published_at(snapshot)
                 {
@@ -636,8 +696,12 @@ impl Controller {
                 }
                 began.map(|_| news("applied", Some(snapshot), String::new()))
             }
-            ProxyEvent::Rejected { snapshot, reason } => {
-                self.proxies.rejected(id, connection, &reason).then(|| {
+            ProxyEvent::Rejected { snapshot, reason, runs } => {
+                let is_news = self.proxies.rejected(id, connection, &reason);
+                if is_news && let Some(runs) = runs {
+                    self.follow(runs);
+                }
+                is_news.then(|| {
                     self.counters.proxy_rejections += 1;
                     news("rejected", Some(snapshot), reason)
                 })

@@ -15,7 +15,7 @@ use lb_common::{
     spec::{DesiredState, UNVERIFIED},
     telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
 };
-use lb_proto::{update::Sealed, v1};
+use lb_proto::{parse, update::Sealed, v1};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -301,12 +301,16 @@ impl Owner {
             Effect::Probe(job) => {
                 self.probes.spawn(run_probe(job));
             }
-            Effect::Publish { sealed, cause } => {
-                let snapshot = &sealed.snapshot;
+            Effect::Recall(revision) => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move { recall(&store, revision).await });
+            }
+            Effect::Publish { publication, cause } => {
+                let snapshot = &publication.current.snapshot;
                 let former = std::mem::replace(&mut self.warned_of, snapshot.desired.clone());
                 warn(&former, &snapshot.desired);
                 let span = trace::publish(cause, snapshot.id, snapshot.revision);
-                self.publisher.publish(*sealed, context_of(&span));
+                self.publisher.publish(*publication, context_of(&span));
             }
             Effect::Announce(event) => {
                 log(&event);
@@ -338,6 +342,24 @@ async fn run_probe(Job { id, address, asking }: Job) -> Event {
         took: Duration::ZERO,
     });
     Event::Probed { id, finding }
+}
+
+/// What was asked for at a revision.
+async fn recall(store: &Arc<Store>, revision: u64) -> Event {
+    let read = move |store: &Store| {
+        let (spec, _) = store.spec(revision)?;
+        let what = || format!("revision {revision}");
+        let spec =
+            parse::desired_state(&spec).map_err(|problems| store.unreadable(what(), &problems))?;
+        let materials = store.materials(&spec.materials_of_proxies())?;
+        Ok((spec, materials))
+    };
+    let spec = blocking(store, read).await;
+    if let Err(error) = &spec {
+        let what = "what a proxy runs that refuses the current revision is not kept up to date";
+        tracing::error!(revision, %error, "{what}");
+    }
+    Event::Recalled { revision, spec: spec.ok() }
 }
 
 /// Writes these, and returns what could not be written.

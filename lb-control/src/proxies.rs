@@ -48,6 +48,16 @@ pub enum Began {
     Same,
 }
 
+/// What a proxy says that it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    pub snapshot: SnapshotId,
+    /// 0 if it is not known.
+    pub revision: u64,
+    /// It is not kept up to date on an earlier revision, because it refuses what is current.
+    pub is_current: bool,
+}
+
 /// What a proxy says about itself when it connects.
 #[derive(Clone, Debug)]
 pub struct Hello {
@@ -55,6 +65,8 @@ pub struct Hello {
     pub build: String,
     pub address: Option<SocketAddr>,
     pub running: Option<SnapshotId>,
+    /// Of that; 0 if it is not known.
+    pub revision: u64,
 }
 
 /// Why the controller ends a connection.
@@ -185,13 +197,17 @@ impl Proxies {
         &mut self,
         id: &ProxyId,
         connection: ConnectionId,
-        snapshot: SnapshotId,
+        runs: Runs,
         wall: Duration,
     ) -> Option<Began> {
         let proxy = self.current(id, connection)?;
+        let Runs { snapshot, revision, is_current } = runs;
         let before = proxy.hello.running.replace(snapshot);
         proxy.applied_at = Some(wall);
-        proxy.rejection.clear();
+        if is_current {
+            proxy.rejection.clear();
+        }
+        proxy.hello.revision = revision;
         Some(match before == Some(snapshot) {
             true => Began::Same,
             false => Began::New { connected: proxy.connected.now },
@@ -203,6 +219,12 @@ impl Proxies {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.rejection = reason.into();
         true
+    }
+
+    /// Whether a proxy refuses what is current and runs that revision.
+    pub fn is_followed(&self, revision: u64) -> bool {
+        let mut connected = self.connected();
+        connected.any(|(_, one)| !one.rejection.is_empty() && one.hello.revision == revision)
     }
 
     /// Returns them in one text, if they are news.
@@ -382,6 +404,7 @@ impl Proxy {
             load: None,
             connections: self.report.connections,
             problems: self.problems.clone(),
+            revision: self.hello.revision,
         }
     }
 }

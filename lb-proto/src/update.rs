@@ -119,6 +119,14 @@ impl Sealed {
         Self { snapshot: Arc::new(snapshot), resources }
     }
 
+    /// The same at another version.
+    #[must_use]
+    pub fn dated(&self, version: Version) -> Self {
+        let id = SnapshotId { version, ..self.snapshot.id };
+        let snapshot = Arc::new(Snapshot { id, ..Snapshot::clone(&self.snapshot) });
+        Self { snapshot, resources: self.resources.clone() }
+    }
+
     /// Reads a full snapshot and holds it against the digest that was announced.
     ///
     /// # Errors

@@ -147,7 +147,8 @@ impl Fixture {
 
     fn connect(&mut self, connection: u64) -> oneshot::Receiver<Ended> {
         let (end, ended) = oneshot::channel();
-        let hello = Hello { zone: "".into(), build: "".into(), address: None, running: None };
+        let (zone, build) = Default::default();
+        let hello = Hello { zone, build, address: None, running: None, revision: 0 };
         self.proxy(connection, ProxyEvent::Connected { hello, end });
         ended
     }
@@ -173,10 +174,16 @@ fn describe(effect: &Effect) -> String {
             format!("commit {:?}", Vec::from_iter(materials.keys()))
         }
         Effect::Tell(kept) => format!("tell {}", kept.len()),
-        Effect::Publish { sealed, .. } => {
+        Effect::Publish { publication, .. } => {
+            let Publication { current: sealed, tracks, .. } = &**publication;
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
             let version = sealed.snapshot.id.version;
-            format!("publish {version} with {} unhealthy", unhealthy.sum::<usize>())
+            let tracks = tracks.iter().map(|track| {
+                let Snapshot { id, revision, .. } = &*track.snapshot;
+                format!(", and {revision} as {}", id.version)
+            });
+            let tracks: String = tracks.collect();
+            format!("publish {version} with {} unhealthy{tracks}", unhealthy.sum::<usize>())
         }
         Effect::Announce(event) => match &event.event {
             Some(News::Revision(about)) => format!("tell revision {}", about.revision),
@@ -185,6 +192,7 @@ fn describe(effect: &Effect) -> String {
             other => format!("tell {other:?}"),
         },
         Effect::Answer(..) | Effect::Probe(_) => unreachable!("these are kept elsewhere"),
+        Effect::Recall(revision) => format!("recall {revision}"),
         Effect::End(_, why) => format!("end {why:?}"),
     }
 }
@@ -365,7 +373,7 @@ fn a_second_connection_of_a_proxy_ends_the_first() {
     let mut f = Fixture::new(APP);
     let _first = f.connect(1);
     let _second = f.connect(2);
-    f.proxy(1, ProxyEvent::Applied(SnapshotId::default()));
+    f.proxy(1, ProxyEvent::Applied { snapshot: SnapshotId::default(), revision: 0 });
     f.proxy(1, ProxyEvent::Disconnected);
     let expected = ["tell p connected", "end Replaced { by: None }", "tell p connected"];
     assert_eq!(f.seen(), expected, "what the first still says does not count");
@@ -380,7 +388,7 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
     let published = f.controller.current();
     let altered = SnapshotId { digest: Digest(1), ..published };
     for (snapshot, expected) in [(altered, false), (published, true)] {
-        f.proxy(1, ProxyEvent::Applied(snapshot));
+        f.proxy(1, ProxyEvent::Applied { snapshot: snapshot, revision: 0 });
         assert_eq!(in_sync(&f), expected);
     }
     f.add_set("new");
@@ -400,17 +408,48 @@ fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     let _end = f.connect(1);
     f.moment.now += Duration::from_secs(1);
     let published = f.controller.current();
-    f.proxy(1, ProxyEvent::Applied(SnapshotId { digest: Digest(1), ..published }));
+    f.proxy(
+        1,
+        ProxyEvent::Applied {
+            snapshot: SnapshotId { digest: Digest(1), ..published },
+            revision: 0,
+        },
+    );
     assert_eq!(pushes(&f), ["sum 0", "count 0"], "nobody published that");
-    f.proxy(1, ProxyEvent::Applied(published));
-    f.proxy(1, ProxyEvent::Applied(published));
+    f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
+    f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
     assert_eq!(pushes(&f), ["sum 1", "count 1"], "it was not there before, and it is told once");
     f.moment.now += Duration::from_secs(10);
     f.add_set("new");
     f.commit(Ok(()));
     f.moment.now += Duration::from_secs(2);
-    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
     assert_eq!(pushes(&f), ["sum 3", "count 2"]);
+}
+
+#[test]
+fn what_a_proxy_goes_on_with_is_read_from_the_store_if_it_is_older_than_this_controller() {
+    let mut f = Fixture::new(APP);
+    let _end = f.connect(1);
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 5 });
+    let snapshot = f.controller.current();
+    f.seen();
+    f.proxy(1, ProxyEvent::Rejected { snapshot, reason: "no".into(), runs: Some(5) });
+    assert_eq!(f.seen(), ["recall 5", "tell p rejected"]);
+    let spec = Some((state(APP), Materials::new()));
+    f.apply([Event::Recalled { revision: 5, spec }]);
+    assert_eq!(f.seen(), ["publish 3.3 with 0 unhealthy, and 5 as 3.2"]);
+    // Drains reach it, too.
+    let mut answer = f.drain("1.1.1.1:1");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut answer).version.version, 4);
+    assert_eq!(f.seen()[1], "publish 3.5 with 0 unhealthy, and 5 as 3.4");
+    // It takes what is current after all, and nobody is on the track.
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 8 });
+    f.add_set("new");
+    f.commit(Ok(()));
+    let seen = f.seen();
+    assert!(seen.contains(&"publish 3.6 with 0 unhealthy".to_owned()), "{seen:?}");
 }
 
 #[test]
@@ -443,7 +482,7 @@ fn emptying_is_told_while_the_backend_drains() {
     f.proxy(1, report(2));
     let emptying = f.controller.emptying(&one, since).expect("it drains");
     assert_eq!((emptying.in_flight, emptying.waiting_for), (2, vec!["p".into()]));
-    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
     f.proxy(1, report(0));
     assert!(f.controller.emptying(&one, since).expect("it drains").empty);
     let state = &f.controller.backends(Some("app")).expect("is there")[0];

@@ -168,6 +168,7 @@ impl<'a, I: Install> Client<'a, I> {
             zone: self.settings.zone.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             running: self.control.running(),
+            revision: self.control.revision(),
         };
         v1::ProxyMessage { message: Some(Message::Hello(hello)) }
     }

@@ -201,6 +201,11 @@ impl<I: Install> Control<'_, I> {
         v1::Rejected { snapshot: update.snapshot, resource, reason }
     }
 
+    /// Of what runs; 0 if nothing does.
+    fn revision(&self) -> u64 {
+        self.running.as_ref().map_or(0, |running| running.snapshot.revision)
+    }
+
     fn running(&self) -> Option<v1::SnapshotId> {
         self.running.as_ref().map(|running| update::snapshot_id(running.snapshot.id))
     }
