@@ -265,21 +265,19 @@ fn parse_hello(hello: v1::Hello, address: Option<SocketAddr>) -> Result<(ProxyId
 
 /// What has no valid name is nobody's backend.
 fn parse_report(report: v1::Report) -> Report {
-    let v1::Report { backends, snapshot, totals, connections } = report;
+    let v1::Report { backends, snapshot, more, connections, partial: is_partial } = report;
     let version = snapshot.as_ref().map(parse_snapshot_id).unwrap_or_default().version;
-    let mut report = Report { version, connections, ..Report::default() };
-    let mut counts = totals.map(|own| Counts { own, ..Counts::default() });
+    let mut report = Report { version, connections, is_partial, ..Report::default() };
+    let mut counts = more.map(|own| Counts { own, ..Counts::default() });
     for entry in backends {
         let Ok(set) = BackendSetName::new(&entry.backend_set) else { continue };
         let Ok(backend) = BackendName::new(&entry.backend) else { continue };
         let key = (set, backend);
-        if let (Some(counts), Some(totals)) = (&mut counts, entry.totals) {
-            counts.backends.insert(key.clone(), totals);
+        if let (Some(counts), Some(more)) = (&mut counts, entry.more) {
+            counts.backends.push((key.clone(), more));
         }
-        let ejection = entry.ejection.map(|ejection| cut(ejection.reason));
-        if entry.in_flight > 0 || ejection.is_some() {
-            report.backends.insert(key, Load { in_flight: entry.in_flight, ejection });
-        }
+        let load = Load { in_flight: entry.in_flight, ejection: entry.ejection.map(cut) };
+        report.backends.push((key, load));
     }
     Report { counts, ..report }
 }

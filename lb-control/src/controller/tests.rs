@@ -476,7 +476,7 @@ fn emptying_is_told_while_the_backend_drains() {
     let since = accepted(&mut answer).version;
     let report = |in_flight| {
         let load = Load { in_flight, ejection: None };
-        let backends = [(one.clone(), load)].into();
+        let backends = vec![(one.clone(), load)];
         ProxyEvent::Reported(Report { version: since, backends, ..Report::default() })
     };
     f.proxy(1, report(2));

@@ -149,14 +149,13 @@ impl Controller {
         if let Some(only) = only {
             desired::known_set(&self.in_force.state, only)?;
         }
-        let mut load = self.proxies.load();
         let sets = self.in_force.state.backend_sets.values();
         let sets = sets.filter(|set| only.is_none_or(|only| only == set.name.as_str()));
         let backends = sets.flat_map(|set| set.backends.iter().map(move |backend| (set, backend)));
         Ok(backends
             .map(|(set, backend)| {
                 let key = (set.name.clone(), backend.name.clone());
-                let FleetLoad { in_flight, ejections } = load.remove(&key).unwrap_or_default();
+                let FleetLoad { in_flight, ejections } = self.proxies.load(&key);
                 let rates = self.proxies.rates([&key], self.moment.now);
                 let by_hand = self.in_force.asked.by_hand(&set.name, backend);
                 v1::BackendStatus {

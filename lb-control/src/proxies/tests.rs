@@ -30,7 +30,7 @@ fn backend() -> (BackendSetName, BackendName) {
 
 fn report(version: u64, in_flight: u64) -> Report {
     let load = Load { in_flight, ejection: (in_flight == 0).then(|| "5xx".into()) };
-    let backends = [(backend(), load)].into();
+    let backends = vec![(backend(), load)];
     Report { version: snapshot(version).version, backends, ..Report::default() }
 }
 
@@ -101,7 +101,33 @@ fn load_is_of_connected_proxies_as_they_last_reported() {
     proxies.disconnect(&proxy("c"), ConnectionId(3), WALL);
     let ejections = vec![v1::LocalEjection { proxy_id: "a".into(), reason: "5xx".into() }];
     let expected = FleetLoad { in_flight: 1, ejections };
-    assert_eq!(proxies.load()[&backend()], expected);
+    assert_eq!(proxies.load(&backend()), expected);
+}
+
+#[test]
+fn what_is_not_told_anew_is_as_it_was_and_a_part_proves_nothing() {
+    let mut proxies = Proxies::default();
+    connect(&mut proxies, "p", 1);
+    let since = snapshot(2).version;
+    let tell = |proxies: &mut Proxies, report| {
+        proxies.report(&proxy("p"), ConnectionId(1), report, now());
+    };
+    proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
+    tell(&mut proxies, report(2, 3));
+    tell(&mut proxies, Report { version: since, ..Report::default() });
+    assert_eq!(proxies.load(&backend()).in_flight, 3);
+    let idle = |version, is_partial| Report {
+        version,
+        backends: vec![(backend(), Load::default())],
+        is_partial,
+        ..Report::default()
+    };
+    let later = snapshot(3).version;
+    tell(&mut proxies, idle(later, true));
+    assert_eq!(proxies.load(&backend()), FleetLoad::default());
+    assert!(!proxies.emptying(&backend(), later).empty);
+    tell(&mut proxies, idle(later, false));
+    assert!(proxies.busy.is_empty() && proxies.by_id["p"].told.backends.is_empty());
 }
 
 #[test]
@@ -124,13 +150,13 @@ fn traffic_is_told_of_connected_proxies_and_begins_anew_with_a_connection() {
     connect(&mut proxies, "p", 1);
     tell(&mut proxies, 1, 0, 1_000);
     assert_eq!(seen(&proxies, 1), (Some((0.0, 2)), 5, 0.0));
-    tell(&mut proxies, 1, 1, 1_030);
+    tell(&mut proxies, 1, 1, 30);
     assert_eq!(seen(&proxies, 3), (Some((10.0, 2)), 5, 10.0));
     proxies.disconnect(&proxy("p"), ConnectionId(1), WALL);
     assert_eq!(seen(&proxies, 3), (None, 0, 10.0), "what it did counts until it is past");
     connect(&mut proxies, "p", 2);
     tell(&mut proxies, 2, 4, 10);
-    tell(&mut proxies, 2, 5, 10);
+    tell(&mut proxies, 2, 5, 0);
     assert_eq!(seen(&proxies, 6), (Some((0.0, 2)), 5, 0.0), "where it begins is no traffic");
 }
 

@@ -125,7 +125,7 @@ impl Proxy {
             backend: "one".into(),
             in_flight,
             ejection: None,
-            totals: None,
+            more: None,
         };
         self.say(Message::Report(v1::Report {
             snapshot,
