@@ -12,7 +12,7 @@ use lb_common::{
 };
 use lb_proto::{error::Problems, v1};
 
-use crate::{desired, diff::diff};
+use crate::{diff::diff, known};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Asked {
@@ -101,7 +101,7 @@ impl Asked {
     /// If there is no such backend; says what there is.
     pub fn set(&self, setting: &Setting, hand: Hand<'_>) -> Result<Self, Problems> {
         let Setting { backend_set, backend, weight, state } = setting;
-        let (set, found) = desired::known_backend(&self.spec, backend_set, backend)?;
+        let (set, found) = known::known_backend(&self.spec, backend_set, backend)?;
         let former = self.by_hand(&set.name, found);
         let next = Override {
             weight: weight.from(former.and_then(|former| former.weight)),
@@ -124,7 +124,7 @@ impl Asked {
     /// # Errors
     /// If there is no such backend, or it is disabled.
     pub fn undrain(&self, set: &str, backend: &str, hand: Hand<'_>) -> Result<Self, Problems> {
-        let (of, found) = desired::known_backend(&self.spec, set, backend)?;
+        let (of, found) = known::known_backend(&self.spec, set, backend)?;
         let by_hand = self.by_hand(&of.name, found);
         let state = by_hand.and_then(|by_hand| by_hand.state).unwrap_or(found.state);
         if state == BackendState::Disabled {

@@ -15,6 +15,8 @@
 //!   nothing changed.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Equal snapshots are not published twice, and versions only grow.
+//! - What comes in a storm is published together: at once when it was quiet, then once in [`PACE`]. A change is
+//!   acknowledged when it is published.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +30,7 @@ use lb_common::{
     spec::DesiredState,
     telemetry::trace_context::TraceContext,
 };
-use lb_proto::{error::Problems, parse, update::Sealed, v1};
+use lb_proto::{MAX_MESSAGE_BYTES, error::Problems, parse, update::Sealed, v1};
 use tokio::sync::oneshot;
 use v1::event::Event as News;
 
@@ -66,6 +68,11 @@ mod views;
 
 /// So many changes may wait for the one that is being written.
 const MOST_WAITING: usize = 256;
+/// Of the largest message to proxies, in bytes: for what is around the state, and for what comes by itself,
+/// like certificates and who is unhealthy.
+const ROOM: usize = 4 * 1024 * 1024;
+/// Between two publications there is so much time at the least.
+const PACE: Duration = Duration::from_millis(20);
 /// The times of so many publications are kept, to tell how long proxies take for them.
 const MOST_PUBLICATIONS: usize = 64;
 
@@ -234,6 +241,8 @@ pub struct Controller {
     /// From this version on, a snapshot has all of that in it, of whatever track.
     since: Version,
     tracks: Tracks,
+    /// What is to be published.
+    unpublished: Option<Unpublished>,
     /// When the latest snapshots were published.
     publications: VecDeque<(SnapshotId, Instant)>,
     writing: Option<Writing>,
@@ -248,6 +257,14 @@ pub struct Controller {
     effects: Vec<Effect>,
     /// Of the latest [`Controller::apply`]; views are as of then.
     moment: Moment,
+}
+
+/// What was decided and is not published yet.
+#[derive(Default)]
+struct Unpublished {
+    cause: Option<TraceContext>,
+    /// Changes, and who waits for them.
+    changes: Vec<(Reply, v1::Revision)>,
 }
 
 /// A change on its way to the store.
@@ -306,6 +323,7 @@ impl Controller {
             published: sealed.clone(),
             since: version,
             tracks: Tracks::default(),
+            unpublished: None,
             publications: [(sealed.snapshot.id, moment.now)].into(),
             writing: None,
             waiting: VecDeque::new(),
@@ -362,8 +380,12 @@ impl Controller {
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
         }
-        if std::mem::take(&mut self.health_changed) {
+        let health_changed = std::mem::take(&mut self.health_changed);
+        if health_changed {
             self.publish(None);
+        }
+        self.publish_if_due(moment);
+        if health_changed {
             self.store_health();
         }
         while let Some(job) = self.health.start(moment.now) {
@@ -374,7 +396,12 @@ impl Controller {
 
     /// When [`Controller::apply`] is to be called even if nothing happens before.
     pub fn next_due(&self) -> Option<Instant> {
-        self.health.next_due()
+        let publish = self.unpublished.as_ref().map(|_| self.next_publication());
+        [publish, self.health.next_due()].into_iter().flatten().min()
+    }
+
+    fn next_publication(&self) -> Instant {
+        self.publications.front().map_or(self.moment.now, |(_, at)| *at + PACE)
     }
 
     fn mutate(&mut self, mutation: Mutation, moment: Moment) {
@@ -447,7 +474,23 @@ impl Controller {
             .vault
             .admit(&self.in_force.state, &in_force.state, &mutation.found, moment.wall)
             .map_err(Refused::Invalid)?;
+        self.fits(&in_force).map_err(Refused::Invalid)?;
         Ok((in_force, materials))
+    }
+
+    /// Whether a proxy can be sent all of it in one message.
+    fn fits(&self, next: &InForce) -> Result<(), Problems> {
+        let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
+        let former = &self.published.snapshot;
+        let content = resolve(former, next.state.clone(), unhealthy.clone(), materials.clone());
+        let sealed = self.published.followed_by(former.id.version, self.revision, content);
+        let (size, most) = (sealed.resources.encoded_len(), MAX_MESSAGE_BYTES - ROOM);
+        let mut problems = Problems::default();
+        if size > most {
+            let is = format!("takes {size} bytes on its way to a proxy, and {most} is the most");
+            problems.add("the state as a whole", format!("{is}; make it smaller"));
+        }
+        problems.or(())
     }
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
@@ -456,8 +499,14 @@ impl Controller {
             match result {
                 Ok(()) => {
                     self.file_digest = file_digest.or(self.file_digest);
-                    let applied = self.advance(next, cause, moment);
-                    self.answer(reply, Ok(applied));
+                    match next {
+                        Some(next) => self.advance(next, cause, reply, moment),
+                        None => {
+                            let (revision, version) = (self.revision, self.since);
+                            let changes = Vec::new();
+                            self.answer(reply, Ok(Applied { revision, version, changes }));
+                        }
+                    }
                 }
                 Err(error) => self.answer(reply, Err(Refused::Store(error))),
             }
@@ -471,29 +520,19 @@ impl Controller {
     }
 
     /// Puts a stored change in force.
-    fn advance(
-        &mut self,
-        next: Option<Next>,
-        cause: Option<TraceContext>,
-        moment: Moment,
-    ) -> Applied {
-        let mut changes = Vec::new();
-        if let Some(Next { in_force, materials, base, about }) = next {
-            self.vault.advance(&in_force.state, materials, &base, moment.wall);
-            self.orders.retain(&in_force.state);
-            let former = std::mem::replace(&mut self.in_force, in_force);
-            let former_spec = former.asked.spec;
-            self.tracks.was_current(self.revision, former_spec.clone());
-            self.revision = about.revision;
-            if self.in_force.asked.spec != former_spec {
-                self.spec_revision = self.revision;
-            }
-            self.sync_health(moment);
-            self.publish(cause);
-            changes.clone_from(&about.changes);
-            self.announce(News::Revision(about), moment);
+    fn advance(&mut self, next: Next, cause: Option<TraceContext>, reply: Reply, moment: Moment) {
+        let Next { in_force, materials, base, about } = next;
+        self.vault.advance(&in_force.state, materials, &base, moment.wall);
+        self.orders.retain(&in_force.state);
+        let former = std::mem::replace(&mut self.in_force, in_force);
+        let former_spec = former.asked.spec;
+        self.tracks.was_current(self.revision, former_spec.clone());
+        self.revision = about.revision;
+        if self.in_force.asked.spec != former_spec {
+            self.spec_revision = self.revision;
         }
-        Applied { revision: self.revision, version: self.since, changes }
+        self.sync_health(moment);
+        self.publish(cause).changes.push((reply, about));
     }
 
     /// Probes what there is now, as it is to be asked now.
@@ -503,8 +542,29 @@ impl Controller {
         self.store_health();
     }
 
+    /// What holds now is to be published.
+    fn publish(&mut self, cause: Option<TraceContext>) -> &mut Unpublished {
+        let unpublished = self.unpublished.get_or_insert_default();
+        unpublished.cause = cause.or(unpublished.cause.take());
+        unpublished
+    }
+
+    fn publish_if_due(&mut self, moment: Moment) {
+        if moment.now < self.next_publication() {
+            return;
+        }
+        let Some(Unpublished { cause, changes }) = self.unpublished.take() else { return };
+        self.publish_now(cause);
+        for (reply, about) in changes {
+            let v1::Revision { revision, changes, .. } = about.clone();
+            let applied = Applied { revision, version: self.since, changes };
+            self.announce(News::Revision(about), moment);
+            self.answer(reply, Ok(applied));
+        }
+    }
+
     /// Publishes what holds now, unless that is what was published last.
-    fn publish(&mut self, cause: Option<TraceContext>) {
+    fn publish_now(&mut self, cause: Option<TraceContext>) {
         let SnapshotId { mut version, digest } = self.current();
         let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
         let now = Now { in_force: &self.in_force.state, unhealthy, materials };
@@ -541,7 +601,7 @@ impl Controller {
             return;
         }
         match self.tracks.begin_recent(revision) {
-            true => self.publish(None),
+            true => drop(self.publish(None)),
             false => self.effects.push(Effect::Recall(revision)),
         }
     }

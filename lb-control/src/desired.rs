@@ -10,15 +10,18 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     map::Map,
     material::{MaterialId, Materials},
-    spec::{Backend, BackendSet, DesiredState},
+    spec::{Backend, DesiredState},
 };
 use lb_proto::{
     error::Problems,
-    parse::{self, element, list},
+    parse::{self, element},
     pem, v1,
 };
 
-use crate::asked::Asked;
+use crate::{
+    asked::Asked,
+    known::{unknown, unknown_backend},
+};
 
 /// Changes that are valid by themselves.
 #[derive(Clone, Debug, Default)]
@@ -117,34 +120,6 @@ impl Batch {
         let mut next = Asked { spec: next, ..overrides };
         next.sweep(current);
         problems.or(next)
-    }
-}
-
-/// # Errors
-/// If there is no such backend set; says what there is.
-pub fn known_set<'a>(current: &'a DesiredState, set: &str) -> Result<&'a BackendSet, Problems> {
-    current.backend_sets.get(set).map(Arc::as_ref).ok_or_else(|| {
-        let mut problems = Problems::default();
-        problems.add("backend_set", unknown("backend set", set, current.backend_sets.keys()));
-        problems
-    })
-}
-
-/// # Errors
-/// If there is no such backend; says what there is.
-pub fn known_backend<'a>(
-    current: &'a DesiredState,
-    set: &str,
-    backend: &str,
-) -> Result<(&'a BackendSet, &'a Backend), Problems> {
-    let of = known_set(current, set)?;
-    match of.backends.iter().find(|known| known.name.as_str() == backend) {
-        Some(found) => Ok((of, found)),
-        None => {
-            let mut problems = Problems::default();
-            problems.add("backend", unknown_backend(set, backend, &of.backends));
-            Err(problems)
-        }
     }
 }
 
@@ -259,15 +234,6 @@ fn remove_backend(
             );
         }
     }
-}
-
-fn unknown<T: std::fmt::Display>(kind: &str, name: &str, known: impl Iterator<Item = T>) -> String {
-    format!("no {kind} is called {name:?}; there are {}", list(known))
-}
-
-fn unknown_backend(set: &str, backend: &str, known: &[Backend]) -> String {
-    let known: Vec<&BackendName> = known.iter().map(|backend| &backend.name).collect();
-    format!("no backend of {set:?} is called {backend:?}; there are {}", list(known.into_iter()))
 }
 
 #[cfg(test)]

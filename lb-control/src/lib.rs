@@ -40,6 +40,7 @@ pub mod explain;
 pub mod files;
 pub mod fleet;
 pub mod health;
+mod known;
 pub mod load;
 pub mod metrics;
 pub mod owner;

@@ -47,7 +47,14 @@ impl Fixture {
         Self { controller, moment, effects: Vec::new(), jobs: Vec::new() }
     }
 
+    /// It is quiet before.
     fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.moment.now += PACE;
+        self.hasten(events);
+    }
+
+    /// Right after what was before.
+    fn hasten(&mut self, events: impl IntoIterator<Item = Event>) {
         for effect in self.controller.apply(events, self.moment) {
             match effect {
                 Effect::Answer(reply, result) => drop(reply.send(result)),
@@ -339,6 +346,27 @@ fn health_is_published_while_a_change_is_being_written() {
 }
 
 #[test]
+fn a_storm_is_published_once_in_a_while_and_acknowledged_with_that() {
+    let mut f = Fixture::new(APP);
+    let mut first = f.add_set("a");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut first).version.version, 2);
+    f.seen();
+    let (mut second, mut third) = (f.add_set("b"), f.add_set("c"));
+    let committed = || Event::Committed { result: Ok(()), took: Duration::from_millis(1) };
+    // The second one waited for the pace; the third comes in the same moment as its publication.
+    f.hasten([committed()]);
+    accepted(&mut second);
+    f.hasten([committed()]);
+    assert!(answered(&mut third).is_none());
+    assert_eq!(f.controller.next_due(), Some(f.moment.now + PACE));
+    f.apply([]);
+    assert_eq!(accepted(&mut third).version.version, 4);
+    let seen = f.seen();
+    assert_eq!(seen[seen.len() - 2..], ["publish 3.4 with 0 unhealthy", "tell revision 10"]);
+}
+
+#[test]
 fn flips_that_come_together_are_published_together() {
     let mut f = Fixture::new(CHECKED);
     f.wake();
@@ -418,13 +446,13 @@ fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     assert_eq!(pushes(&f), ["sum 0", "count 0"], "nobody published that");
     f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
     f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
-    assert_eq!(pushes(&f), ["sum 1", "count 1"], "it was not there before, and it is told once");
+    assert_eq!(pushes(&f), ["sum 1.04", "count 1"], "it was not there before, and it is told once");
     f.moment.now += Duration::from_secs(10);
     f.add_set("new");
     f.commit(Ok(()));
     f.moment.now += Duration::from_secs(2);
     f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
-    assert_eq!(pushes(&f), ["sum 3", "count 2"]);
+    assert_eq!(pushes(&f), ["sum 3.06", "count 2"]);
 }
 
 #[test]

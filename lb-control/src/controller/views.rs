@@ -13,7 +13,7 @@ use lb_proto::{encode, error::Problems, v1};
 use super::Controller;
 use crate::{
     asked::Asked,
-    desired,
+    known,
     metrics::{self, Facts},
     proxies::{Emptying, FleetLoad},
     timestamp, vault,
@@ -147,7 +147,7 @@ impl Controller {
     /// If there is no such set; says what there is.
     pub fn backends(&self, only: Option<&str>) -> Result<Vec<v1::BackendStatus>, Problems> {
         if let Some(only) = only {
-            desired::known_set(&self.in_force.state, only)?;
+            known::known_set(&self.in_force.state, only)?;
         }
         let sets = self.in_force.state.backend_sets.values();
         let sets = sets.filter(|set| only.is_none_or(|only| only == set.name.as_str()));
