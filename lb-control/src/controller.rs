@@ -4,6 +4,7 @@
 //!   Mutate ──► candidate ──► Commit ──► (store) ──► Committed ──► Publish, Announce, Answer
 //!   Probed ──► tracker flips ─────────────────────────────────► Publish, Announce, CommitHealth
 //!   Proxy  ──► who runs what ─────────────────────────────────► Announce, End
+//!         └──► is ahead of this controller ──► Campaign ──► (store) ──► Led ──► Publish
 //! ```
 //!
 //! No I/O, no clock and no random source of its own: [`crate::owner`] performs the effects and
@@ -12,7 +13,7 @@
 //! # Invariants
 //!
 //! - A change is published and acknowledged only after the store has it. If the store fails,
-//!   nothing changed.
+//!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Equal snapshots are not published twice, and versions only grow.
 
@@ -44,20 +45,26 @@ use crate::{
     metrics::Counters,
     proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
     resolve::resolve,
-    store::{Revision, StoreError, Stored, Verdict, parts},
+    store::{Accepted, Head, Revision, StoreError, Stored, Term, Verdict, parts},
     timestamp,
     vault::{Found, Vault},
 };
 
 use self::{
     condition::{Condition, Conditions},
-    storing::{Kept, Step, Storing},
+    lead::Lead,
+    outage::Outage,
+    storing::{Kept, Storing},
 };
 
+pub use self::keeping::Unwritten;
 pub use crate::proxies::Moment;
 
 mod condition;
+mod keeping;
+mod lead;
 mod orders;
+mod outage;
 mod storing;
 mod views;
 
@@ -76,14 +83,16 @@ pub enum Event {
         result: Result<(), StoreError>,
         took: Duration,
     },
-    /// [`Effect::CommitHealth`] is through, but for these.
-    HealthCommitted {
-        failed: Vec<Verdict>,
-    },
-    /// [`Effect::CommitMaterials`] is through, but for these.
-    MaterialsCommitted {
-        failed: Materials,
-    },
+    /// [`Effect::CommitHealth`] is through.
+    HealthCommitted(Result<(), Unwritten<Vec<Verdict>>>),
+    /// [`Effect::CommitMaterials`] is through.
+    MaterialsCommitted(Result<(), Unwritten<Materials>>),
+    /// [`Effect::ProbeStore`] is through.
+    StoreProbed(Result<Head, StoreError>),
+    /// [`Effect::Campaign`] is through.
+    Led(Result<Term, StoreError>),
+    /// Somebody who read from the store could not.
+    StoreFailed(String),
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
     /// The same, and who brings it waits until it is stored.
@@ -128,17 +137,37 @@ pub enum ProxyEvent {
 pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
-        revision: Option<Box<Revision>>,
-        /// What the revision needs besides itself, unless that is what the one before it needs.
-        materials: Option<Materials>,
-        file_digest: Option<u64>,
+        term: Term,
+        /// The last revision that is there.
+        expected: u64,
+        accepted: Accepted,
         cause: Option<TraceContext>,
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
-    CommitHealth(Vec<Verdict>),
+    CommitHealth {
+        term: Term,
+        verdicts: Vec<Verdict>,
+    },
     /// Write to the store, so that a controller that starts again has them; exactly one
     /// [`Event::MaterialsCommitted`] follows.
-    CommitMaterials(Materials),
+    CommitMaterials {
+        term: Term,
+        materials: Materials,
+    },
+    /// Look whether the store works; exactly one [`Event::StoreProbed`] follows.
+    ProbeStore(Term),
+    /// Lead for a later epoch, of at least this; exactly one [`Event::Led`] follows.
+    Campaign {
+        least: u64,
+    },
+    /// Say so.
+    StoreFails(String),
+    StoreWorks {
+        after: Duration,
+    },
+    LeadsFor {
+        epoch: u64,
+    },
     Tell(Vec<Kept>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
@@ -195,6 +224,16 @@ pub enum Refused {
     Busy,
     #[error("the change could not be stored, and is not in force: {0}")]
     Store(#[source] StoreError),
+    #[error(
+        "whether the change is stored, and so will be in force, is not known yet: {0}; the history \
+         tells it once the store works"
+    )]
+    Unknown(String),
+    #[error(
+        "the store fails, and what became of a change before this one is not known yet; this one \
+         is not in force, try it again later"
+    )]
+    Unsettled,
     #[error("the controller is shutting down")]
     Ending,
 }
@@ -213,6 +252,8 @@ pub struct Controller {
     health_changed: bool,
     is_health_written: bool,
     storing: Storing,
+    outage: Outage,
+    lead: Lead,
     orders: acme::Ledger,
     proxies: Proxies,
     counters: Counters,
@@ -227,7 +268,10 @@ struct Writing {
     next: Option<Next>,
     file_digest: Option<u64>,
     cause: Option<TraceContext>,
-    reply: Reply,
+    /// Unless they were told that it is not known what became of it.
+    reply: Option<Reply>,
+    /// Whether it is stored is not known: why, and since when.
+    unknown: Option<(StoreError, Instant)>,
 }
 
 struct Next {
@@ -276,6 +320,8 @@ impl Controller {
             health_changed: false,
             is_health_written: false,
             storing: Storing::default(),
+            outage: Outage::default(),
+            lead: Lead::default(),
             orders: acme::Ledger::default(),
             proxies: Proxies::default(),
             counters: Counters::default(),
@@ -298,16 +344,19 @@ impl Controller {
                 Event::Mutate(mutation) => self.mutate(*mutation, moment),
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
-                Event::HealthCommitted { failed } => self.health_committed(failed),
-                Event::MaterialsCommitted { failed } => {
-                    // They go with what is found next: at once, it would fail again.
-                    let is_through = failed.is_empty();
-                    let kept = self.storing.done(failed);
+                Event::HealthCommitted(result) => self.health_committed(result, moment),
+                Event::MaterialsCommitted(result) => {
+                    let failed = result.err().map(|Unwritten { values, error }| {
+                        self.store_failed(&error, moment);
+                        values
+                    });
+                    let kept = self.storing.done(failed.unwrap_or_default());
                     self.tell(kept);
-                    if is_through {
-                        self.store_materials();
-                    }
+                    self.store_materials();
                 }
+                Event::StoreProbed(result) => self.store_probed(result, moment),
+                Event::Led(result) => self.led(result, moment),
+                Event::StoreFailed(why) => self.store_fails(why, moment),
                 Event::Found(found) => self.found(found, moment),
                 Event::Keep { materials, kept } => {
                     self.storing.ask(kept);
@@ -322,6 +371,7 @@ impl Controller {
             self.publish(None);
             self.store_health();
         }
+        self.attend_store(moment);
         while let Some(job) = self.health.start(moment.now) {
             self.effects.push(Effect::Probe(job));
         }
@@ -330,12 +380,14 @@ impl Controller {
 
     /// When [`Controller::apply`] is to be called even if nothing happens before.
     pub fn next_due(&self) -> Option<Instant> {
-        self.health.next_due()
+        self.health.next_due().into_iter().chain(self.store_due()).min()
     }
 
     fn mutate(&mut self, mutation: Mutation, moment: Moment) {
-        if mutation.dry_run || self.writing.is_none() {
+        if mutation.dry_run || self.may_begin() {
             self.begin(mutation, moment);
+        } else if self.is_stuck() {
+            self.answer(mutation.reply, Err(Refused::Unsettled));
         } else if self.waiting.len() < MOST_WAITING {
             self.waiting.push_back(mutation);
         } else {
@@ -372,8 +424,11 @@ impl Controller {
             base: self.vault.materials().clone(),
             about: revision.about.clone(),
         });
-        self.effects.push(Effect::Commit { revision, materials, file_digest, cause });
-        self.writing = Some(Writing { next, file_digest, cause, reply });
+        let accepted = Accepted { revision, materials, file_digest };
+        let (term, expected) = (self.term(), self.revision);
+        self.effects.push(Effect::Commit { term, expected, accepted, cause });
+        let reply = Some(reply);
+        self.writing = Some(Writing { next, file_digest, cause, reply, unknown: None });
     }
 
     /// The state that a change leads to, what it needs, and how it differs.
@@ -403,22 +458,31 @@ impl Controller {
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
         self.counters.commits.observe(took);
-        if let Some(Writing { next, file_digest, cause, reply }) = self.writing.take() {
-            match result {
-                Ok(()) => {
-                    self.file_digest = file_digest.or(self.file_digest);
-                    let applied = self.advance(next, cause, moment);
-                    self.answer(reply, Ok(applied));
+        match result {
+            Ok(()) => self.store_worked(moment),
+            Err(error) => {
+                self.store_failed(&error, moment);
+                if let StoreError::Unknown { .. } = error {
+                    return self.unknown(error, moment);
                 }
-                Err(error) => self.answer(reply, Err(Refused::Store(error))),
+                return self.conclude(Err(error), moment);
             }
         }
-        while self.writing.is_none()
-            && let Some(mutation) = self.waiting.pop_front()
-        {
-            self.begin(mutation, moment);
+        self.conclude(Ok(()), moment);
+    }
+
+    /// What became of the change that was written is known.
+    fn conclude(&mut self, result: Result<(), StoreError>, moment: Moment) {
+        if let Some(Writing { next, file_digest, cause, reply, .. }) = self.writing.take() {
+            let answer = result.map_err(Refused::Store).map(|()| {
+                self.file_digest = file_digest.or(self.file_digest);
+                self.advance(next, cause, moment)
+            });
+            if let Some(reply) = reply {
+                self.answer(reply, answer);
+            }
         }
-        self.store_materials();
+        self.go_on(moment);
     }
 
     /// Puts a stored change in force.
@@ -450,8 +514,12 @@ impl Controller {
 
     /// Publishes what holds now, unless that is what was published last.
     fn publish(&mut self, cause: Option<TraceContext>) {
-        let SnapshotId { version: Version { epoch, version }, digest } = self.current();
-        let version = Version { epoch, version: version + 1 };
+        let Version { epoch, version } = self.current().version;
+        self.publish_as(Version { epoch, version: version + 1 }, cause);
+    }
+
+    fn publish_as(&mut self, version: Version, cause: Option<TraceContext>) {
+        let former = self.current();
         let content = resolve(
             &self.published.snapshot,
             self.desired.clone(),
@@ -459,7 +527,7 @@ impl Controller {
             self.vault.handed_out().clone(),
         );
         let sealed = self.published.followed_by(version, self.revision, content);
-        if sealed.snapshot.id.digest != digest {
+        if sealed.snapshot.id.digest != former.digest || version.epoch != former.version.epoch {
             self.published = sealed.clone();
             self.publications.truncate(MOST_PUBLICATIONS - 1);
             self.publications.push_front((self.current(), self.moment.now));
@@ -500,17 +568,6 @@ impl Controller {
         if is_news {
             self.sync_health(moment);
             self.publish(None);
-        }
-    }
-
-    fn store_materials(&mut self) {
-        if self.writing.is_some() {
-            return;
-        }
-        match self.storing.step() {
-            Step::Nothing => {}
-            Step::Write(materials) => self.effects.push(Effect::CommitMaterials(materials)),
-            Step::Tell(kept) => self.tell(kept),
         }
     }
 
@@ -562,24 +619,6 @@ impl Controller {
         }
     }
 
-    /// One write at a time; what is decided meanwhile goes with the next one.
-    fn store_health(&mut self) {
-        if !self.is_health_written {
-            let verdicts = self.health.unstored();
-            if !verdicts.is_empty() {
-                self.is_health_written = true;
-                self.effects.push(Effect::CommitHealth(verdicts));
-            }
-        }
-    }
-
-    fn health_committed(&mut self, failed: Vec<Verdict>) {
-        self.is_health_written = false;
-        // What was decided meanwhile is tried; what failed goes with the next decision.
-        self.store_health();
-        self.health.put_back(failed);
-    }
-
     fn proxy(&mut self, id: &ProxyId, connection: ConnectionId, said: ProxyEvent, moment: Moment) {
         let news = |what: &str, snapshot: Option<SnapshotId>, reason: String| {
             let SnapshotId { version, digest } = snapshot.unwrap_or_default();
@@ -595,6 +634,9 @@ impl Controller {
         let news = match said {
             ProxyEvent::Connected { hello, end } => {
                 let running = hello.running;
+                if let Some(running) = running {
+                    self.lead.hello(running, self.current(), moment.wall);
+                }
                 let ended = self.proxies.connect(id, (connection, end), hello, moment);
                 let refused = matches!(ended, Some((_, Ended::TooMany)));
                 self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
@@ -649,7 +691,9 @@ impl Controller {
             Err(Refused::NotFound(_)) => "not_found",
             Err(Refused::Stale { .. }) => "stale",
             Err(Refused::Busy) => "busy",
-            Err(Refused::Store(_) | Refused::Ending) => "store_failed",
+            Err(Refused::Store(_) | Refused::Unknown(_) | Refused::Unsettled | Refused::Ending) => {
+                "store_failed"
+            }
         });
         self.effects.push(Effect::Answer(reply, result));
     }

@@ -17,7 +17,7 @@ use tokio_stream::{
     Stream,
     wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use v1::fleet_server::{Fleet, FleetServer};
 
 use crate::{
@@ -73,16 +73,28 @@ pub fn status(refused: Refused) -> Status {
         Refused::NotFound(_) => Status::not_found(message),
         Refused::Stale { .. } => Status::aborted(message),
         Refused::Busy => Status::resource_exhausted(message),
-        Refused::Store(_) | Refused::Ending => Status::unavailable(message),
+        Refused::Store(error) => Status::new(store_code(&error), message),
+        Refused::Unknown(_) => Status::unknown(message),
+        Refused::Unsettled | Refused::Ending => Status::unavailable(message),
     }
 }
 
 fn store_status(error: StoreError) -> Status {
-    let message = limit(error.to_string());
+    Status::new(store_code(&error), limit(error.to_string()))
+}
+
+fn store_code(error: &StoreError) -> Code {
     match error {
-        StoreError::NoSuchRevision { .. } => Status::not_found(message),
-        StoreError::Unreadable { .. } => Status::data_loss(message),
-        _ => Status::unavailable(message),
+        StoreError::NoSuchRevision { .. } => Code::NotFound,
+        StoreError::Unreadable { .. } => Code::DataLoss,
+        // Another controller has written; what is asked of that one may go through.
+        StoreError::Fenced { .. } => Code::FailedPrecondition,
+        StoreError::Conflict { .. } => Code::Aborted,
+        StoreError::Unknown { .. } => Code::Unknown,
+        StoreError::Directory { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Open { .. }
+        | StoreError::Failed { .. } => Code::Unavailable,
     }
 }
 
@@ -126,8 +138,7 @@ impl Fleet for Service {
             0 => DEFAULT_HISTORY,
             limit => usize::try_from(limit).unwrap_or(usize::MAX),
         };
-        let revisions = self.handle.read(move |store| store.history(before, limit)).await;
-        let revisions = revisions.map_err(store_status)?;
+        let revisions = self.handle.history(before, limit).await.map_err(store_status)?;
         Ok(Response::new(v1::HistoryResponse { revisions }))
     }
 
@@ -287,7 +298,7 @@ impl Service {
     }
 
     async fn spec(&self, revision: u64) -> Result<v1::Spec, Status> {
-        self.handle.read(move |store| store.spec(revision)).await.map_err(store_status)
+        self.handle.spec(revision).await.map_err(store_status)
     }
 }
 

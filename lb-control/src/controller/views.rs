@@ -197,6 +197,7 @@ impl Controller {
             version: self.current().version.version,
             snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
+            is_store_failing: self.outage.is_on(),
             tallies: self.health.tallies(),
             certificates: self
                 .vault
