@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use v1::fleet_server::{Fleet, FleetServer};
 
 use crate::{
+    backup::BackupError,
     controller::{Applied, Change, Refused},
     desired::Batch,
     explain::Explainer,
@@ -214,6 +215,19 @@ impl Fleet for Service {
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let explained = self.explainer.explain(&self.handle, request.into_inner()).await;
         explained.map(Response::new).map_err(status)
+    }
+
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<v1::BackupResponse>, Status> {
+        let written = self.handle.back_up().await;
+        written.map(Response::new).map_err(|error| match error {
+            BackupError::NoDirectory => Status::failed_precondition(error.to_string()),
+            BackupError::TooMany { .. } => Status::resource_exhausted(error.to_string()),
+            BackupError::Write { .. } => Status::unavailable(error.to_string()),
+            BackupError::Store(error) => store_status(error),
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 //! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`], [`renewal`] and
 //!   [`tickets`] find it.
 //! - [`acme`]: certificates that are ordered.
-//! - [`store`]: what outlives the process.
+//! - [`store`]: what outlives the process; [`backup`]: all of it in a file, and back.
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
 //! - [`publisher`], [`session`], [`proxies`], [`discovery`]: how proxies get it, and what is known of
@@ -28,6 +28,7 @@
 
 pub mod acme;
 pub mod admin;
+pub mod backup;
 pub mod config;
 pub mod config_file;
 pub mod controller;
@@ -70,6 +71,7 @@ use tokio::{
 
 use crate::{
     admin::{Admin, site::Site},
+    backup::Backups,
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
     owner::{Handle, Running},
@@ -200,6 +202,7 @@ struct Started {
 
 /// Opens the store and publishes what it says.
 async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<Started, RunError> {
+    let backups = data_dir.as_deref().map(Backups::of);
     let store = match data_dir {
         Some(directory) => Redb::open(directory).await?,
         None => Redb::in_memory()?,
@@ -218,7 +221,7 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     let moment = Moment { now: clock::now(), wall: clock::wall() };
     let (controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
         .map_err(|problems| RunError::Stored { revision, problems })?;
-    let (handle, running) = owner::spawn(controller, first, Arc::new(store), trace_ratio);
+    let (handle, running) = owner::spawn(controller, first, Arc::new(store), backups, trace_ratio);
     Ok(Started { handle, running, is_new: revision == 0 })
 }
 

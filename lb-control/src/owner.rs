@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    backup::{BackupError, Backups},
     controller::{
         Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused, Unwritten,
     },
@@ -52,6 +53,8 @@ pub struct Handle {
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
     store: Arc<dyn Store>,
+    /// None without a data directory.
+    backups: Option<Arc<Backups>>,
     trace_ratio: Option<Ratio>,
 }
 
@@ -90,6 +93,7 @@ pub fn spawn(
     controller: Controller,
     first: Sealed,
     store: Arc<dyn Store>,
+    backups: Option<Backups>,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
     let warned_of = first.snapshot.desired.clone();
@@ -101,6 +105,7 @@ pub fn spawn(
         news: broadcast::Sender::new(NEWS),
         publisher: Arc::new(Publisher::new(first)),
         store,
+        backups: backups.map(Arc::new),
         trace_ratio,
     };
     let owner = Owner {
@@ -212,6 +217,15 @@ impl Handle {
     /// Those of the store.
     pub async fn spec(&self, revision: u64) -> Result<v1::Spec, StoreError> {
         self.told(self.store.spec(revision).await).await
+    }
+
+    /// Writes a backup of all that is stored into the data directory.
+    ///
+    /// # Errors
+    /// If there is none, or if it cannot be read or written.
+    pub async fn back_up(&self) -> Result<v1::BackupResponse, BackupError> {
+        let backups = self.backups.as_ref().ok_or(BackupError::NoDirectory)?;
+        backups.write(self.told(self.store.contents().await).await?).await
     }
 
     /// What happens from now on.

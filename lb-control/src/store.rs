@@ -20,6 +20,7 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     map::{Change, Map, changes},
     material::{MaterialId, Materials},
+    secret::Secret,
     spec::DesiredState,
 };
 use lb_proto::{encode, v1};
@@ -93,6 +94,12 @@ pub trait Store: fmt::Debug + Send + Sync {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<v1::Revision>, StoreError>;
+
+    /// All that is there, as it is at one moment.
+    ///
+    /// # Errors
+    /// If it cannot be read, or does not decode.
+    async fn contents(&self) -> Result<Contents, StoreError>;
 }
 
 /// For which a controller leads.
@@ -190,6 +197,47 @@ pub struct Stored {
     pub health: Vec<v1::BackendStatus>,
     /// What the state needs besides itself, and the keys that the history needs.
     pub materials: Materials,
+}
+
+/// All that there is: for backups, and for other stores.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    /// The latest one that anybody led for.
+    pub epoch: u64,
+    pub file_digest: Option<u64>,
+    /// Of the current state.
+    pub parts: Vec<v1::Resource>,
+    /// Oldest first.
+    pub revisions: Vec<KeptRevision>,
+    pub materials: Vec<KeptMaterial>,
+    /// The revision that said last what material is needed.
+    pub materials_revision: u64,
+    pub health: Vec<v1::BackendStatus>,
+}
+
+/// A revision of the history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeptRevision {
+    pub about: v1::Revision,
+    /// Leads to the state before it.
+    pub back: v1::Delta,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptMaterial {
+    pub id: MaterialId,
+    pub content: Secret,
+    /// The last revision that needed it, if it is nowhere else.
+    pub needed: Option<u64>,
+}
+
+// === impl Contents ===
+
+impl Contents {
+    /// The current one; 0 before the first one.
+    pub fn revision(&self) -> u64 {
+        self.revisions.last().map_or(0, |last| last.about.revision)
+    }
 }
 
 /// Why the store did not do what it was asked for.

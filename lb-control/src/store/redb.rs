@@ -6,8 +6,10 @@
 //!
 //! - `tables`: how it is laid out; `former`: how it was.
 //! - `disk`: the file, and what becomes of it when the disk fails.
+//! - `contents`: all of it, for backups.
 //! - `undo`: revisions, and the way back through them; `materials`: what they need besides themselves.
 
+mod contents;
 mod disk;
 mod former;
 mod materials;
@@ -36,7 +38,9 @@ use self::{
     },
     undo::{Chain, Unreadable, kept},
 };
-use super::{Accepted, Head, Store, StoreError, Stored, Term, Verdict};
+use super::{Accepted, Contents, Head, Store, StoreError, Stored, Term, Verdict};
+
+pub use self::contents::restore;
 
 /// Cheap to clone. Reads never wait for writes.
 #[derive(Clone, Debug)]
@@ -125,6 +129,10 @@ impl Store for Redb {
         limit: usize,
     ) -> Result<Vec<v1::Revision>, StoreError> {
         self.ask(move |tables| tables.history(before, limit)).await
+    }
+
+    async fn contents(&self) -> Result<Contents, StoreError> {
+        self.ask(Tables::contents).await
     }
 }
 
@@ -291,6 +299,10 @@ impl Tables {
             .iter()
             .map(|(number, bytes)| self.decode(bytes, || format!("revision {number}")))
             .collect()
+    }
+
+    fn contents(&self) -> Result<Contents, StoreError> {
+        self.0.read(contents::read)
     }
 
     fn state(&self, chain: Chain, revision: u64) -> Result<v1::Spec, StoreError> {

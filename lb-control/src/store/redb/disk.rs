@@ -25,7 +25,7 @@ use ::redb::{
 use super::tables::{META, META_EPOCH, META_WRITES};
 use crate::store::StoreError;
 
-const FILE: &str = "control.redb";
+pub const FILE: &str = "control.redb";
 /// redb's own default is a gigabyte.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// What is written once more is written so many bytes at a time.
@@ -210,6 +210,11 @@ impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// The database in a file, for whoever needs nothing more.
+pub fn open_file(path: &Path, create_new: bool) -> Result<Database, DatabaseError> {
+    create(FileBackend::new(private(path, create_new)?)?)
 }
 
 fn create(backend: impl StorageBackend) -> Result<Database, DatabaseError> {
