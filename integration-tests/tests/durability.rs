@@ -124,11 +124,53 @@ async fn failing(fleet: &Fleet) -> f64 {
     Metrics::parse(&page).sum("lb_control_store_failing", &[])
 }
 
-#[tokio::test]
-async fn a_full_disk_stops_changes_and_nothing_else_and_once_there_is_room_they_go_on() {
+/// With more flags for the controller.
+async fn fleet_whose_disk_may_be_full(flags: &[String]) -> Fleet {
     // Without that, the signal ends whoever writes more than it may.
     let ignoring = vec!["--ignore-signal=XFSZ".into(), binary("lb-control").display().to_string()];
-    let mut fleet = Fleet::empty_as(tool("env"), ignoring, &[]).await;
+    Fleet::empty_as(tool("env"), ignoring, flags).await
+}
+
+async fn is_ready(fleet: &Fleet, expected: u16) {
+    eventually(&format!("/readyz says {expected}"), async || {
+        let answer = readiness(fleet).await;
+        holds(answer.0 == expected, || format!("{answer:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_the_disk_is_full_is_in_force_once_there_is_room() {
+    let dir = tempfile::tempdir().expect("there is a place for temporary files");
+    let file = dir.path().join("lb.toml");
+    let write = |name: &str| {
+        let text = format!("[[backend_sets]]\nname = '{name}'\n");
+        std::fs::write(&file, text).expect("it is our directory");
+    };
+    write("before");
+    let fleet = fleet_whose_disk_may_be_full(&[format!("--config={}", file.display())]).await;
+    disk_has(&fleet, Some(0));
+    write("after");
+    is_ready(&fleet, 503).await;
+    let mut api = fleet.api().await;
+    let mut sets = async || {
+        let got = api.get(GetRequest::default()).await.expect("it answers").into_inner();
+        let sets = got.spec.expect("there is a state").backend_sets;
+        sets.into_iter().map(|set| set.name).collect::<Vec<_>>()
+    };
+    assert_eq!(sets().await, ["before"]);
+    disk_has(&fleet, None);
+    eventually("the file is in force", async || {
+        let sets = sets().await;
+        holds(sets == ["after"], || format!("{sets:?}"))
+    })
+    .await;
+    is_ready(&fleet, 200).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_changes_and_nothing_else_and_once_there_is_room_they_go_on() {
+    let mut fleet = fleet_whose_disk_may_be_full(&[]).await;
     fleet.add_proxy("p1", &[]);
     let mut revision = fleet.apply(&app("", "", &["127.0.0.1:1".parse().expect("valid")])).await;
     let epoch = fleet.settled(revision).await.epoch;
@@ -153,11 +195,7 @@ async fn a_full_disk_stops_changes_and_nothing_else_and_once_there_is_room_they_
 
         disk_has(&fleet, None);
         let room = clock::now();
-        eventually("it is ready again", async || {
-            let answer = readiness(&fleet).await;
-            holds(answer.0 == 200, || format!("{answer:?}"))
-        })
-        .await;
+        is_ready(&fleet, 200).await;
         println!("ready {:?} after there was room", clock::now() - room);
         assert_eq!(failing(&fleet).await, 0.0);
         let (current, _) = weight_at(&mut api, None).await;
