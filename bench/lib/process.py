@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def accepts(address):
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
         return True
+    except OSError:
+        return False
+
+
+def answers(url):
+    """Whether a GET of it is answered with a 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return answer.status == 200
     except OSError:
         return False
 

@@ -114,7 +114,8 @@ async fn a_proxy_is_alive_before_it_is_ready() {
 #[tokio::test]
 async fn the_table_is_what_runs() {
     let backend = Backend::named("here").await;
-    let check = "health_check = { interval = '50ms', unhealthy_after = 1 }";
+    let check = "health_check = { interval = '50ms', unhealthy_after = 1, \
+                 max_unhealthy_percent = 100 }";
     let fleet = Fleet::start(1, &app("timeout = '7s'", check, &[backend.address()])).await;
     let list = fleet.settled(1).await;
     let table = fleet.proxies[0].table().await;

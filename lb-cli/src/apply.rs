@@ -105,12 +105,17 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
             source.file.display()
         );
     }
-    let settled =
-        proposal::settle(&output, &consent, source.is_stdin(), async |current, dry_run| {
+    let settled = proposal::settle(
+        &controller,
+        &output,
+        &consent,
+        source.is_stdin(),
+        async |current, dry_run| {
             // What the caller saw comes first: it is older than what was just shown.
             let expected = expected_revision.or(current);
             desired.apply(&controller, expected, dry_run, consent.comment.clone()).await
-        });
+        },
+    );
     settled.await.map_err(|error| desired.locate(error))
 }
 

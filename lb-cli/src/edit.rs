@@ -23,7 +23,7 @@ use tonic::Code;
 
 use crate::{
     apply::{problems, request},
-    client::{CONFLICT, Controller, Refused, Remote, changes, proposal},
+    client::{CONFLICT, Controller, Refused, Remote, arrival, changes, proposal},
     output::Colors,
 };
 
@@ -117,7 +117,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
             Ok(Answer::Applied(applied)) => {
                 crate::print(&changes::lines(&applied.changes, &args.colors.screen()));
                 crate::print(&format!("done: revision {}\n", applied.revision));
-                return Ok(ExitCode::SUCCESS);
+                return Ok(arrival::tell(&controller, applied.revision, None).await?);
             }
             Ok(Answer::Wrong(errors)) => notes = draft.notes(&errors),
             Err(refused) if refused.code == Code::Aborted => {

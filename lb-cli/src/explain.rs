@@ -104,6 +104,7 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         client,
         routes,
         outcome,
+        elsewhere,
         ..
     } = answer;
     let v1::ExplainRequest { method, url, from, .. } = request;
@@ -113,6 +114,16 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         &format!("revision {revision} (version {version})"),
         screen,
     ));
+    for v1::Elsewhere { proxy_id, revision, why } in elsewhere {
+        let runs = match revision {
+            0 => "runs something else".into(),
+            revision => format!("runs revision {revision}"),
+        };
+        let why = if why.is_empty() { "it has not answered yet" } else { why };
+        let told = labelled("but", &format!("{proxy_id} {runs}: {why}"), screen);
+        text.push_str(&screen.paint(Paint::Warn, told.trim_end()));
+        text.push('\n');
+    }
     if !listener.is_empty() || !listener_why.is_empty() {
         let why = if listener_why.is_empty() { String::new() } else { format!(": {listener_why}") };
         let listener = if listener.is_empty() { "none" } else { listener };
@@ -329,6 +340,11 @@ mod tests {
                     scheme: "https".into(),
                 }],
             })),
+            elsewhere: vec![v1::Elsewhere {
+                proxy_id: "p3".into(),
+                revision: 2,
+                why: "refused revision 3: too odd".into(),
+            }],
             ..v1::ExplainResponse::default()
         };
         let screen = Screen { width: Some(60), color: false };
@@ -337,6 +353,7 @@ mod tests {
             "\
 request   GET http://example.com/api from 127.0.0.1
 asked of  revision 3 (version 7)
+but       p3 runs revision 2: refused revision 3: too odd
 listener  web: the only http listener
 client    192.0.2.7, whom 127.0.0.1 has passed on and is
           trusted to

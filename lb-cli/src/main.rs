@@ -193,7 +193,7 @@ mod tests {
     /// every other call does: `lb apply` would take another file, `lb history` would show a part.
     /// What is an environment variable is about the surroundings: where the controller is, how
     /// things are printed, that nobody is there to ask.
-    const OF_ONE_CALL: [&str; 17] = [
+    const OF_ONE_CALL: [&str; 18] = [
         "allow-empty",
         "alpn",
         "before",
@@ -211,6 +211,7 @@ mod tests {
         "replace",
         "reset",
         "revision",
+        "wait",
     ];
 
     #[test]

@@ -53,7 +53,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     if !output.json {
         crate::print(&by_hand::notes(&got.overrides));
     }
-    proposal::settle(&output, &consent, false, async |expected_revision, dry_run| {
+    proposal::settle(&controller, &output, &consent, false, async |expected_revision, dry_run| {
         let comment = consent.comment.clone();
         let request = v1::RollbackRequest { revision, expected_revision, dry_run, comment };
         controller.call(async |mut api| api.rollback(request).await).await

@@ -45,7 +45,7 @@ use crate::{
         schedule::TargetId,
     },
     metrics::Counters,
-    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report, Runs},
+    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Refusal, Report, Runs},
     publisher::Publication,
     resolve::resolve,
     store::{Accepted, Head, Revision, StoreError, Stored, Term, Verdict, parts},
@@ -149,8 +149,8 @@ pub enum ProxyEvent {
     Rejected {
         snapshot: SnapshotId,
         reason: String,
-        /// The revision that it goes on with, if it refuses the current one.
-        runs: Option<u64>,
+        /// None if it is to be sent the same whole.
+        refusal: Option<Refusal>,
     },
     /// What of it does not work there.
     Problems(Vec<v1::Problem>),
@@ -812,9 +812,11 @@ impl Controller {
                 }
                 began.map(|_| news("applied", Some(snapshot), String::new()))
             }
-            ProxyEvent::Rejected { snapshot, reason, runs } => {
-                let is_news = self.proxies.rejected(id, connection, &reason);
-                if is_news && let Some(runs) = runs {
+            ProxyEvent::Rejected { snapshot, reason, refusal } => {
+                let is_news = self.proxies.rejected(id, connection, &reason, refusal);
+                if let Some(Refusal { runs, .. }) = refusal.filter(|refusal| refusal.runs > 0)
+                    && is_news
+                {
                     self.follow(runs);
                 }
                 is_news.then(|| {

@@ -33,7 +33,7 @@ use crate::{
     fleet::status,
     load::Counts,
     owner::Handle,
-    proxies::{ConnectionId, Ended, Hello, Load, Report},
+    proxies::{ConnectionId, Ended, Hello, Load, Refusal, Report},
     session::{Next, Session},
     trace::Delivery,
 };
@@ -188,8 +188,9 @@ impl Connection {
             }
             Some(Message::Rejected(rejected)) => {
                 let snapshot = snapshot_of(rejected.snapshot)?;
-                let is_final = self.session.rejected(snapshot, clock::now());
-                let runs = Some(self.session.revision()).filter(|runs| is_final && *runs > 0);
+                let refused = self.session.rejected(snapshot, clock::now());
+                let runs = self.session.revision();
+                let refusal = refused.map(|revision| Refusal { revision, runs });
                 let v1::Rejected { resource, reason, .. } = rejected;
                 let reason = if resource.is_empty() || reason.starts_with(&resource) {
                     reason
@@ -199,7 +200,7 @@ impl Connection {
                 if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
                     delivery.rejected(&reason);
                 }
-                self.say(ProxyEvent::Rejected { snapshot, reason: cut(reason), runs }).await
+                self.say(ProxyEvent::Rejected { snapshot, reason: cut(reason), refusal }).await
             }
             Some(Message::Report(report)) => {
                 self.say(ProxyEvent::Reported(parse_report(report))).await

@@ -82,11 +82,12 @@ impl Explainer {
             let of = |set: &spec::WeightedBackendSet| {
                 controller.backends(Some(set.backend_set.as_str())).unwrap_or_default()
             };
-            Statuses::new(sets.iter().flat_map(of))
+            (Statuses::new(sets.iter().flat_map(of)), controller.elsewhere())
         });
-        let statuses = statuses.await?;
+        let (statuses, elsewhere) = statuses.await?;
         // Tables for consistent hashing are built when they are first asked.
-        blocking(move || question.answer(&compiled, &statuses)).await
+        let answer = blocking(move || question.answer(&compiled, &statuses)).await?;
+        Ok(v1::ExplainResponse { elsewhere, ..answer })
     }
 
     fn compiled(&self, snapshot: &Arc<Snapshot>) -> Arc<Compiled> {
@@ -147,6 +148,8 @@ impl Question {
         let Snapshot { id, revision, .. } = *compiled.snapshot;
         routes.extend(elsewhere(&taken.listener, &compiled.snapshot.desired));
         v1::ExplainResponse {
+            // Of the fleet, and not of the question.
+            elsewhere: Vec::new(),
             epoch: id.version.epoch,
             version: id.version.version,
             revision,

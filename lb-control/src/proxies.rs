@@ -58,6 +58,14 @@ pub struct Runs {
     pub is_current: bool,
 }
 
+/// What a proxy will not run, and what it goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub revision: u64,
+    /// 0 if it is not known.
+    pub runs: u64,
+}
+
 /// What a proxy says about itself when it connects.
 #[derive(Clone, Debug)]
 pub struct Hello {
@@ -163,6 +171,8 @@ struct Proxy {
     disconnected_since: Option<Duration>,
     applied_at: Option<Duration>,
     rejection: String,
+    /// Of that.
+    rejected_revision: u64,
     problems: Vec<v1::Problem>,
     told: Told,
     counted: Counted,
@@ -193,6 +203,7 @@ impl Proxies {
             connected: moment,
             disconnected_since: None,
             rejection: String::new(),
+            rejected_revision: 0,
             problems: Vec::new(),
             told: Told::default(),
             counted: Counted::default(),
@@ -231,6 +242,7 @@ impl Proxies {
         proxy.applied_at = Some(wall);
         if is_current {
             proxy.rejection.clear();
+            proxy.rejected_revision = 0;
         }
         proxy.hello.revision = revision;
         Some(match before == Some(snapshot) {
@@ -240,9 +252,16 @@ impl Proxies {
     }
 
     /// Returns whether this is news.
-    pub fn rejected(&mut self, id: &ProxyId, connection: ConnectionId, reason: &str) -> bool {
+    pub fn rejected(
+        &mut self,
+        id: &ProxyId,
+        connection: ConnectionId,
+        reason: &str,
+        refusal: Option<Refusal>,
+    ) -> bool {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.rejection = reason.into();
+        proxy.rejected_revision = refusal.map_or(0, |refusal| refusal.revision);
         true
     }
 
@@ -262,8 +281,7 @@ impl Proxies {
         let proxy = self.current(id, connection)?;
         let is_news = proxy.problems != problems;
         proxy.problems = problems;
-        let texts = proxy.problems.iter().map(|one| format!("{}: {}", one.resource, one.reason));
-        is_news.then(|| texts.collect::<Vec<_>>().join("; "))
+        is_news.then(|| told(&proxy.problems))
     }
 
     pub fn report(&mut self, id: &ProxyId, connection: ConnectionId, report: Report, now: Instant) {
@@ -306,6 +324,23 @@ impl Proxies {
             ..proxy.describe(id, current)
         };
         self.by_id.iter().map(describe).collect()
+    }
+
+    /// Those that are connected and do not run all of what is current.
+    pub fn elsewhere(&self, current: SnapshotId) -> Vec<v1::Elsewhere> {
+        let is_elsewhere = |(_, proxy): &(&ProxyId, &Proxy)| {
+            proxy.hello.running != Some(current) || !proxy.problems.is_empty()
+        };
+        let tell = |(id, proxy): (&ProxyId, &Proxy)| v1::Elsewhere {
+            proxy_id: id.to_string(),
+            revision: proxy.hello.revision,
+            why: match proxy.rejection.as_str() {
+                "" => told(&proxy.problems),
+                why if proxy.rejected_revision == 0 => format!("refused an update: {why}"),
+                why => format!("refused revision {}: {why}", proxy.rejected_revision),
+            },
+        };
+        self.connected().filter(is_elsewhere).map(tell).collect()
     }
 
     /// The traffic of all connected proxies together.
@@ -406,6 +441,11 @@ impl Proxies {
     }
 }
 
+fn told(problems: &[v1::Problem]) -> String {
+    let texts = problems.iter().map(|one| format!("{}: {}", one.resource, one.reason));
+    texts.collect::<Vec<_>>().join("; ")
+}
+
 /// Puts what is told of a backend in place of what was.
 fn settle(busy: &mut HashMap<Backend, Busy>, backend: Backend, former: &Load, load: &Load) {
     let sum = busy.entry(backend.clone()).or_default();
@@ -453,6 +493,7 @@ impl Proxy {
             connections: self.told.connections,
             problems: self.problems.clone(),
             revision: self.hello.revision,
+            rejected_revision: self.rejected_revision,
         }
     }
 }

@@ -134,15 +134,15 @@ impl Session {
         }
     }
 
-    /// A delta that was rejected is worth the whole snapshot at once. Returns whether it was a whole one,
-    /// so that the revision is refused.
-    pub fn rejected(&mut self, id: SnapshotId, now: Instant) -> bool {
-        let Some(sent) = self.answered(id) else { return false };
+    /// A delta that was rejected is worth the whole snapshot at once. Returns the revision that is refused,
+    /// if it was a whole one.
+    pub fn rejected(&mut self, id: SnapshotId, now: Instant) -> Option<u64> {
+        let sent = self.answered(id)?;
         self.full_next = true;
         if sent.full {
             self.refuse(&sent, now);
         }
-        sent.full
+        sent.full.then_some(sent.revision)
     }
 
     fn refuse(&mut self, sent: &Sent, now: Instant) {
@@ -301,7 +301,7 @@ mod tests {
     fn a_proxy_that_refuses_a_revision_follows_the_track_of_the_one_that_it_runs() {
         let mut f = Fixture::new(Some(1));
         f.send(2, true);
-        assert!(f.session.rejected(id(2), f.now));
+        assert_eq!(f.session.rejected(id(2), f.now), Some(2));
         let pause = Next::WaitUntil(f.now + REFUSED_PAUSE);
         assert_eq!(f.next_of(4, 2, Some(3)), Next::Send { id: id(3), base: None });
         f.send_track(3);
@@ -319,7 +319,7 @@ mod tests {
         f.send(2, true);
         f.session.rejected(id(2), f.now);
         f.send_track(3);
-        assert!(f.session.rejected(id(3), f.now));
+        assert_eq!(f.session.rejected(id(3), f.now), Some(1));
         assert_eq!(f.next_of(4, 2, Some(3)), Next::WaitUntil(f.now + REFUSED_PAUSE));
         assert_eq!(f.next_of(6, 2, Some(5)), full(5));
     }

@@ -3,6 +3,7 @@
 //! - [`Remote`] is where the controller is, [`Controller`] a connection to it.
 //! - [`proposal`]: show what would change, ask, and change it only if nothing else changed since.
 //! - [`changes`]: differences, as they are shown. [`when`]: times and numbers, as they are shown.
+//! - [`arrival`]: what becomes of a change at the proxies.
 //! - [`by_hand`] and [`held`]: why a backend is not as the spec or its checks say.
 //! - [`name`]: `SET/BACKEND`, and what it names. [`trouble`]: why a proxy is not in sync.
 
@@ -21,6 +22,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+pub mod arrival;
 pub mod by_hand;
 pub mod changes;
 pub mod expiry;

@@ -10,6 +10,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use clap::builder::FalseyValueParser;
 use lb_proto::v1::ApplyResponse;
 use tonic::Code;
 
-use super::{Refused, changes};
+use super::{Controller, Refused, arrival, changes};
 use crate::output::{self, Output, Paint};
 
 /// How a change is agreed to.
@@ -34,6 +35,17 @@ pub struct Consent {
     /// Why; kept in the history
     #[arg(long, short = 'm', value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub comment: String,
+
+    /// Return when every connected proxy runs it, or after this time
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60s",
+        value_parser = lb_proto::duration::parse
+    )]
+    pub wait: Option<Duration>,
 }
 
 /// Nobody agreed, so nothing was changed.
@@ -41,28 +53,31 @@ pub const NOT_CONFIRMED: u8 = 3;
 
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0  changed, or there was nothing to change, or --dry-run
+  0  changed, or there was nothing to change, or --dry-run; with --wait, and every connected proxy runs it
   1  failed; unless the connection was lost meanwhile, nothing was changed
   2  wrong usage
   3  not confirmed; nothing was changed
-  4  somebody else changed the fleet in between; nothing was changed";
+  4  somebody else changed the fleet in between; nothing was changed
+  5  changed, and a proxy refuses it or cannot run all of it
+  6  changed, and with --wait not every connected proxy runs it in time";
 
 /// What a refused change means to whoever asked for it.
 pub const RACED: &str = "somebody else changed the fleet in between, so nothing was changed; \
                          run it again to see what would change now";
 
-/// `call(expected_revision, dry_run)` asks or changes.
+/// `call(expected_revision, dry_run)` asks or changes. What proxies make of it is told, too.
 ///
 /// # Errors
 /// The controller's refusal.
 pub async fn settle(
+    controller: &Controller,
     output: &Output,
     consent: &Consent,
     stdin_is_taken: bool,
     mut call: impl AsyncFnMut(Option<u64>, bool) -> Result<ApplyResponse, Refused>,
 ) -> anyhow::Result<ExitCode> {
     let screen = output.colors.screen();
-    let Consent { yes, dry_run, .. } = *consent;
+    let Consent { yes, dry_run, wait, .. } = *consent;
     let proposed = call(None, true).await?;
     if output.json && (dry_run || proposed.changes.is_empty()) {
         output::json(&proposed)?;
@@ -107,7 +122,7 @@ pub async fn settle(
     } else {
         crate::print(&format!("done: revision {}\n", done.revision));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(arrival::tell(controller, done.revision, wait).await?)
 }
 
 /// Says what it means that somebody was faster.

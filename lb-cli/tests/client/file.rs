@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use integration_tests::fleet::Fleet;
+use integration_tests::fleet::{Fleet, app};
 use lb_proto::v1;
 
 use super::lb::{Terminal, json, lb, lb_with, ok};
@@ -267,4 +267,22 @@ async fn an_empty_file_removes_nothing_unless_that_is_said() {
     assert!(ok(said).ends_with("done: revision 2\n"));
     let again = lb_with(&fleet, &["apply", "--yes", "-f", "-"], "").await;
     assert!(ok(again).contains("nothing to change"), "there is nothing left to lose");
+}
+
+#[tokio::test]
+async fn an_apply_that_a_proxy_cannot_run_whole_says_so_with_a_code_of_its_own() {
+    let fleet = Fleet::start(1, &app("", "", &[])).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound");
+    let file = write(&fleet, &format!("[[listeners]]\nname = 'more'\naddress = '{address}'\n"));
+    let file = file.to_str().expect("text");
+    let said = lb(&fleet, &["apply", "--merge", "--yes", "--wait", "-f", file]).await;
+    assert_eq!(said.code, Some(5), "{said:?}");
+    assert!(said.out.ends_with("done: revision 2\n"), "{said:?}");
+    let expected = "lb: revision 2: p1 does not run all of it: listeners[more]: ";
+    assert!(said.err.starts_with(expected), "{said:?}");
+
+    drop(taken);
+    let said = lb(&fleet, &["rollback", "1", "--yes", "--wait=30s"]).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
 }

@@ -475,7 +475,14 @@ fn what_a_proxy_goes_on_with_is_read_from_the_store_if_it_is_older_than_this_con
     f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 5 });
     let snapshot = f.controller.current();
     f.seen();
-    f.proxy(1, ProxyEvent::Rejected { snapshot, reason: "no".into(), runs: Some(5) });
+    f.proxy(
+        1,
+        ProxyEvent::Rejected {
+            snapshot,
+            reason: "no".into(),
+            refusal: Some(Refusal { revision: 7, runs: 5 }),
+        },
+    );
     assert_eq!(f.seen(), ["recall 5", "tell p rejected"]);
     let spec = Some((state(APP), Materials::new()));
     f.apply([Event::Recalled { revision: 5, spec }]);

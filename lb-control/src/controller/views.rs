@@ -40,6 +40,11 @@ impl Controller {
         }
     }
 
+    /// The connected proxies of which it is not true that they run all of what is current.
+    pub fn elsewhere(&self) -> Vec<v1::Elsewhere> {
+        self.proxies.elsewhere(self.current())
+    }
+
     /// The backends and the sets that they are in, of one set or of all of them.
     ///
     /// # Errors

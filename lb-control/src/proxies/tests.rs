@@ -84,7 +84,7 @@ fn a_proxy_lags_from_the_publication_or_from_when_it_came() {
 fn a_rejection_is_remembered_until_something_is_applied() {
     let mut proxies = Proxies::default();
     connect(&mut proxies, "p", 1);
-    proxies.rejected(&proxy("p"), ConnectionId(1), "too odd");
+    proxies.rejected(&proxy("p"), ConnectionId(1), "too odd", None);
     assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "too odd");
     proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
     assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "");
@@ -102,6 +102,26 @@ fn load_is_of_connected_proxies_as_they_last_reported() {
     let ejections = vec![v1::LocalEjection { proxy_id: "a".into(), reason: "5xx".into() }];
     let expected = FleetLoad { in_flight: 1, ejections };
     assert_eq!(proxies.load(&backend()), expected);
+}
+
+#[test]
+fn who_does_not_run_what_is_current_is_told_with_why() {
+    let mut proxies = Proxies::default();
+    let current = snapshot(2);
+    for (i, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        connect(&mut proxies, id, i as u64);
+        if id != "b" {
+            proxies.applied(&proxy(id), ConnectionId(i as u64), runs(2), WALL);
+        }
+    }
+    let refusal = Some(Refusal { revision: 4, runs: 3 });
+    proxies.rejected(&proxy("b"), ConnectionId(1), "too odd", refusal);
+    let problem = v1::Problem { resource: "listeners[web]".into(), reason: "in use".into() };
+    proxies.problems(&proxy("c"), ConnectionId(2), vec![problem]);
+    proxies.disconnect(&proxy("d"), ConnectionId(3), WALL);
+    let told = proxies.elsewhere(current).into_iter().map(|one| (one.proxy_id, one.why));
+    let expected = [("b", "refused revision 4: too odd"), ("c", "listeners[web]: in use")];
+    assert!(told.eq(expected.map(|(id, why)| (id.into(), why.into()))));
 }
 
 #[test]
