@@ -98,6 +98,8 @@ pub enum Event {
     },
     Probed {
         id: TargetId,
+        /// How long after it was due it was begun.
+        late: Duration,
         finding: Finding,
     },
     Proxy {
@@ -314,7 +316,10 @@ impl Controller {
                     self.found(Found { materials, ..Found::default() }, moment);
                 }
                 Event::Ordered { certificate, what } => self.ordered(certificate, what),
-                Event::Probed { id, finding } => self.probed(id, finding, moment),
+                Event::Probed { id, late, finding } => {
+                    self.counters.probe_lateness.observe(late);
+                    self.probed(id, finding, moment);
+                }
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
         }
@@ -326,6 +331,11 @@ impl Controller {
             self.effects.push(Effect::Probe(job));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// No more probes than this are made at a time.
+    pub fn set_room_for_probes(&mut self, room: usize) {
+        self.health.set_room(room);
     }
 
     /// When [`Controller::apply`] is to be called even if nothing happens before.

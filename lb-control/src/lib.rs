@@ -3,7 +3,7 @@
 //! ```text
 //!   fleet ──────┐
 //!   config_file ┤ Mutate, Look                    ┌► store     Commit ─► Committed
-//!               ├──────────────► owner ⇄ controller ┤► probe     Probe ──► Probed
+//!               ├──────────────► owner ⇄ controller ┤► prober    Probe ──► Probed
 //!   discovery ──┘ Proxy            (pure core)    └► publisher ─► discovery ─► proxies
 //! ```
 //!
@@ -60,7 +60,9 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{clock, drain::Drain, telemetry::sampling::Ratio};
+use lb_common::{
+    clock, drain::Drain, shortage::raise_descriptor_limit, telemetry::sampling::Ratio,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -71,6 +73,7 @@ use crate::{
     admin::{Admin, site::Site},
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
+    health::prober::{Prober, Share},
     owner::{Handle, Running},
     store::{StoreError, redb::Store},
 };
@@ -113,6 +116,8 @@ pub enum RunError {
     Signal(#[source] io::Error),
     #[error("the gRPC server failed: {0}")]
     Server(#[from] tonic::transport::Error),
+    #[error("there is no thread for health checks: {0}")]
+    Prober(#[source] io::Error),
     #[error("the controller's core failed; its log says where")]
     Core,
 }
@@ -214,9 +219,12 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     let revision = stored.revision;
     tracing::info!(epoch = stored.epoch, revision, "store opened");
     let moment = Moment { now: clock::now(), wall: clock::wall() };
-    let (controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
+    let (mut controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
         .map_err(|problems| store.unreadable(format!("revision {revision}"), &problems))?;
-    let (handle, running) = owner::spawn(controller, first, store, trace_ratio);
+    let share = Share::of(raise_descriptor_limit());
+    controller.set_room_for_probes(share.concurrent);
+    let prober = Prober::start(share).map_err(RunError::Prober)?;
+    let (handle, running) = owner::spawn(controller, first, store, prober, trace_ratio);
     Ok(Started { handle, running, is_new: revision == 0 })
 }
 

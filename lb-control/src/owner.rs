@@ -1,13 +1,8 @@
 //! The shell around the [`Controller`]: one task that feeds it events and performs its effects,
 //! and the [`Handle`] that everybody else has of it.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use futures_util::FutureExt;
 use lb_common::{
     clock,
     map::changes,
@@ -25,10 +20,7 @@ use crate::{
     controller::{Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused},
     desired::Batch,
     files,
-    health::{
-        monitor::Job,
-        probe::{self, Finding},
-    },
+    health::prober::{Probed, Prober},
     publisher::Publisher,
     store::{StoreError, redb::Store},
     trace,
@@ -75,7 +67,7 @@ struct Owner {
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
     store: Arc<Store>,
-    probes: JoinSet<Event>,
+    prober: Prober,
     writes: JoinSet<Event>,
     /// The state that was looked at for what is unwise in it.
     warned_of: DesiredState,
@@ -87,6 +79,7 @@ pub fn spawn(
     controller: Controller,
     first: Sealed,
     store: Store,
+    prober: Prober,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
     let warned_of = first.snapshot.desired.clone();
@@ -106,7 +99,7 @@ pub fn spawn(
         news: handle.news.clone(),
         publisher: Arc::clone(&handle.publisher),
         store: Arc::clone(&handle.store),
-        probes: JoinSet::new(),
+        prober,
         writes: JoinSet::new(),
         warned_of,
     };
@@ -214,7 +207,7 @@ impl Running {
         let _ = self.task.await;
     }
 
-    /// Completes only if the owner fails.
+    /// Completes only if the owner fails, or the thread that makes its probes.
     pub async fn failed(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -231,12 +224,15 @@ impl Owner {
                 _ = &mut stopped => break,
                 _ = self.inbox.recv_many(&mut events, BATCH) => {}
                 Some(done) = self.writes.join_next() => events.extend(done),
-                Some(done) = self.probes.join_next() => events.extend(done),
+                // Outcomes that came together are published together.
+                probed = self.prober.probed() => match probed {
+                    Some(probed) => events.extend(probed.into_iter().map(probed_event)),
+                    None => {
+                        tracing::error!("the thread that makes probes has failed");
+                        return;
+                    }
+                },
                 () = sleep_until(due) => {}
-            }
-            // Outcomes that came together are published together.
-            while let Some(done) = self.probes.try_join_next() {
-                events.extend(done);
             }
             self.turn(events.drain(..));
         }
@@ -295,9 +291,7 @@ impl Owner {
                     let _ = kept.send(());
                 }
             }
-            Effect::Probe(job) => {
-                self.probes.spawn(run_probe(job));
-            }
+            Effect::Probe(job) => self.prober.probe(job),
             Effect::Publish { sealed, cause } => {
                 let snapshot = &sealed.snapshot;
                 let former = std::mem::replace(&mut self.warned_of, snapshot.desired.clone());
@@ -317,24 +311,6 @@ impl Owner {
             }
         }
     }
-}
-
-/// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
-async fn run_probe(Job { id, address, asking }: Job) -> Event {
-    let finding = AssertUnwindSafe(probe::probe(
-        address,
-        &asking.check,
-        asking.proxy_protocol,
-        asking.tls.as_deref(),
-    ))
-    .catch_unwind()
-    .await;
-    let finding = finding.unwrap_or_else(|_| Finding {
-        outcome: None,
-        detail: "the probe itself failed".into(),
-        took: Duration::ZERO,
-    });
-    Event::Probed { id, finding }
 }
 
 /// Writes these, and returns what could not be written.
@@ -360,6 +336,10 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let store = Arc::clone(store);
     tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or(Err(StoreError::CutOff))
+}
+
+fn probed_event(Probed { id, late, finding }: Probed) -> Event {
+    Event::Probed { id, late, finding }
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -403,5 +383,22 @@ fn log(event: &v1::Event) {
             _ => tracing::info!(name, why, "another certificate is in force"),
         },
         Some(Event::Missed(_)) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_owner_fails_when_its_probes_can_be_made_no_more() {
+        let store = Store::in_memory().expect("opens");
+        let stored = store.begin(1).expect("begins");
+        let moment = Moment { now: clock::now(), wall: clock::wall() };
+        let (controller, first) = Controller::new(stored, fastrand::Rng::with_seed(1), moment)
+            .expect("there is nothing in it");
+        let (handle, mut running) = spawn(controller, first, store, Prober::failed(), None);
+        running.failed().await;
+        assert!(matches!(handle.look(|_| ()).await, Err(Refused::Ending)));
     }
 }

@@ -14,6 +14,7 @@ mod backend_set;
 mod certificate;
 mod check;
 mod listener;
+mod probe;
 mod route;
 mod route_kind;
 

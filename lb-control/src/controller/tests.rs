@@ -119,7 +119,7 @@ impl Fixture {
         let jobs = self.jobs.drain(..).map(|job| {
             let outcome = Some(outcomes[job.address.to_string().as_str()]);
             let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
-            Event::Probed { id: job.id, finding }
+            Event::Probed { id: job.id, late: Duration::ZERO, finding }
         });
         jobs.collect()
     }

@@ -197,6 +197,7 @@ impl Controller {
             version: self.current().version.version,
             snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
+            probes_in_flight: self.health.in_flight(),
             tallies: self.health.tallies(),
             certificates: self
                 .vault
