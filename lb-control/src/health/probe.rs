@@ -131,7 +131,10 @@ async fn open(
     asking: &Asking,
     verdict: &mut Verdict,
 ) -> Result<Stream, Problem> {
-    let stream = connect(address, asking.proxy_protocol).await?;
+    // A server that speaks first, or is not spoken to, is to see the connection at once.
+    let is_silent = matches!(&asking.check.probe, Probe::Tcp { send, .. } if send.is_empty());
+    let speaks_first = asking.tls.is_some() || !is_silent;
+    let stream = connect(address, asking.proxy_protocol, speaks_first).await?;
     let Some(tls) = &asking.tls else { return Ok(Stream::Plain(stream)) };
     verdict.missing = "TLS: no handshake";
     let stream = Box::pin(shake(address, stream, tls)).await?;

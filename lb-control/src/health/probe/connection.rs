@@ -11,9 +11,10 @@ use std::{
 use futures_util::FutureExt;
 use lb_common::spec::ProxyVersion;
 use lb_prelude::proxy_protocol::{self, Addresses, Tlvs, Version};
+use rustix::net::sockopt::set_tcp_quickack;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -34,13 +35,24 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Whose connection it is, if there is a PROXY protocol, is this process's own.
+/// Whose connection it is, if there is a PROXY protocol, is this process's own. If something is to be
+/// sent at once, the handshake's last word goes with it: a packet less on the way, and its reader is woken
+/// up once.
 pub async fn connect(
     address: SocketAddr,
     proxy_protocol: Option<ProxyVersion>,
+    speaks_first: bool,
 ) -> Result<TcpStream, Problem> {
     let connecting = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if speaks_first {
+            // Else it goes alone.
+            let _ = set_tcp_quickack(&socket, false);
+        }
+        let mut stream = socket.connect(address).await?;
         if let Some(version) = proxy_protocol {
             stream.write_all(&own_header(version, &stream)?).await?;
         }
