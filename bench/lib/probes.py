@@ -104,6 +104,7 @@ class _Seen:
             **{result: count for result, count in sorted(results.items())},
             "late_p50_ms": _quantile(late, 0.5) * 1e3,
             "late_p99_ms": _quantile(late, 0.99) * 1e3,
+            "late_p999_ms": _quantile(late, 0.999) * 1e3,
             "late_most_ms": _quantile(late, 1) * 1e3,
             "control_cores": used.total / elapsed,
             "control_us_per_probe": used.total / probes * 1e6,
@@ -114,7 +115,12 @@ class _Seen:
 
 
 def _quantile(cumulative, share):
-    """The bound of the bucket that it is in: no more than this."""
+    """Linear within a bucket, as Prometheus has it; the last one is taken for its lower bound."""
     bounds = sorted(cumulative)
     rank = share * cumulative[bounds[-1]]
-    return next(bound for bound in bounds if cumulative[bound] >= rank)
+    below, lower = 0, 0.0
+    for bound in bounds[:-1]:
+        if cumulative[bound] >= rank:
+            return lower + (bound - lower) * (rank - below) / max(cumulative[bound] - below, 1)
+        below, lower = cumulative[bound], bound
+    return lower
