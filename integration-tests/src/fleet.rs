@@ -9,8 +9,8 @@ use std::{
 use lb_proto::{
     file,
     v1::{
-        self, ApplyRequest, BackendStatus, ListBackendsRequest, ListProxiesRequest,
-        ListProxiesResponse, fleet_client::FleetClient,
+        self, ApplyRequest, BackendSetStatus, BackendStatus, ListBackendsRequest,
+        ListProxiesRequest, ListProxiesResponse, fleet_client::FleetClient,
     },
 };
 use serde_json::Value;
@@ -284,6 +284,16 @@ impl Fleet {
         let mut api = self.controller.try_api().await?;
         let response = api.list_proxies(ListProxiesRequest {}).await;
         Ok(response.map_err(|status| status.to_string())?.into_inner())
+    }
+
+    /// What the controller says of each backend set.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn backend_sets(&self) -> Vec<BackendSetStatus> {
+        let request = ListBackendsRequest::default();
+        let listed = self.api().await.list_backends(request).await.expect("it lists");
+        listed.into_inner().backend_sets
     }
 
     /// # Errors

@@ -26,7 +26,8 @@ fn failed(response: &Response, status: u16, error: &str) {
 #[tokio::test]
 async fn without_a_backend_the_answer_is_503_and_nothing_is_attempted() {
     let backend = Backend::start(|_| Reply::status(500, "")).await;
-    let check = "health_check = { interval = '50ms', unhealthy_after = 1 }";
+    let check = "health_check = { interval = '50ms', unhealthy_after = 1, \
+                 max_unhealthy_percent = 100 }";
     let fleet = one_proxy("", check, &[backend.address()]).await;
     let is_unhealthy =
         |status: &lb_proto::v1::BackendStatus| status.health() == lb_proto::v1::Health::Unhealthy;
@@ -49,7 +50,7 @@ async fn when_all_are_dead_the_answer_is_503_and_nothing_is_connected_to() {
     let dead = Port::reserve_range(3);
     let addresses: Vec<_> = dead.iter().map(Port::address).collect();
     let set = "connect_timeout = '60s'\n\
-               health_check = { tcp = true, interval = '50ms', unhealthy_after = 1 }";
+               health_check = { tcp = true, interval = '50ms', prove_first = true }";
     let fleet = one_proxy("timeout = '60s'\nretry = { attempts = 3 }", set, &addresses).await;
     let is_unhealthy =
         |status: &lb_proto::v1::BackendStatus| status.health() == lb_proto::v1::Health::Unhealthy;

@@ -349,6 +349,7 @@ async fn whoever_watches_sees_what_happens() {
             }
             Event::Proxy(seen) => applied |= seen.proxy_id == "p1" && seen.what == "applied",
             Event::Certificate(changed) => panic!("there is no certificate: {changed:?}"),
+            Event::Checks(changed) => panic!("all is well: {changed:?}"),
             Event::Missed(missed) => panic!("{missed} events are missing"),
         }
     }

@@ -6,7 +6,7 @@ use lb_proto::v1::{self, Health};
 
 use crate::{
     client::{
-        Remote,
+        Remote, by_hand, held,
         when::{self, load},
     },
     output::{self, Output, Paint, Screen, count},
@@ -99,7 +99,7 @@ fn table(backends: &[v1::BackendStatus]) -> Table {
         Column::left("WHY").wrapped_at(16),
     ]);
     for status in backends {
-        let v1::BackendStatus { backend_set, backend, address, weight, state, why, .. } = status;
+        let v1::BackendStatus { backend_set, backend, address, weight, state, .. } = status;
         let [requests, errors, p50, p99] = load(status.load.as_ref());
         let failing = status.load.as_ref().is_some_and(|load| load.errors_per_second > 0.0);
         table.row(vec![
@@ -116,10 +116,20 @@ fn table(backends: &[v1::BackendStatus]) -> Table {
             p50.into(),
             p99.into(),
             status.in_flight.to_string().into(),
-            (&**why).into(),
+            notes(status).into(),
         ]);
     }
     table
+}
+
+/// What its checks found, and what somebody set.
+fn notes(status: &v1::BackendStatus) -> String {
+    let why = format!("{}{}", status.why, held::used_all_the_same(&status.held));
+    match status.r#override.as_ref().map(by_hand::said) {
+        Some(said) if why.is_empty() => said,
+        Some(said) => format!("{why}; {said}"),
+        None => why,
+    }
 }
 
 /// With a state that keeps it out, where that is not shown otherwise.
@@ -130,6 +140,7 @@ fn health(status: &v1::BackendStatus) -> Cell {
         Health::Unknown | Health::Unspecified => ("unknown", Paint::Dim),
     };
     match status.ejections.len() {
+        0 if !status.held.is_empty() => Cell::painted(format!("{word}, held"), Paint::Warn),
         0 => Cell::painted(word, paint),
         _ => Cell::painted(format!("{word}, ejected"), Paint::Warn),
     }
@@ -137,12 +148,16 @@ fn health(status: &v1::BackendStatus) -> Cell {
 
 /// `app: 2 of 3 backends usable, round_robin`
 fn summary(set: &v1::BackendSetStatus, screen: &Screen) -> String {
-    let v1::BackendSetStatus { name, balance, backends, usable, .. } = set;
+    let v1::BackendSetStatus { name, balance, backends, usable, held, .. } = set;
     let paint = match usable {
         0 => Paint::Bad,
         some if some < backends => Paint::Warn,
         _ => Paint::Good,
     };
     let usable = screen.paint(paint, &format!("{usable} of {}", count(*backends, "backend")));
-    format!("{name}: {usable} usable, {balance}\n")
+    let held = match held {
+        0 => String::new(),
+        held => screen.paint(Paint::Warn, &format!(", {held} held although their checks fail")),
+    };
+    format!("{name}: {usable} usable{held}, {balance}\n")
 }

@@ -10,7 +10,11 @@ use lb_proto::v1::{self, Health, event::Event as What};
 
 use crate::{
     certificates::told,
-    client::{Controller, Refused, Remote, changes, when},
+    client::{
+        Controller, Refused, Remote, changes,
+        held::{checks, used_all_the_same},
+        when,
+    },
     history,
     output::{self, Output, Paint, Screen},
 };
@@ -147,6 +151,7 @@ async fn past(controller: &Controller) -> Result<Vec<v1::Event>, Refused> {
             backend: status.backend,
             health: status.health,
             why: status.why,
+            held: status.held,
         })),
     });
     let proxies = proxies.proxies.iter().flat_map(latest_of);
@@ -192,14 +197,19 @@ fn line(event: &v1::Event, screen: &Screen) -> String {
             ("revision", Paint::Bold, format!("{revision} {comment}{changes}"))
         }
         Some(What::Health(health)) => {
-            let v1::HealthChanged { backend_set, backend, why, .. } = health;
+            let v1::HealthChanged { backend_set, backend, why, held, .. } = health;
             let (word, paint) = match health.health() {
                 Health::Healthy => ("healthy", Paint::Good),
                 Health::Unhealthy => ("unhealthy", Paint::Bad),
                 Health::Unknown | Health::Unspecified => ("not probed", Paint::Dim),
             };
             let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-            ("health", paint, format!("{backend_set}/{backend} is {word}{why}"))
+            let held = used_all_the_same(held);
+            ("health", paint, format!("{backend_set}/{backend} is {word}{why}{held}"))
+        }
+        Some(What::Checks(changed)) => {
+            let paint = if changed.what == "held" { Paint::Bad } else { Paint::Good };
+            ("health", paint, checks(changed))
         }
         Some(What::Proxy(v1::ProxyChanged { proxy_id, what, version, reason, .. })) => {
             let paint = match what.as_str() {
@@ -247,7 +257,7 @@ impl Seen {
                 format!("proxy {proxy_id} {what}")
             }
             // Nobody tells it twice.
-            Some(What::Certificate(_) | What::Missed(_)) | None => return true,
+            Some(What::Checks(_) | What::Certificate(_) | What::Missed(_)) | None => return true,
         };
         let Some(time) = stamp(event) else { return true };
         let before = self.0.insert(subject, time);
@@ -273,6 +283,7 @@ mod tests {
             backend: "one".into(),
             health: Health::Unhealthy.into(),
             why: "connect\nrefused".into(),
+            held: String::new(),
         };
         at(seconds, What::Health(health))
     }

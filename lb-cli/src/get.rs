@@ -7,13 +7,14 @@ use clap::builder::PossibleValue;
 use lb_proto::{file::Document, parse, v1};
 
 use crate::{
-    client::Remote,
+    client::{Remote, by_hand},
     output::{self, Output},
 };
 
 /// Print the desired state, or a part of it, as TOML
 ///
-/// lb apply takes it back unchanged. A part says `partial = true` at its top, so that it is never
+/// lb apply takes it back unchanged. What lb drain and lb weight set is told at its end, as comments:
+/// that holds instead of what is asked for. A part says `partial = true` at its top, so that it is never
 /// taken for the whole: applied, it changes what it names and leaves the rest as it is.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -62,15 +63,20 @@ enum Kind {
 /// If there is nothing of that name, or the controller does not say.
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let controller = args.remote.connect().await?;
-    let (revision, mut spec) = controller.get(args.revision).await?;
+    let asked = v1::GetRequest { revision: args.revision };
+    let got = controller.call(async |mut api| api.get(asked).await).await?;
+    let v1::GetResponse { revision, spec, mut overrides } = got;
+    let mut spec = spec.unwrap_or_default();
     if let Some(kind) = args.kind {
         spec = part(spec, kind, args.name.as_deref())?;
+        overrides.retain(|one| spec.backend_sets.iter().any(|set| set.name == one.backend_set));
     }
     if args.output.json {
-        output::json(&v1::GetResponse { revision, spec: Some(spec) })?;
+        output::json(&v1::GetResponse { revision, spec: Some(spec), overrides })?;
     } else {
         let document = Document { spec, partial: args.kind.is_some() };
-        crate::print(&format!("# revision {revision}\n{}", document.to_toml()));
+        let by_hand = by_hand::comments(&overrides);
+        crate::print(&format!("# revision {revision}\n{}{by_hand}", document.to_toml()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -64,13 +64,15 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(vec![
         Column::right("REVISION"),
         Column::left("WHEN"),
+        Column::left("BY").dropped(1),
         Column::left("COMMENT").cut_to(20),
         Column::left("CHANGES").cut_to(24),
     ]);
-    for v1::Revision { revision, time, comment, changes } in &revisions {
+    for v1::Revision { revision, time, comment, changes, author } in &revisions {
         table.row(vec![
             Cell::painted(revision.to_string(), Paint::Bold),
             when::ago(time.as_ref()).into(),
+            (&**author).into(),
             (&**comment).into(),
             changes::short(changes).into(),
         ]);

@@ -186,7 +186,7 @@ mod tests {
     /// every other call does: `lb apply` would take another file, `lb history` would show a part.
     /// What is an environment variable is about the surroundings: where the controller is, how
     /// things are printed, that nobody is there to ask.
-    const OF_ONE_CALL: [&str; 15] = [
+    const OF_ONE_CALL: [&str; 16] = [
         "allow-empty",
         "alpn",
         "before",
@@ -201,6 +201,7 @@ mod tests {
         "limit",
         "listener",
         "merge",
+        "reset",
         "revision",
     ];
 

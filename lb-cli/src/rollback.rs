@@ -6,7 +6,7 @@ use lb_proto::v1;
 
 use crate::{
     client::{
-        Remote,
+        Remote, by_hand,
         proposal::{self, Consent},
     },
     output::Output,
@@ -48,6 +48,11 @@ fn after_help() -> String {
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let Args { revision, consent, output, remote } = args;
     let controller = remote.connect().await?;
+    let asked = v1::GetRequest::default();
+    let got = controller.call(async |mut api| api.get(asked).await).await?;
+    if !output.json {
+        crate::print(&by_hand::notes(&got.overrides));
+    }
     proposal::settle(&output, &consent, false, async |expected_revision, dry_run| {
         let comment = consent.comment.clone();
         let request = v1::RollbackRequest { revision, expected_revision, dry_run, comment };

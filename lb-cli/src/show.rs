@@ -52,7 +52,9 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let screen = output.colors.screen();
     let time = revision.time.as_ref();
     let mut text = screen.paint(Paint::Bold, &format!("revision {wanted}"));
-    text.push_str(&format!("  {} UTC ({})\n", when::exact(time), when::ago(time)));
+    let by = if revision.author.is_empty() { "" } else { " by " };
+    let when = format!("  {} UTC ({})", when::exact(time), when::ago(time));
+    text.push_str(&format!("{when}{by}{}\n", revision.author));
     if !revision.comment.is_empty() {
         text.push_str(&format!("  {}\n", screen.wrap(&revision.comment, 2, 2)));
     }

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use lb_proto::{parse::name_of, v1};
 
 use crate::{
-    client::{Remote, name::BackendPath},
+    client::{Remote, changes, name::BackendPath},
     output::Output,
-    weight::{self, Edit},
 };
 
 /// Give a draining backend new requests again
@@ -44,20 +43,12 @@ Examples:
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let Args { backend, comment, output, remote } = args;
     let controller = remote.connect().await?;
-    let edit = Edit {
-        backend: &backend,
-        comment: &|set, backend| comment.clone().unwrap_or(format!("undrain {backend} of {set}")),
-        change: &|backend| {
-            match backend.state.as_str() {
-                "draining" => backend.state.clear(),
-                "" | "active" => {}
-                other => bail!(
-                    "{} is {other}, not draining; lb edit can change its state",
-                    lb_proto::parse::name_of(backend)
-                ),
-            }
-            Ok(())
-        },
-    };
-    weight::settle(&controller, &edit, &output).await
+    let (_, spec) = controller.get(None).await?;
+    let (backend_set, backend) = backend.find(&spec)?;
+    let backend = name_of(&backend).to_owned();
+    let comment = comment.unwrap_or_default();
+    let request = v1::UndrainBackendRequest { backend_set, backend, comment };
+    let done = controller.call(async |mut api| api.undrain_backend(request).await).await?;
+    changes::tell_done(&done, &output)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,4 @@
-//! `lb weight`: how much of the traffic a backend gets. And how one field of one backend is changed
-//! without touching the others, whoever else changes them at the same time.
+//! `lb weight`: how much of the traffic a backend gets, whatever the spec says.
 
 use std::process::ExitCode;
 
@@ -7,14 +6,15 @@ use lb_proto::{
     parse::{MAX_WEIGHT, name_of},
     v1,
 };
-use tonic::Code;
 
 use crate::{
-    client::{Controller, Remote, changes, name::BackendPath, proposal},
-    output::{self, Output},
+    client::{Remote, changes, name::BackendPath},
+    output::Output,
 };
 
 /// Set a backend's weight: its share of its set's requests
+///
+/// It holds whatever a file or lb apply says of the backend's weight, until --reset.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
@@ -23,8 +23,16 @@ pub struct Args {
     backend: BackendPath,
 
     /// From 0, nothing new, to 65535; backends that were given none have 1
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_WEIGHT)))]
-    weight: u32,
+    #[arg(
+        value_name = "N",
+        required_unless_present = "reset",
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_WEIGHT))
+    )]
+    weight: Option<u32>,
+
+    /// Give it the weight again that the spec says
+    #[arg(long, conflicts_with = "weight")]
+    reset: bool,
 
     /// Why; kept in the history [default: weight N for BACKEND of SET]
     #[arg(long, short = 'm', value_name = "TEXT")]
@@ -45,77 +53,30 @@ Exit codes:
 
 Examples:
   lb weight app/127.0.0.1:3001 3
-  lb weight app/canary 0 --comment 'too many errors'";
-
-/// One change to one backend, made again if somebody else changes the fleet in between.
-pub struct Edit<'a> {
-    pub backend: &'a BackendPath,
-    pub comment: &'a dyn Fn(&str, &str) -> String,
-    pub change: &'a dyn Fn(&mut v1::Backend) -> anyhow::Result<()>,
-}
-
-/// As often as nobody is slower than everybody else by bad luck alone.
-const TRIES: usize = 20;
+  lb weight app/canary 0 --comment 'too many errors'
+  lb weight app/canary --reset";
 
 /// # Errors
 /// If there is no such backend.
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { backend, weight, comment, output, remote } = args;
+    let Args { backend, weight, reset, comment, output, remote } = args;
     let controller = remote.connect().await?;
-    let edit = Edit {
-        backend: &backend,
-        comment: &|set, backend| {
-            comment.clone().unwrap_or(format!("weight {weight} for {backend} of {set}"))
-        },
-        change: &|backend| {
-            if backend.weight.unwrap_or(1) != weight {
-                backend.weight = Some(weight);
-            }
-            Ok(())
-        },
+    let (_, spec) = controller.get(None).await?;
+    let (backend_set, backend) = backend.find(&spec)?;
+    let backend = name_of(&backend).to_owned();
+    let comment = comment.unwrap_or_else(|| match weight {
+        Some(weight) => format!("weight {weight} for {backend} of {backend_set}"),
+        None => format!("weight of {backend} of {backend_set} as the spec says"),
+    });
+    let request = v1::SetBackendRequest {
+        backend_set,
+        backend,
+        weight,
+        reset_weight: reset,
+        comment,
+        ..v1::SetBackendRequest::default()
     };
-    settle(&controller, &edit, &output).await
-}
-
-/// # Errors
-/// If there is no such backend, or the controller refuses the change.
-pub async fn settle(
-    controller: &Controller,
-    edit: &Edit<'_>,
-    output: &Output,
-) -> anyhow::Result<ExitCode> {
-    let done = edit.apply(controller).await?;
-    if output.json {
-        output::json(&done)?;
-    } else if done.changes.is_empty() {
-        crate::print(&format!("nothing to change: revision {} is just that\n", done.revision));
-    } else {
-        crate::print(&changes::lines(&done.changes, &output.colors.screen()));
-        crate::print(&format!("done: revision {}\n", done.revision));
-    }
+    let done = controller.call(async |mut api| api.set_backend(request).await).await?;
+    changes::tell_done(&done, &output)?;
     Ok(ExitCode::SUCCESS)
-}
-
-// === impl Edit ===
-
-impl Edit<'_> {
-    /// A backend can only be replaced whole, so what replaces it is tied to what it was made from.
-    async fn apply(&self, controller: &Controller) -> anyhow::Result<v1::ApplyResponse> {
-        for tries in 1.. {
-            let (revision, spec) = controller.get(None).await?;
-            let (set, mut backend) = self.backend.find(&spec)?;
-            (self.change)(&mut backend)?;
-            let request = v1::ApplyRequest {
-                comment: (self.comment)(&set, name_of(&backend)),
-                backends: vec![v1::BackendChange { backend_set: set, backend: Some(backend) }],
-                expected_revision: Some(revision),
-                ..v1::ApplyRequest::default()
-            };
-            match controller.apply(request).await {
-                Err(refused) if refused.code == Code::Aborted && tries < TRIES => {}
-                done => return proposal::raced(done),
-            }
-        }
-        unreachable!("the last try returns")
-    }
 }

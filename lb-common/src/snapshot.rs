@@ -53,6 +53,13 @@ pub struct UnhealthyBackends(Map<BackendSetName, Arc<BTreeSet<BackendName>>>);
 // === impl UnhealthyBackends ===
 
 impl UnhealthyBackends {
+    /// Those of some sets.
+    #[must_use]
+    pub fn only(&self, is_wanted: impl Fn(&BackendSetName) -> bool) -> Self {
+        let wanted = self.0.iter().filter(|(set, _)| is_wanted(set));
+        Self(wanted.map(|(set, backends)| (set.clone(), Arc::clone(backends))).collect())
+    }
+
     pub fn contains(&self, set: &BackendSetName, backend: &BackendName) -> bool {
         self.0.get(set).is_some_and(|backends| backends.contains(backend))
     }

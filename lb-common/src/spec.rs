@@ -4,6 +4,7 @@
 mod backend_set;
 mod certificate;
 mod listener;
+mod overlay;
 mod route;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -23,6 +24,7 @@ pub use listener::{
     ClientAuth, ClientCertHeaders, ForwardedHeader, Forwarding, Listener, ListenerTls,
     PathNormalization, Protocol, ProxyProtocol, Scheme, TlsVersion,
 };
+pub use overlay::{Override, Overrides, SetOverrides, overridden};
 pub use route::{
     Action, Answer, HostMatch, PathMatch, Redirect, RetryOn, RetryPolicy, Route, RouteMatch,
     WeightedBackendSet,

@@ -9,7 +9,8 @@ import { points } from "./series.js";
 const MOST = 300;
 
 /** `[is, words]` of the backend's health. */
-export function healthOf({ health }) {
+export function healthOf({ health, held }) {
+  if (held) return ["warn", "unhealthy, held"];
   if (health === "healthy") return ["good", "healthy"];
   if (health === "unhealthy") return ["bad", "unhealthy"];
   return ["plain", "unknown"];
@@ -147,7 +148,8 @@ function row() {
     const bad = backend.health === "unhealthy";
     set(why, "class", bad ? "why loud" : "why");
     const long = backend.since ? `for ${since(backend.since)}` : "";
-    text(why, [backend.why, long].filter(Boolean).join(" · "));
+    const held = backend.held && `used all the same: ${backend.held}`;
+    text(why, [backend.why, long, held].filter(Boolean).join(" · "));
     const last = backend.last_probe;
     const doubts = last && !last.passed && !bad;
     text(probe, doubts ? `last probe failed: ${last.detail}` : "");

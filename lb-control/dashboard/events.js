@@ -52,7 +52,14 @@ function describe(what, about) {
     case "health": {
       const is = about.health === "healthy" ? "good" : about.health === "unhealthy" ? "bad" : "plain";
       const why = about.why ? `: ${about.why}` : "";
-      return { kind: "health", is, words: `${about.backend_set}/${about.backend} is ${about.health}${why}` };
+      const held = about.held ? `; used all the same: ${about.held}` : "";
+      return { kind: "health", is, words: `${about.backend_set}/${about.backend} is ${about.health}${why}${held}` };
+    }
+    case "checks": {
+      const { what: did, backend_set: of, why } = about;
+      const who = of || "All sets";
+      if (did === "held") return { kind: "health", is: "bad", words: `${who}: not all that fail their checks are out: ${why}` };
+      return { kind: "health", is: "good", words: `${who}: checks are acted upon again` };
     }
     case "proxy": {
       const { proxy_id: id, what: did, version, reason } = about;

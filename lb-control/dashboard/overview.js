@@ -40,8 +40,12 @@ export function start() {
 export function problems({ proxies, backends, certificates }) {
   const found = [];
   const add = (rank, is, key, view, words) => found.push({ rank, is, key, view, words });
-  for (const { name, usable, backends: all } of backends.backend_sets) {
+  for (const { name, usable, held, backends: all } of backends.backend_sets) {
     if (usable === 0 && all > 0) add(0, "bad", `set ${name}`, "backends", `${name} has no usable backend`);
+    if (held > 0) {
+      const words = `${name}: ${plural(held, "backend")} ${held === 1 ? "fails its" : "fail their"} checks and ${held === 1 ? "is" : "are"} used all the same`;
+      add(0, "bad", `held ${name}`, "backends", words);
+    }
   }
   for (const proxy of proxies.proxies) {
     const [is, words] = stateOf(proxy, proxies);

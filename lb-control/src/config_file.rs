@@ -1,8 +1,9 @@
 //! A file as the source of the desired state: read at the start, and again whenever it changes.
 //!
 //! The file is looked at, not watched, so that replacing it by a rename, a symbolic link or a
-//! mount all work. Only what was the same at two looks in a row counts, so a file that is being
-//! written is not taken half.
+//! mount all work. Only what was the same for a second counts, so a file that is being written is not
+//! taken half. What was applied last is not applied again, though the file went missing meanwhile or was
+//! broken: it would undo what was changed since.
 
 use std::{
     fmt, fs, io,
@@ -15,12 +16,14 @@ use lb_proto::{file::FileErrors, parse, pem};
 use tokio::signal::unix::Signal;
 
 use crate::{
-    controller::{Applied, Change, Refused},
+    controller::{Applied, Change, Event, Refused},
     desired::Batch,
     owner::{Handle, Terms},
 };
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// So many looks in a row see the same before it counts. Writers pause.
+const SAME_LOOKS: u32 = 4;
 
 /// Why the file is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +81,18 @@ impl ConfigFile {
     /// If it cannot be read, is wrong, or cannot be stored.
     pub async fn apply_if_new(&mut self) -> Result<(), ConfigError> {
         let read = self.read().await;
+        self.deal_with_new(read).await
+    }
+
+    async fn deal_with_new(
+        &mut self,
+        read: Result<Content, ConfigError>,
+    ) -> Result<(), ConfigError> {
         if let Ok(content) = &read {
             let applied = self.handle.look(|controller| controller.file_digest()).await;
             if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
                 self.dealt_with = Some(Ok(content.digest));
+                let _ = self.handle.send(Event::File { problem: None }).await;
                 return Ok(());
             }
         }
@@ -91,15 +102,21 @@ impl ConfigFile {
     /// Applies the file whenever it changes and on SIGHUP, for ever.
     pub async fn follow(mut self, mut hangup: Signal) {
         let mut before = self.dealt_with;
+        let mut same = 0;
         loop {
             let asked = asked_or_due(&mut hangup).await;
             let read = self.read().await;
             let now = Some(seen(&read));
-            let settled = now == std::mem::replace(&mut before, now);
-            if !asked && (!settled || now == self.dealt_with) {
+            let is_same = now == std::mem::replace(&mut before, now);
+            same = if is_same { same + 1 } else { 0 };
+            if !asked && (same < SAME_LOOKS || now == self.dealt_with) {
                 continue;
             }
-            if let Err(error) = self.deal_with(read).await {
+            let done = match asked {
+                true => self.deal_with(read).await,
+                false => self.deal_with_new(read).await,
+            };
+            if let Err(error) = done {
                 tracing::error!("the configuration file changes nothing: {error}");
             }
         }
@@ -115,6 +132,9 @@ impl ConfigFile {
         // a restart, at which the file is new.
         let passing = matches!(&result, Err(ConfigError::Refused { source: Refused::Busy, .. }));
         self.dealt_with = (!passing).then_some(seen);
+        let problem = result.as_ref().err().map(ToString::to_string);
+        // A controller that is ending has no use for it.
+        let _ = self.handle.send(Event::File { problem }).await;
         result
     }
 
@@ -134,14 +154,15 @@ impl ConfigFile {
         let state = parse::desired_state(&spec)
             .map_err(|problems| self.refused(Refused::Invalid(problems)))?;
         if state == DesiredState::default() {
-            let current = self.handle.look(|controller| controller.state()).await;
-            if current.map_err(|refused| self.refused(refused))?.1 != state {
+            let current = self.handle.look(|controller| controller.asked()).await;
+            if current.map_err(|refused| self.refused(refused))?.1.spec != state {
                 return Err(ConfigError::Empty { path: self.path.clone() });
             }
         }
         let keys = pem::keys(&spec.certificates);
         let terms = Terms {
             comment: format!("file {}", self.path.display()),
+            author: "file".into(),
             file_digest: Some(digest),
             ..Terms::default()
         };

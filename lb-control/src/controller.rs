@@ -15,6 +15,8 @@
 //!   nothing changed.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Equal snapshots are not published twice, and versions only grow.
+//! - What comes in a storm is published together: at once when it was quiet, then once in [`PACE`]. A change is
+//!   acknowledged when it is published.
 
 use std::{
     collections::VecDeque,
@@ -28,21 +30,22 @@ use lb_common::{
     spec::DesiredState,
     telemetry::trace_context::TraceContext,
 };
-use lb_proto::{error::Problems, parse, update::Sealed, v1};
+use lb_proto::{MAX_MESSAGE_BYTES, error::Problems, parse, update::Sealed, v1};
 use tokio::sync::oneshot;
 use v1::event::Event as News;
 
 use crate::{
     acme,
-    desired::{self, Batch},
-    diff::diff,
+    asked::{Asked, Hand, InForce, Setting},
+    desired::Batch,
     health::{
         monitor::{Job, Monitor},
         probe::Finding,
         schedule::TargetId,
     },
     metrics::Counters,
-    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report},
+    proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report, Runs},
+    publisher::Publication,
     resolve::resolve,
     store::{Revision, StoreError, Stored, Verdict, parts},
     timestamp,
@@ -52,6 +55,7 @@ use crate::{
 use self::{
     condition::{Condition, Conditions},
     storing::{Kept, Step, Storing},
+    tracks::{Now, Tracks},
 };
 
 pub use crate::proxies::Moment;
@@ -59,10 +63,16 @@ pub use crate::proxies::Moment;
 mod condition;
 mod orders;
 mod storing;
+mod tracks;
 mod views;
 
 /// So many changes may wait for the one that is being written.
 const MOST_WAITING: usize = 256;
+/// Of the largest message to proxies, in bytes: for what is around the state, and for what comes by itself,
+/// like certificates and who is unhealthy.
+const ROOM: usize = 4 * 1024 * 1024;
+/// Between two publications there is so much time at the least.
+const PACE: Duration = Duration::from_millis(20);
 /// The times of so many publications are kept, to tell how long proxies take for them.
 const MOST_PUBLICATIONS: usize = 64;
 
@@ -84,6 +94,10 @@ pub enum Event {
     MaterialsCommitted {
         failed: Materials,
     },
+    /// Why the configuration file is not in force, if it is not.
+    File {
+        problem: Option<String>,
+    },
     /// Somebody looked for what the state needs besides itself.
     Found(Found),
     /// The same, and who brings it waits until it is stored.
@@ -102,6 +116,12 @@ pub enum Event {
         late: Duration,
         finding: Finding,
     },
+    /// [`Effect::Recall`] is through.
+    Recalled {
+        revision: u64,
+        /// And what that needs; nothing if it could not be read.
+        spec: Option<(DesiredState, Materials)>,
+    },
     Proxy {
         id: ProxyId,
         connection: ConnectionId,
@@ -115,10 +135,15 @@ pub enum ProxyEvent {
         hello: Hello,
         end: End,
     },
-    Applied(SnapshotId),
+    Applied {
+        snapshot: SnapshotId,
+        revision: u64,
+    },
     Rejected {
         snapshot: SnapshotId,
         reason: String,
+        /// The revision that it goes on with, if it refuses the current one.
+        runs: Option<u64>,
     },
     /// What of it does not work there.
     Problems(Vec<v1::Problem>),
@@ -144,8 +169,10 @@ pub enum Effect {
     Tell(Vec<Kept>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
+    /// Read from the store what was asked for; exactly one [`Event::Recalled`] follows.
+    Recall(u64),
     Publish {
-        sealed: Box<Sealed>,
+        publication: Box<Publication>,
         cause: Option<TraceContext>,
     },
     Announce(v1::Event),
@@ -159,6 +186,8 @@ pub struct Mutation {
     pub expected_revision: Option<u64>,
     pub dry_run: bool,
     pub comment: String,
+    /// Who asks, in his own words.
+    pub author: String,
     /// Of the configuration file that it comes from.
     pub file_digest: Option<u64>,
     /// What the change needs besides itself, as far as it was there.
@@ -170,7 +199,8 @@ pub struct Mutation {
 
 pub enum Change {
     Batch(Box<Batch>),
-    Drain { backend_set: String, backend: String },
+    Set(Setting),
+    Undrain { backend_set: String, backend: String },
 }
 
 pub type Reply = oneshot::Sender<Result<Applied, Refused>>;
@@ -202,11 +232,19 @@ pub enum Refused {
 }
 
 pub struct Controller {
-    desired: DesiredState,
+    in_force: InForce,
     revision: u64,
+    /// The latest one that changed the spec.
+    spec_revision: u64,
     file_digest: Option<u64>,
+    file_problem: Option<String>,
     vault: Vault,
     published: Sealed,
+    /// From this version on, a snapshot has all of that in it, of whatever track.
+    since: Version,
+    tracks: Tracks,
+    /// What is to be published.
+    unpublished: Option<Unpublished>,
     /// When the latest snapshots were published.
     publications: VecDeque<(SnapshotId, Instant)>,
     writing: Option<Writing>,
@@ -223,6 +261,14 @@ pub struct Controller {
     moment: Moment,
 }
 
+/// What was decided and is not published yet.
+#[derive(Default)]
+struct Unpublished {
+    cause: Option<TraceContext>,
+    /// Changes, and who waits for them.
+    changes: Vec<(Reply, v1::Revision)>,
+}
+
 /// A change on its way to the store.
 struct Writing {
     /// The next state, unless only the file's digest is new.
@@ -233,7 +279,7 @@ struct Writing {
 }
 
 struct Next {
-    desired: DesiredState,
+    in_force: InForce,
     materials: Option<Materials>,
     /// What was in force when `materials` was made.
     base: Materials,
@@ -252,7 +298,11 @@ impl Controller {
         rng: fastrand::Rng,
         moment: Moment,
     ) -> Result<(Self, Sealed), Problems> {
-        let desired = parse::desired_state(&stored.spec)?;
+        let mut problems = Problems::default();
+        let overrides = parse::overrides(&stored.overrides, &mut problems);
+        let spec = parse::desired_state(&stored.spec)?;
+        let in_force = InForce::new(problems.or(Asked { spec, overrides })?);
+        let desired = in_force.state.clone();
         let mut health = Monitor::new(stored.health, rng);
         let mut vault = Vault::new(stored.materials, &desired, moment.wall);
         health.sync(&desired, vault.materials(), moment.now);
@@ -266,11 +316,16 @@ impl Controller {
         let content = resolve(&Snapshot::default(), desired.clone(), unhealthy, materials);
         let sealed = Sealed::new(version, stored.revision, content);
         let controller = Self {
-            desired,
+            in_force,
             revision: stored.revision,
+            spec_revision: stored.revision,
             file_digest: stored.file_digest,
+            file_problem: None,
             vault,
             published: sealed.clone(),
+            since: version,
+            tracks: Tracks::default(),
+            unpublished: None,
             publications: [(sealed.snapshot.id, moment.now)].into(),
             writing: None,
             waiting: VecDeque::new(),
@@ -310,6 +365,7 @@ impl Controller {
                         self.store_materials();
                     }
                 }
+                Event::File { problem } => self.file_problem = problem,
                 Event::Found(found) => self.found(found, moment),
                 Event::Keep { materials, kept } => {
                     self.storing.ask(kept);
@@ -320,11 +376,21 @@ impl Controller {
                     self.counters.probe_lateness.observe(late);
                     self.probed(id, finding, moment);
                 }
+                Event::Recalled { revision, spec } => {
+                    if let Some((spec, materials)) = spec {
+                        self.tracks.begin(revision, spec, materials);
+                        self.publish(None);
+                    }
+                }
                 Event::Proxy { id, connection, said } => self.proxy(&id, connection, said, moment),
             }
         }
-        if std::mem::take(&mut self.health_changed) {
+        let health_changed = std::mem::take(&mut self.health_changed);
+        if health_changed {
             self.publish(None);
+        }
+        self.publish_if_due(moment);
+        if health_changed {
             self.store_health();
         }
         while let Some(job) = self.health.start(moment.now) {
@@ -340,7 +406,12 @@ impl Controller {
 
     /// When [`Controller::apply`] is to be called even if nothing happens before.
     pub fn next_due(&self) -> Option<Instant> {
-        self.health.next_due()
+        let publish = self.unpublished.as_ref().map(|_| self.next_publication());
+        [publish, self.health.next_due()].into_iter().flatten().min()
+    }
+
+    fn next_publication(&self) -> Instant {
+        self.publications.front().map_or(self.moment.now, |(_, at)| *at + PACE)
     }
 
     fn mutate(&mut self, mutation: Mutation, moment: Moment) {
@@ -356,28 +427,30 @@ impl Controller {
     fn begin(&mut self, mutation: Mutation, moment: Moment) {
         let Mutation { dry_run, file_digest, .. } = &mutation;
         let candidate = self.candidate(&mutation, moment);
-        let (desired, materials, changes) = match candidate {
+        let (in_force, materials) = match candidate {
             Ok(candidate) => candidate,
             Err(refused) => return self.answer(mutation.reply, Err(refused)),
         };
         // A file is remembered even if it changes nothing, lest it undo later changes when the
         // controller starts again.
         let new_file = file_digest.is_some() && *file_digest != self.file_digest;
-        let is_same = changes.is_empty();
+        let parts = parts(&self.in_force.asked, &in_force.asked);
+        let changes = self.in_force.changes_to(&in_force);
+        let is_same = parts.is_empty();
         if *dry_run || is_same && !new_file {
             self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
-            let applied =
-                Applied { revision: self.revision, version: self.current().version, changes };
+            let applied = Applied { revision: self.revision, version: self.since, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
         }
-        let Mutation { comment, file_digest, cause, reply, .. } = mutation;
+        let Mutation { comment, author, file_digest, cause, reply, .. } = mutation;
         let revision = (!is_same).then(|| {
             let time = Some(timestamp(moment.wall));
-            let about = v1::Revision { revision: self.revision + 1, time, comment, changes };
-            Box::new(Revision { about, parts: parts(&self.desired, &desired) })
+            let about =
+                v1::Revision { revision: self.revision + 1, time, comment, changes, author };
+            Box::new(Revision { about, parts })
         });
         let next = revision.as_ref().map(|revision| Next {
-            desired,
+            in_force,
             materials: materials.clone(),
             base: self.vault.materials().clone(),
             about: revision.about.clone(),
@@ -386,29 +459,48 @@ impl Controller {
         self.writing = Some(Writing { next, file_digest, cause, reply });
     }
 
-    /// The state that a change leads to, what it needs, and how it differs.
+    /// What a change leads to, and what that needs.
     fn candidate(
         &self,
         mutation: &Mutation,
         moment: Moment,
-    ) -> Result<(DesiredState, Option<Materials>, Vec<v1::Change>), Refused> {
+    ) -> Result<(InForce, Option<Materials>), Refused> {
         if let Some(expected) = mutation.expected_revision
             && expected != self.revision
         {
             return Err(Refused::Stale { expected, current: self.revision });
         }
-        let desired = match &mutation.change {
-            Change::Batch(batch) => batch.onto(&self.desired).map_err(Refused::Invalid)?,
-            Change::Drain { backend_set, backend } => {
-                desired::draining(&self.desired, backend_set, backend).map_err(Refused::NotFound)?
+        let asked = &self.in_force.asked;
+        let hand = Hand { author: &mutation.author, time: moment.wall };
+        let next = match &mutation.change {
+            Change::Batch(batch) => batch.onto(asked).map_err(Refused::Invalid)?,
+            Change::Set(setting) => asked.set(setting, hand).map_err(Refused::NotFound)?,
+            Change::Undrain { backend_set, backend } => {
+                asked.undrain(backend_set, backend, hand).map_err(Refused::NotFound)?
             }
         };
+        let in_force = self.in_force.followed_by(next);
         let materials = self
             .vault
-            .admit(&self.desired, &desired, &mutation.found, moment.wall)
+            .admit(&self.in_force.state, &in_force.state, &mutation.found, moment.wall)
             .map_err(Refused::Invalid)?;
-        let changes = diff(&self.desired, &desired);
-        Ok((desired, materials, changes))
+        self.fits(&in_force).map_err(Refused::Invalid)?;
+        Ok((in_force, materials))
+    }
+
+    /// Whether a proxy can be sent all of it in one message.
+    fn fits(&self, next: &InForce) -> Result<(), Problems> {
+        let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
+        let former = &self.published.snapshot;
+        let content = resolve(former, next.state.clone(), unhealthy.clone(), materials.clone());
+        let sealed = self.published.followed_by(former.id.version, self.revision, content);
+        let (size, most) = (sealed.resources.encoded_len(), MAX_MESSAGE_BYTES - ROOM);
+        let mut problems = Problems::default();
+        if size > most {
+            let is = format!("takes {size} bytes on its way to a proxy, and {most} is the most");
+            problems.add("the state as a whole", format!("{is}; make it smaller"));
+        }
+        problems.or(())
     }
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
@@ -417,8 +509,14 @@ impl Controller {
             match result {
                 Ok(()) => {
                     self.file_digest = file_digest.or(self.file_digest);
-                    let applied = self.advance(next, cause, moment);
-                    self.answer(reply, Ok(applied));
+                    match next {
+                        Some(next) => self.advance(next, cause, reply, moment),
+                        None => {
+                            let (revision, version) = (self.revision, self.since);
+                            let changes = Vec::new();
+                            self.answer(reply, Ok(Applied { revision, version, changes }));
+                        }
+                    }
                 }
                 Err(error) => self.answer(reply, Err(Refused::Store(error))),
             }
@@ -432,49 +530,89 @@ impl Controller {
     }
 
     /// Puts a stored change in force.
-    fn advance(
-        &mut self,
-        next: Option<Next>,
-        cause: Option<TraceContext>,
-        moment: Moment,
-    ) -> Applied {
-        let mut changes = Vec::new();
-        if let Some(Next { desired, materials, base, about }) = next {
-            self.vault.advance(&desired, materials, &base, moment.wall);
-            self.orders.retain(&desired);
-            self.desired = desired;
-            self.revision = about.revision;
-            self.sync_health(moment);
-            self.publish(cause);
-            changes.clone_from(&about.changes);
-            self.announce(News::Revision(about), moment);
+    fn advance(&mut self, next: Next, cause: Option<TraceContext>, reply: Reply, moment: Moment) {
+        let Next { in_force, materials, base, about } = next;
+        self.vault.advance(&in_force.state, materials, &base, moment.wall);
+        self.orders.retain(&in_force.state);
+        let former = std::mem::replace(&mut self.in_force, in_force);
+        let former_spec = former.asked.spec;
+        self.tracks.was_current(self.revision, former_spec.clone());
+        self.revision = about.revision;
+        if self.in_force.asked.spec != former_spec {
+            self.spec_revision = self.revision;
         }
-        Applied { revision: self.revision, version: self.current().version, changes }
+        self.sync_health(moment);
+        self.publish(cause).changes.push((reply, about));
     }
 
     /// Probes what there is now, as it is to be asked now.
     fn sync_health(&mut self, moment: Moment) {
-        self.health.sync(&self.desired, self.vault.materials(), moment.now);
+        self.health.sync(&self.in_force.state, self.vault.materials(), moment.now);
+        self.tell_of_health(moment);
         self.store_health();
     }
 
+    /// What holds now is to be published.
+    fn publish(&mut self, cause: Option<TraceContext>) -> &mut Unpublished {
+        let unpublished = self.unpublished.get_or_insert_default();
+        unpublished.cause = cause.or(unpublished.cause.take());
+        unpublished
+    }
+
+    fn publish_if_due(&mut self, moment: Moment) {
+        if moment.now < self.next_publication() {
+            return;
+        }
+        let Some(Unpublished { cause, changes }) = self.unpublished.take() else { return };
+        self.publish_now(cause);
+        for (reply, about) in changes {
+            let v1::Revision { revision, changes, .. } = about.clone();
+            let applied = Applied { revision, version: self.since, changes };
+            self.announce(News::Revision(about), moment);
+            self.answer(reply, Ok(applied));
+        }
+    }
+
     /// Publishes what holds now, unless that is what was published last.
-    fn publish(&mut self, cause: Option<TraceContext>) {
-        let SnapshotId { version: Version { epoch, version }, digest } = self.current();
-        let version = Version { epoch, version: version + 1 };
+    fn publish_now(&mut self, cause: Option<TraceContext>) {
+        let SnapshotId { mut version, digest } = self.current();
+        let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
+        let now = Now { in_force: &self.in_force.state, unhealthy, materials };
+        self.tracks.retain(|revision| self.proxies.is_followed(revision));
+        let have_tracks_news = self.tracks.turn(now);
         let content = resolve(
             &self.published.snapshot,
-            self.desired.clone(),
-            self.health.unhealthy().clone(),
-            self.vault.handed_out().clone(),
+            self.in_force.state.clone(),
+            unhealthy.clone(),
+            materials.clone(),
         );
         let sealed = self.published.followed_by(version, self.revision, content);
-        if sealed.snapshot.id.digest != digest {
+        if sealed.snapshot.id.digest != digest || have_tracks_news {
+            self.since = Version { version: version.version + 1, ..version };
+            let of_tracks = self.tracks.date(&mut version);
+            // What is current is the latest of all, so that whoever is on a track can be offered it.
+            version.version += 1;
+            let sealed = sealed.dated(version);
             self.published = sealed.clone();
-            self.publications.truncate(MOST_PUBLICATIONS - 1);
-            self.publications.push_front((self.current(), self.moment.now));
             self.counters.publications += 1;
-            self.effects.push(Effect::Publish { sealed: Box::new(sealed), cause });
+            for id in of_tracks.into_iter().chain([self.current()]) {
+                self.publications.truncate(MOST_PUBLICATIONS - 1);
+                self.publications.push_front((id, self.moment.now));
+            }
+            let (spec, tracks) = (self.spec_revision, self.tracks.sealed());
+            let publication = Box::new(Publication { current: sealed, spec, tracks });
+            self.effects.push(Effect::Publish { publication, cause });
+        }
+    }
+
+    /// A proxy goes on with a revision that is not the current one.
+    fn follow(&mut self, revision: u64) {
+        if revision == self.revision || self.tracks.has(revision) {
+            return;
+        }
+        match self.tracks.begin_recent(revision) {
+            true => drop(self.publish(None)),
+            false => self.effects.push(Effect::Recall(revision)),
         }
     }
 
@@ -499,7 +637,7 @@ impl Controller {
     /// What is new and of use is in force at once: it is no change of what was asked for.
     fn found(&mut self, found: Found, moment: Moment) {
         let before = self.conditions();
-        let fresh = self.vault.find(&self.desired, found, moment.wall);
+        let fresh = self.vault.find(&self.in_force.state, found, moment.wall);
         let after = self.conditions();
         for change in condition::changes(&before, &after) {
             self.announce(News::Certificate(change), moment);
@@ -533,7 +671,7 @@ impl Controller {
     fn ordered(&mut self, certificate: CertificateName, what: acme::News) {
         let challenges = self.orders.take(&certificate, what);
         if let Some(challenges) = challenges
-            && self.vault.answer(&self.desired, certificate, challenges)
+            && self.vault.answer(&self.in_force.state, certificate, challenges)
         {
             self.publish(None);
         }
@@ -541,7 +679,7 @@ impl Controller {
 
     /// What files are to be looked at.
     pub fn files(&self) -> Vec<MaterialId> {
-        self.vault.files(&self.desired)
+        self.vault.files(&self.in_force.state)
     }
 
     /// What was found and is of no use yet: it may be by and by.
@@ -566,9 +704,15 @@ impl Controller {
     }
 
     fn probed(&mut self, id: TargetId, finding: Finding, moment: Moment) {
-        if let Some(change) = self.health.observe(id, finding, moment.now, moment.wall) {
+        if self.health.observe(id, finding, moment.now, moment.wall) {
             self.health_changed = true;
-            self.announce(News::Health(change), moment);
+            self.tell_of_health(moment);
+        }
+    }
+
+    fn tell_of_health(&mut self, moment: Moment) {
+        for news in self.health.news() {
+            self.announce(news, moment);
         }
     }
 
@@ -610,8 +754,10 @@ impl Controller {
                 self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
                 (!refused).then(|| news("connected", running, String::new()))
             }
-            ProxyEvent::Applied(snapshot) => {
-                let began = self.proxies.applied(id, connection, snapshot, moment.wall);
+            ProxyEvent::Applied { snapshot, revision } => {
+                let is_current = !self.tracks.has(revision);
+                let runs = Runs { snapshot, revision, is_current };
+                let began = self.proxies.applied(id, connection, runs, moment.wall);
                 if let Some(Began::New { connected }) = began
                     && let Some(published) = self.published_at(snapshot)
                 {
@@ -620,8 +766,12 @@ impl Controller {
                 }
                 began.map(|_| news("applied", Some(snapshot), String::new()))
             }
-            ProxyEvent::Rejected { snapshot, reason } => {
-                self.proxies.rejected(id, connection, &reason).then(|| {
+            ProxyEvent::Rejected { snapshot, reason, runs } => {
+                let is_news = self.proxies.rejected(id, connection, &reason);
+                if is_news && let Some(runs) = runs {
+                    self.follow(runs);
+                }
+                is_news.then(|| {
                     self.counters.proxy_rejections += 1;
                     news("rejected", Some(snapshot), reason)
                 })

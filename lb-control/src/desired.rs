@@ -10,24 +10,40 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     map::Map,
     material::{MaterialId, Materials},
-    spec::{Backend, BackendState, DesiredState},
+    spec::{Backend, DesiredState},
 };
 use lb_proto::{
     error::Problems,
-    parse::{self, element, list},
+    parse::{self, element},
     pem, v1,
+};
+
+use crate::{
+    asked::Asked,
+    known::{unknown, unknown_backend},
 };
 
 /// Changes that are valid by themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     upsert: DesiredState,
-    /// With the path that its problems are told under.
-    backends: Vec<(String, BackendSetName, Backend)>,
+    backends: Vec<GivenBackend>,
     delete: v1::Delete,
     replace_all: bool,
     /// That were given with it.
     keys: Materials,
+}
+
+/// One backend, and what of it was given.
+#[derive(Clone, Debug)]
+struct GivenBackend {
+    /// Its problems are told under it.
+    path: String,
+    set: BackendSetName,
+    backend: Backend,
+    has_name: bool,
+    has_weight: bool,
+    has_state: bool,
 }
 
 // === impl Batch ===
@@ -73,21 +89,25 @@ impl Batch {
         &self.keys
     }
 
-    /// The state that it leads to. Parts that it does not change are shared with `current`.
+    /// What it leads to. Parts that it does not change are shared with `asked`.
     ///
     /// # Errors
     /// Everything that does not fit together.
-    pub fn onto(&self, current: &DesiredState) -> Result<DesiredState, Problems> {
+    pub fn onto(&self, asked: &Asked) -> Result<Asked, Problems> {
         let mut problems = Problems::default();
         let Self { upsert, backends, delete, replace_all, keys: _ } = self;
+        let current = &asked.spec;
         let mut next = DesiredState {
             listeners: put(&current.listeners, &upsert.listeners, *replace_all),
             routes: put(&current.routes, &upsert.routes, *replace_all),
             backend_sets: put(&current.backend_sets, &upsert.backend_sets, *replace_all),
             certificates: put(&current.certificates, &upsert.certificates, *replace_all),
         };
-        for (path, set, backend) in backends {
-            put_backend(&mut next, path, set, backend, &mut problems);
+        let mut overrides = asked.clone();
+        for given in backends {
+            if let Some(name) = put_backend(&mut next, given, &mut problems) {
+                overrides.let_go(&given.set, &name, given.has_weight, given.has_state);
+            }
         }
         remove(&mut next.listeners, &delete.listeners, "listener", &mut problems);
         remove(&mut next.routes, &delete.routes, "route", &mut problems);
@@ -97,53 +117,31 @@ impl Batch {
         remove(&mut next.backend_sets, &delete.backend_sets, "backend set", &mut problems);
         remove(&mut next.certificates, &delete.certificates, "certificate", &mut problems);
         parse::check_changes(current, &next, &mut problems);
+        let mut next = Asked { spec: next, ..overrides };
+        next.sweep(current);
         problems.or(next)
     }
-}
-
-/// `current` with one backend set to draining.
-///
-/// # Errors
-/// If there is no such backend; says what there is.
-pub fn draining(
-    current: &DesiredState,
-    set: &str,
-    backend: &str,
-) -> Result<DesiredState, Problems> {
-    known_set(current, set)?;
-    let mut problems = Problems::default();
-    let mut next = current.clone();
-    if let Some(entry) = next.backend_sets.get_mut(set) {
-        match entry.backends.iter().position(|b| b.name.as_str() == backend) {
-            None => problems.add("backend", unknown_backend(set, backend, &entry.backends)),
-            Some(i) => Arc::make_mut(entry).backends[i].state = BackendState::Draining,
-        }
-    }
-    problems.or(next)
-}
-
-/// # Errors
-/// If there is no such backend set; says what there is.
-pub fn known_set(current: &DesiredState, set: &str) -> Result<(), Problems> {
-    let mut problems = Problems::default();
-    if !current.backend_sets.contains_key(set) {
-        problems.add("backend_set", unknown("backend set", set, current.backend_sets.keys()));
-    }
-    problems.or(())
 }
 
 fn backend_change(
     index: usize,
     change: &v1::BackendChange,
     problems: &mut Problems,
-) -> Option<(String, BackendSetName, Backend)> {
+) -> Option<GivenBackend> {
     let unset = v1::Backend::default();
     let wire = change.backend.as_ref().unwrap_or(&unset);
     let path = element("backends", parse::name_of(wire), index);
     let backend = parse::backend(wire, &path, problems);
     let set = BackendSetName::new(&change.backend_set)
         .map_err(|error| problems.add(format!("{path}.backend_set"), error.to_string()));
-    Some((path, set.ok()?, backend?))
+    Some(GivenBackend {
+        path,
+        set: set.ok()?,
+        backend: backend?,
+        has_name: !wire.name.is_empty(),
+        has_weight: wire.weight.is_some(),
+        has_state: !wire.state.is_empty(),
+    })
 }
 
 /// What did not change is shared, which is what makes comparing states cheap.
@@ -166,22 +164,38 @@ fn put<K: Ord + Clone, V: PartialEq>(
     next
 }
 
+/// Returns what the backend is called.
 fn put_backend(
     next: &mut DesiredState,
-    path: &str,
-    set: &BackendSetName,
-    backend: &Backend,
+    given: &GivenBackend,
     problems: &mut Problems,
-) {
+) -> Option<BackendName> {
+    let GivenBackend { path, set, backend, .. } = given;
     let Some(entry) = next.backend_sets.get_mut(set) else {
         let message = unknown("backend set", set.as_str(), next.backend_sets.keys());
-        return problems.add(format!("{path}.backend_set"), message);
+        problems.add(format!("{path}.backend_set"), message);
+        return None;
     };
-    match entry.backends.iter().position(|old| old.name == backend.name) {
-        Some(i) if entry.backends[i] == *backend => {}
-        Some(i) => Arc::make_mut(entry).backends[i] = backend.clone(),
-        None => Arc::make_mut(entry).backends.push(backend.clone()),
+    let is_named = |old: &Backend| old.name == backend.name;
+    // Who is called something else is meant by its address, too, if nothing else is given.
+    let is_there = |old: &Backend| !given.has_name && old.address == backend.address;
+    let place = entry.backends.iter().position(is_named);
+    let Some(i) = place.or_else(|| entry.backends.iter().position(is_there)) else {
+        Arc::make_mut(entry).backends.push(backend.clone());
+        return Some(backend.name.clone());
+    };
+    let old = &entry.backends[i];
+    let new = Backend {
+        name: old.name.clone(),
+        address: backend.address,
+        weight: if given.has_weight { backend.weight } else { old.weight },
+        state: if given.has_state { backend.state } else { old.state },
+    };
+    let name = new.name.clone();
+    if *old != new {
+        Arc::make_mut(entry).backends[i] = new;
     }
+    Some(name)
 }
 
 fn remove<K: Ord + Clone + std::borrow::Borrow<str> + std::fmt::Display, V>(
@@ -222,17 +236,10 @@ fn remove_backend(
     }
 }
 
-fn unknown<T: std::fmt::Display>(kind: &str, name: &str, known: impl Iterator<Item = T>) -> String {
-    format!("no {kind} is called {name:?}; there are {}", list(known))
-}
-
-fn unknown_backend(set: &str, backend: &str, known: &[Backend]) -> String {
-    let known: Vec<&BackendName> = known.iter().map(|backend| &backend.name).collect();
-    format!("no backend of {set:?} is called {backend:?}; there are {}", list(known.into_iter()))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use lb_common::spec::{BackendState, Override, Overrides};
+
     use super::*;
 
     /// A state from TOML.
@@ -273,7 +280,8 @@ pub(crate) mod tests {
 
     fn apply(request: v1::ApplyRequest, current: &DesiredState) -> Result<DesiredState, String> {
         let batch = Batch::parse(request).map_err(|problems| problems.to_string())?;
-        batch.onto(current).map_err(|problems| problems.to_string())
+        let asked = Asked { spec: current.clone(), ..Asked::default() };
+        batch.onto(&asked).map(|asked| asked.spec).map_err(|problems| problems.to_string())
     }
 
     #[test]
@@ -365,14 +373,35 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn draining_changes_one_backend_or_says_what_there_is() {
-        let current = state(APP);
-        let next = draining(&current, "app", "1.1.1.1:2").expect("is there");
-        let states = next.backend_sets["app"].backends.iter().map(|b| b.state);
-        assert_eq!(states.collect::<Vec<_>>(), [BackendState::Active, BackendState::Draining]);
-        let error = draining(&current, "app", "x").expect_err("is not there");
-        assert!(error.to_string().contains("there are 1.1.1.1:1, 1.1.1.1:2"), "{error}");
-        let error = draining(&current, "x", "x").expect_err("is not there");
-        assert!(error.to_string().contains("there are app, spare"), "{error}");
+    fn what_is_left_out_of_a_single_backend_stays_as_it_is() {
+        let text = APP.replace(
+            r#"{ address = "1.1.1.1:1" }"#,
+            r#"{ name = "one", address = "1.1.1.1:1", weight = 5, state = "draining" }"#,
+        );
+        let given = v1::Backend { address: "1.1.1.1:1".into(), ..<_>::default() };
+        let change = v1::BackendChange { backend_set: "app".into(), backend: Some(given) };
+        let request = v1::ApplyRequest { backends: vec![change], ..<_>::default() };
+        assert_eq!(apply(request, &state(&text)), Ok(state(&text)), "nor is it there twice");
+    }
+
+    #[test]
+    fn what_is_given_of_a_single_backend_is_set_by_hand_no_more() {
+        let by_hand = |weight, state| Override {
+            weight,
+            state,
+            author: "ann".into(),
+            time: std::time::Duration::ZERO,
+        };
+        let with = |by_hand| {
+            let name = BackendName::new("1.1.1.1:1").expect("a name");
+            let of_app = Arc::new([(name, by_hand)].into());
+            Overrides::unit(BackendSetName::new("app").expect("a name"), of_app)
+        };
+        let overrides = with(by_hand(Some(3), Some(BackendState::Draining)));
+        let asked = Asked { spec: state(APP), overrides };
+        let backends = vec![change("app", "1.1.1.1:1", 7)];
+        let batch = Batch::parse(v1::ApplyRequest { backends, ..<_>::default() });
+        let next = batch.expect("is valid").onto(&asked).expect("is valid");
+        assert_eq!(next.overrides, with(by_hand(None, Some(BackendState::Draining))));
     }
 }

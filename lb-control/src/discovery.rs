@@ -115,7 +115,7 @@ impl Service {
         let mut connection = Connection {
             id,
             connection,
-            session: Session::new(hello.running),
+            session: Session::new(hello.running, hello.revision),
             delivery: None,
             handle: self.handle.clone(),
         };
@@ -143,7 +143,8 @@ impl Connection {
         let before = published.borrow().id();
         loop {
             let current = Arc::clone(&published.borrow_and_update());
-            let next = self.session.next(current.id(), clock::now());
+            let offers = current.offers(self.session.revision());
+            let next = self.session.next(&offers, clock::now());
             tokio::select! {
                 message = inbound.message() => match message? {
                     Some(message) => self.answered(message).await?,
@@ -153,13 +154,14 @@ impl Connection {
                 // Ready at once, unless the proxy has not read the last one; then what is sent is
                 // what is current when it has.
                 Ok(permit) = updates.reserve(), if matches!(next, Next::Send { .. }) => {
-                    if let Next::Send { base } = next {
-                        let (update, full) = current.update(base);
+                    if let Next::Send { id, base } = next {
+                        let (update, full) = current.update(id, base);
+                        self.session.sent(id, update.revision, &offers, full, clock::now());
                         permit.send(Ok(update));
-                        self.session.sent(current.id(), full, clock::now());
-                        self.delivery = current.cause().filter(|_| current.id() != before).map(
-                            |cause| Delivery::begin(cause, &self.id, current.id().version, full),
-                        );
+                        self.delivery = current
+                            .cause()
+                            .filter(|_| current.id() != before)
+                            .map(|cause| Delivery::begin(cause, &self.id, id.version, full));
                     }
                 }
                 () = wait(next) => {}
@@ -181,11 +183,13 @@ impl Connection {
                 if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
                     delivery.applied();
                 }
-                self.say(ProxyEvent::Applied(snapshot)).await
+                let revision = self.session.revision();
+                self.say(ProxyEvent::Applied { snapshot, revision }).await
             }
             Some(Message::Rejected(rejected)) => {
                 let snapshot = snapshot_of(rejected.snapshot)?;
-                self.session.rejected(snapshot, clock::now());
+                let is_final = self.session.rejected(snapshot, clock::now());
+                let runs = Some(self.session.revision()).filter(|runs| is_final && *runs > 0);
                 let v1::Rejected { resource, reason, .. } = rejected;
                 let reason = if resource.is_empty() || reason.starts_with(&resource) {
                     reason
@@ -195,7 +199,7 @@ impl Connection {
                 if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
                     delivery.rejected(&reason);
                 }
-                self.say(ProxyEvent::Rejected { snapshot, reason: cut(reason) }).await
+                self.say(ProxyEvent::Rejected { snapshot, reason: cut(reason), runs }).await
             }
             Some(Message::Report(report)) => {
                 self.say(ProxyEvent::Reported(parse_report(report))).await
@@ -252,30 +256,28 @@ fn snapshot_of(wire: Option<v1::SnapshotId>) -> Result<lb_common::snapshot::Snap
 }
 
 fn parse_hello(hello: v1::Hello, address: Option<SocketAddr>) -> Result<(ProxyId, Hello), Status> {
-    let v1::Hello { proxy_id, zone, build, running } = hello;
+    let v1::Hello { proxy_id, zone, build, running, revision } = hello;
     let id = ProxyId::new(&proxy_id)
         .map_err(|error| Status::invalid_argument(format!("hello.proxy_id: {error}")))?;
     let running = running.as_ref().map(parse_snapshot_id);
-    Ok((id, Hello { zone: cut(zone), build: cut(build), address, running }))
+    Ok((id, Hello { zone: cut(zone), build: cut(build), address, running, revision }))
 }
 
 /// What has no valid name is nobody's backend.
 fn parse_report(report: v1::Report) -> Report {
-    let v1::Report { backends, snapshot, totals, connections } = report;
+    let v1::Report { backends, snapshot, more, connections, partial: is_partial } = report;
     let version = snapshot.as_ref().map(parse_snapshot_id).unwrap_or_default().version;
-    let mut report = Report { version, connections, ..Report::default() };
-    let mut counts = totals.map(|own| Counts { own, ..Counts::default() });
+    let mut report = Report { version, connections, is_partial, ..Report::default() };
+    let mut counts = more.map(|own| Counts { own, ..Counts::default() });
     for entry in backends {
         let Ok(set) = BackendSetName::new(&entry.backend_set) else { continue };
         let Ok(backend) = BackendName::new(&entry.backend) else { continue };
         let key = (set, backend);
-        if let (Some(counts), Some(totals)) = (&mut counts, entry.totals) {
-            counts.backends.insert(key.clone(), totals);
+        if let (Some(counts), Some(more)) = (&mut counts, entry.more) {
+            counts.backends.push((key.clone(), more));
         }
-        let ejection = entry.ejection.map(|ejection| cut(ejection.reason));
-        if entry.in_flight > 0 || ejection.is_some() {
-            report.backends.insert(key, Load { in_flight: entry.in_flight, ejection });
-        }
+        let load = Load { in_flight: entry.in_flight, ejection: entry.ejection.map(cut) };
+        report.backends.push((key, load));
     }
     Report { counts, ..report }
 }

@@ -9,9 +9,9 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     material::Materials,
     snapshot::Version,
-    telemetry::trace_context::TraceContext,
+    spec::BackendState,
 };
-use lb_proto::{MAX_MESSAGE_BYTES, duration, encode, parse, v1};
+use lb_proto::{MAX_MESSAGE_BYTES, duration, encode, error::Problems, parse, v1};
 use tokio::sync::mpsc;
 use tokio_stream::{
     Stream,
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use v1::fleet_server::{Fleet, FleetServer};
 
 use crate::{
+    asked::{Asked, Setting, To},
     controller::{Applied, Change, Refused},
     desired::Batch,
     explain::Explainer,
@@ -37,6 +38,10 @@ const MOST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 const DRAIN_TELL: Duration = Duration::from_secs(1);
 const MOST_COMMENT: usize = 1024;
+/// The header that says who calls.
+const AUTHOR: &str = "lb-author";
+/// In characters.
+const MOST_AUTHOR: usize = 100;
 /// Status messages travel in a header, and clients refuse large ones.
 const MOST_MESSAGE: usize = 3000;
 
@@ -97,24 +102,23 @@ impl Fleet for Service {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let call = self.begin("Apply", &request);
-        let result = self.apply_batch(request.into_inner(), call.context()).await;
-        call.end(result)
+        let (call, by) = self.begin("Apply", &request);
+        call.end(self.apply_batch(request.into_inner(), by).await)
     }
 
     async fn get(
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let (revision, spec) = match request.into_inner().revision {
+        let (revision, (spec, overrides)) = match request.into_inner().revision {
             Some(revision) => (revision, self.spec(revision).await?),
             None => {
-                let (revision, state) =
-                    self.handle.look(|controller| controller.state()).await.map_err(status)?;
-                (revision, encode::spec(&state))
+                let (revision, Asked { spec, overrides }) =
+                    self.handle.look(|controller| controller.asked()).await.map_err(status)?;
+                (revision, (encode::spec(&spec), encode::overrides(&overrides)))
             }
         };
-        Ok(Response::new(v1::GetResponse { revision, spec: Some(spec) }))
+        Ok(Response::new(v1::GetResponse { revision, spec: Some(spec), overrides }))
     }
 
     async fn history(
@@ -135,9 +139,8 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let call = self.begin("Rollback", &request);
-        let result = self.roll_back(request.into_inner(), call.context()).await;
-        call.end(result)
+        let (call, by) = self.begin("Rollback", &request);
+        call.end(self.roll_back(request.into_inner(), by).await)
     }
 
     async fn watch(
@@ -192,9 +195,31 @@ impl Fleet for Service {
         request: Request<v1::DrainBackendRequest>,
     ) -> Result<Response<Self::DrainBackendStream>, Status> {
         // The call's span ends when the backend gets nothing new; how it empties is told after.
-        let call = self.begin("DrainBackend", &request);
-        let result = self.drain_one(request.into_inner(), call.context()).await;
-        call.end(result)
+        let (call, by) = self.begin("DrainBackend", &request);
+        call.end(self.drain_one(request.into_inner(), by).await)
+    }
+
+    async fn undrain_backend(
+        &self,
+        request: Request<v1::UndrainBackendRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let (call, by) = self.begin("UndrainBackend", &request);
+        let v1::UndrainBackendRequest { backend_set, backend, comment } = request.into_inner();
+        let result = async {
+            let comment =
+                checked_comment(comment, || format!("undrain {backend} of {backend_set}"))?;
+            let change = Change::Undrain { backend_set, backend };
+            self.mutate(change, Terms { comment, ..by }).await
+        };
+        call.end(result.await)
+    }
+
+    async fn set_backend(
+        &self,
+        request: Request<v1::SetBackendRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let (call, by) = self.begin("SetBackend", &request);
+        call.end(self.set_one(request.into_inner(), by).await)
     }
 
     async fn explain(
@@ -211,21 +236,23 @@ impl Service {
         Self { handle, drain, explainer: Explainer::default() }
     }
 
-    fn begin<T>(&self, method: &'static str, request: &Request<T>) -> Call {
-        Call::begin(self.handle.trace_ratio(), method, request)
+    /// The call, and the terms on which it changes something.
+    fn begin<T>(&self, method: &'static str, request: &Request<T>) -> (Call, Terms) {
+        let call = Call::begin(self.handle.trace_ratio(), method, request);
+        let terms = Terms { author: author(request), cause: call.context(), ..Terms::default() };
+        (call, terms)
     }
 
     async fn apply_batch(
         &self,
         mut request: v1::ApplyRequest,
-        cause: Option<TraceContext>,
+        by: Terms,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let terms = Terms {
             expected_revision: request.expected_revision,
             dry_run: request.dry_run,
-            comment: comment(std::mem::take(&mut request.comment), String::new)?,
-            cause,
-            ..Terms::default()
+            comment: checked_comment(std::mem::take(&mut request.comment), String::new)?,
+            ..by
         };
         let batch = Batch::parse(request).map_err(|problems| status(Refused::Invalid(problems)))?;
         self.mutate(Change::Batch(Box::new(batch)), terms).await
@@ -234,34 +261,34 @@ impl Service {
     async fn roll_back(
         &self,
         request: v1::RollbackRequest,
-        cause: Option<TraceContext>,
+        by: Terms,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let v1::RollbackRequest { revision, expected_revision, dry_run, comment: why } = request;
-        let comment = comment(why, || format!("rollback to {revision}"))?;
-        let state = parse::desired_state(&self.spec(revision).await?).map_err(|problems| {
+        let v1::RollbackRequest { revision, expected_revision, dry_run, comment } = request;
+        let comment = checked_comment(comment, || format!("rollback to {revision}"))?;
+        let state = parse::desired_state(&self.spec(revision).await?.0).map_err(|problems| {
             Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
         })?;
-        let terms = Terms { expected_revision, dry_run, comment, cause, ..Terms::default() };
+        let terms = Terms { expected_revision, dry_run, comment, ..by };
         self.mutate(Change::Batch(Box::new(Batch::replace(state, Materials::new()))), terms).await
     }
 
     async fn drain_one(
         &self,
         request: v1::DrainBackendRequest,
-        cause: Option<TraceContext>,
+        by: Terms,
     ) -> Result<Response<Streamed<v1::DrainProgress>>, Status> {
-        let v1::DrainBackendRequest { backend_set, backend, deadline, comment: why } = request;
-        let comment = comment(why, || format!("drain {backend} of {backend_set}"))?;
+        let v1::DrainBackendRequest { backend_set, backend, deadline, comment } = request;
+        let comment = checked_comment(comment, || format!("drain {backend} of {backend_set}"))?;
         let deadline = drain_deadline(deadline)?;
         let invalid = |field: &str, error| Status::invalid_argument(format!("{field}: {error}"));
         let names = (
             BackendSetName::new(&backend_set).map_err(|error| invalid("backend_set", error))?,
             BackendName::new(&backend).map_err(|error| invalid("backend", error))?,
         );
-        let terms = Terms { comment, cause, ..Terms::default() };
-        let change = Change::Drain { backend_set, backend };
-        let Applied { revision, version, .. } =
-            self.handle.mutate(change, terms).await.map_err(status)?;
+        let state = To::Be(BackendState::Draining);
+        let change = Change::Set(Setting { backend_set, backend, weight: To::Stay, state });
+        let applied = self.handle.mutate(change, Terms { comment, ..by }).await.map_err(status)?;
+        let Applied { revision, version, .. } = applied;
         let draining = Draining {
             handle: self.handle.clone(),
             drain: self.drain.clone(),
@@ -275,6 +302,21 @@ impl Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn set_one(
+        &self,
+        request: v1::SetBackendRequest,
+        by: Terms,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let v1::SetBackendRequest { backend_set, backend, comment, .. } = &request;
+        let name = format!("{backend} of {backend_set}");
+        let comment = checked_comment(comment.clone(), || format!("set {name}"))?;
+        let setting =
+            parse_setting(&request).map_err(|problems| status(Refused::Invalid(problems)))?;
+        let v1::SetBackendRequest { expected_revision, dry_run, .. } = request;
+        let terms = Terms { expected_revision, dry_run, comment, ..by };
+        self.mutate(Change::Set(setting), terms).await
+    }
+
     async fn mutate(
         &self,
         change: Change,
@@ -286,7 +328,7 @@ impl Service {
         Ok(Response::new(v1::ApplyResponse { revision, changes, dry_run }))
     }
 
-    async fn spec(&self, revision: u64) -> Result<v1::Spec, Status> {
+    async fn spec(&self, revision: u64) -> Result<(v1::Spec, Vec<v1::Override>), Status> {
         self.handle.read(move |store| store.spec(revision)).await.map_err(store_status)
     }
 }
@@ -358,7 +400,54 @@ fn drain_deadline(wire: Option<prost_types::Duration>) -> Result<Duration, Statu
     Ok(deadline)
 }
 
-fn comment(given: String, default: impl FnOnce() -> String) -> Result<String, Status> {
+/// Who calls, in his own words. Nobody has proven anything yet.
+fn author<T>(request: &Request<T>) -> String {
+    let told = request.metadata().get(AUTHOR).and_then(|author| author.to_str().ok());
+    match told.filter(|author| !author.is_empty()) {
+        Some(author) => author.chars().take(MOST_AUTHOR).collect(),
+        None => request.remote_addr().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+    }
+}
+
+fn parse_setting(request: &v1::SetBackendRequest) -> Result<Setting, Problems> {
+    let v1::SetBackendRequest { backend_set, backend, weight, state, .. } = request;
+    let mut problems = Problems::default();
+    for (field, is_given, resets) in [
+        ("weight", weight.is_some(), request.reset_weight),
+        ("state", !state.is_empty(), request.reset_state),
+    ] {
+        if is_given && resets {
+            problems
+                .add(format!("reset_{field}"), format!("cannot be with {field}; give one of them"));
+        }
+    }
+    let wire = v1::Override {
+        backend_set: backend_set.clone(),
+        backend: backend.clone(),
+        weight: *weight,
+        state: state.clone(),
+        ..<_>::default()
+    };
+    let parsed = parse::overrides(&[wire], &mut problems);
+    let parsed = problems.or(parsed)?;
+    let by_hand = parsed.values().next().and_then(|of_set| of_set.values().next());
+    Ok(Setting {
+        backend_set: backend_set.clone(),
+        backend: backend.clone(),
+        weight: to(by_hand.and_then(|by_hand| by_hand.weight), request.reset_weight),
+        state: to(by_hand.and_then(|by_hand| by_hand.state), request.reset_state),
+    })
+}
+
+fn to<T>(given: Option<T>, resets: bool) -> To<T> {
+    match given {
+        Some(value) => To::Be(value),
+        None if resets => To::Reset,
+        None => To::Stay,
+    }
+}
+
+fn checked_comment(given: String, default: impl FnOnce() -> String) -> Result<String, Status> {
     if given.len() > MOST_COMMENT {
         let message = format!("comment: is longer than {MOST_COMMENT} bytes");
         return Err(Status::invalid_argument(message));

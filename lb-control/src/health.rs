@@ -1,8 +1,10 @@
 //! Active health checking as a pure state machine: outcomes in, transitions out.
 //!
-//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O on the thread of [`prober`], this module
-//! decides what an outcome means, and [`monitor`] keeps one tracker a backend.
+//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O on the thread of
+//! [`prober`], this module decides what an outcome means, [`monitor`] keeps one tracker a backend, and
+//! [`cap`] says how much of that is acted upon.
 
+pub mod cap;
 pub mod monitor;
 pub mod probe;
 pub mod prober;
@@ -53,12 +55,12 @@ pub struct HealthTracker {
 // === impl HealthTracker ===
 
 impl HealthTracker {
-    /// Starts healthy, on probation: one pass confirms it and one failure ends it. Or unhealthy, if
-    /// the check wants proof first.
+    /// Starts healthy, and what fails before it was ever seen well may not have started yet: that takes
+    /// a full streak, too. Or unhealthy, if the check wants proof first.
     pub fn new(check: &HealthCheck) -> Self {
         let rise = u16::from(check.healthy_after.get());
         let fall = u16::from(check.unhealthy_after.get());
-        let level = if check.prove_first { 0 } else { rise };
+        let level = if check.prove_first { 0 } else { rise + fall - 1 };
         Self { level, rise, fall, decided: false }
     }
 
@@ -117,6 +119,7 @@ pub(crate) mod tests {
             healthy_after: nonzero(rise),
             unhealthy_after: nonzero(fall),
             prove_first: false,
+            max_unhealthy_percent: 50,
         }
     }
 
@@ -154,14 +157,14 @@ pub(crate) mod tests {
     #[test]
     fn a_full_streak_flips_the_health() {
         check(new(2, 3), "+---", "HHHu");
-        check(new(2, 3), "-++", "uuH");
+        check(new(2, 3), "---++", "hhuuH");
         check(new(1, 1), "-+-+", "uHuH");
     }
 
     #[test]
     fn a_broken_streak_starts_over() {
         check(new(2, 3), "+--+---", "HHHHHHu");
-        check(new(2, 3), "-+-++", "uuuuH");
+        check(new(2, 3), "---+-++", "hhuuuuH");
     }
 
     /// Neither good nor bad enough for anything: it stays what it was, and nothing is published.
@@ -170,7 +173,9 @@ pub(crate) mod tests {
         for (rise, fall) in [(2, 2), (2, 3), (3, 2), (5, 5)] {
             for first in [Outcome::Pass, Outcome::Fail] {
                 let mut tracker = new(rise, fall);
-                tracker.observe(first);
+                for _ in 0..fall {
+                    tracker.observe(first);
+                }
                 let health = tracker.health();
                 for probe in 0..1_000 {
                     let is_pass = (probe % 2 == 0) == (first == Outcome::Fail);
@@ -185,9 +190,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_new_backend_is_on_probation() {
+    fn a_new_backend_is_used_until_a_full_streak_of_failures_and_known_by_one_pass() {
         assert_eq!((new(2, 3).health(), new(2, 3).decided()), (Health::Healthy, None));
-        check(new(2, 3), "-", "u");
+        check(new(2, 3), "+", "H");
+        check(new(2, 3), "---", "hhu");
+        check(new(2, 3), "--+---", "hhHHHu");
     }
 
     #[test]
@@ -203,7 +210,7 @@ pub(crate) mod tests {
         check(resume(Health::Healthy), "---", "HHu");
         check(resume(Health::Unhealthy), "++", "uH");
         let undecided = HealthTracker::resume(&check_of(2, 3), None);
-        check(undecided, "-", "u");
+        check(undecided, "---", "hhu");
     }
 
     #[test]

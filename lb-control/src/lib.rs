@@ -7,7 +7,8 @@
 //!   discovery ──┘ Proxy            (pure core)    └► publisher ─► discovery ─► proxies
 //! ```
 //!
-//! - [`desired`] and [`diff`]: what a request makes of the state, and how that differs.
+//! - [`asked`], [`desired`] and [`diff`]: what is asked for, what a request makes of it, and how that
+//!   differs.
 //! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`], [`renewal`] and
 //!   [`tickets`] find it.
 //! - [`acme`]: certificates that are ordered.
@@ -28,6 +29,7 @@
 
 pub mod acme;
 pub mod admin;
+pub mod asked;
 pub mod config;
 pub mod config_file;
 pub mod controller;
@@ -38,6 +40,7 @@ pub mod explain;
 pub mod files;
 pub mod fleet;
 pub mod health;
+mod known;
 pub mod load;
 pub mod metrics;
 pub mod owner;

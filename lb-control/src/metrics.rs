@@ -61,6 +61,10 @@ pub struct Facts<'a> {
     pub snapshot_bytes: usize,
     pub waiting_changes: usize,
     pub probes_in_flight: usize,
+    /// Every check fails.
+    pub is_cut_off: bool,
+    /// What is in the configuration file is not in force.
+    pub has_file_problem: bool,
     pub tallies: &'a BTreeMap<BackendSetName, Tally>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
@@ -94,6 +98,8 @@ pub struct BackendSet<'a> {
     pub name: &'a str,
     /// How many of its backends get traffic.
     pub usable: usize,
+    /// How many fail their checks and are used all the same.
+    pub held: usize,
     pub backends: Vec<Backend<'a>>,
 }
 
@@ -135,6 +141,8 @@ fn state(facts: &Facts<'_>, page: &mut Page) {
         ("lb_control_snapshot_version", "The snapshot that proxies are to run.", facts.version),
         ("lb_control_snapshot_bytes", "What that takes as a message.", facts.snapshot_bytes as u64),
         ("lb_control_changes_waiting", "Changes that wait for the store.", facts.waiting_changes as u64),
+        ("lb_control_checks_cut_off", "1 while every check fails, so that none is acted upon.", u64::from(facts.is_cut_off)),
+        ("lb_control_config_file_problem", "1 while what is in the configuration file is not in force.", u64::from(facts.has_file_problem)),
     ];
     for (name, help, value) in gauges {
         page.gauge(name, help).value(value);
@@ -166,6 +174,11 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     let mut usable = page.gauge("lb_control_backends_usable", USABLE);
     for set in sets {
         usable.sample(&[("backend_set", set.name)], set.usable);
+    }
+    const HELD: &str = "Backends that fail their checks and are used all the same.";
+    let mut held = page.gauge("lb_control_backends_held", HELD);
+    for set in sets {
+        held.sample(&[("backend_set", set.name)], set.held);
     }
     const HEALTHY: &str = "0 while proxies are told to leave a backend alone for its health.";
     let mut healthy = page.gauge("lb_control_backend_healthy", HEALTHY);
@@ -309,6 +322,7 @@ mod tests {
         let set = BackendSet {
             name: "app",
             usable: 1,
+            held: 1,
             backends: vec![
                 backend("one", v1::Health::Unhealthy, false),
                 backend("two", v1::Health::Unknown, true),
@@ -329,6 +343,8 @@ mod tests {
             snapshot_bytes: 77,
             waiting_changes: 0,
             probes_in_flight: 3,
+            is_cut_off: false,
+            has_file_problem: true,
             tallies: &tallies,
             certificates: Vec::new(),
             ca_files: vec![("/ca.pem", true)],
@@ -352,6 +368,9 @@ mod tests {
             "lb_control_backends{backend_set=\"app\",health=\"unhealthy\"} 1",
             "lb_control_backends{backend_set=\"app\",health=\"healthy\"} 0",
             "lb_control_backends_usable{backend_set=\"app\"} 1",
+            "lb_control_backends_held{backend_set=\"app\"} 1",
+            "lb_control_checks_cut_off 0",
+            "lb_control_config_file_problem 1",
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"one\"} 0",
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",

@@ -10,7 +10,7 @@ use lb_common::{
     spec::{DesiredState, UNVERIFIED},
     telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
 };
-use lb_proto::{update::Sealed, v1};
+use lb_proto::{parse, update::Sealed, v1};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -56,6 +56,8 @@ pub struct Terms {
     pub expected_revision: Option<u64>,
     pub dry_run: bool,
     pub comment: String,
+    /// Who asks for it, in his own words.
+    pub author: String,
     pub file_digest: Option<u64>,
     /// Where in a trace it is asked for.
     pub cause: Option<TraceContext>,
@@ -114,10 +116,10 @@ impl Handle {
     /// # Errors
     /// Why it is not.
     pub async fn mutate(&self, change: Change, terms: Terms) -> Result<Applied, Refused> {
-        let Terms { expected_revision, dry_run, comment, file_digest, cause } = terms;
+        let Terms { expected_revision, dry_run, comment, author, file_digest, cause } = terms;
         let found = match &change {
             Change::Batch(batch) => self.find(batch).await.map_err(Refused::Store)?,
-            Change::Drain { .. } => Found::default(),
+            Change::Set(_) | Change::Undrain { .. } => Found::default(),
         };
         let (reply, answer) = oneshot::channel();
         let mutation = Mutation {
@@ -125,6 +127,7 @@ impl Handle {
             expected_revision,
             dry_run,
             comment,
+            author,
             file_digest,
             found,
             cause,
@@ -292,12 +295,16 @@ impl Owner {
                 }
             }
             Effect::Probe(job) => self.prober.probe(job),
-            Effect::Publish { sealed, cause } => {
-                let snapshot = &sealed.snapshot;
+            Effect::Recall(revision) => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move { recall(&store, revision).await });
+            }
+            Effect::Publish { publication, cause } => {
+                let snapshot = &publication.current.snapshot;
                 let former = std::mem::replace(&mut self.warned_of, snapshot.desired.clone());
                 warn(&former, &snapshot.desired);
                 let span = trace::publish(cause, snapshot.id, snapshot.revision);
-                self.publisher.publish(*sealed, context_of(&span));
+                self.publisher.publish(*publication, context_of(&span));
             }
             Effect::Announce(event) => {
                 log(&event);
@@ -311,6 +318,24 @@ impl Owner {
             }
         }
     }
+}
+
+/// What was asked for at a revision.
+async fn recall(store: &Arc<Store>, revision: u64) -> Event {
+    let read = move |store: &Store| {
+        let (spec, _) = store.spec(revision)?;
+        let what = || format!("revision {revision}");
+        let spec =
+            parse::desired_state(&spec).map_err(|problems| store.unreadable(what(), &problems))?;
+        let materials = store.materials(&spec.materials_of_proxies())?;
+        Ok((spec, materials))
+    };
+    let spec = blocking(store, read).await;
+    if let Err(error) = &spec {
+        let what = "what a proxy runs that refuses the current revision is not kept up to date";
+        tracing::error!(revision, %error, "{what}");
+    }
+    Event::Recalled { revision, spec: spec.ok() }
 }
 
 /// Writes these, and returns what could not be written.
@@ -363,9 +388,9 @@ fn log(event: &v1::Event) {
             tracing::info!(revision, comment, changes = changes.len(), "change accepted");
         }
         Some(Event::Health(change)) => {
-            let v1::HealthChanged { backend_set, backend, why, .. } = change;
+            let v1::HealthChanged { backend_set, backend, why, held, .. } = change;
             let health = change.health().as_str_name();
-            tracing::info!(backend_set, backend, health, why, "health decided");
+            tracing::info!(backend_set, backend, health, why, held, "health decided");
         }
         Some(Event::Proxy(v1::ProxyChanged { proxy_id, what, epoch, version, reason, .. })) => {
             match what.as_str() {
@@ -381,6 +406,10 @@ fn log(event: &v1::Event) {
             "problem" => tracing::warn!(name, why, "what was found is not in force"),
             "mended" => tracing::info!(name, "what is wrong with it no more is in force"),
             _ => tracing::info!(name, why, "another certificate is in force"),
+        },
+        Some(Event::Checks(v1::ChecksChanged { what, backend_set, why })) => match what.as_str() {
+            "held" => tracing::warn!(backend_set, why, "not all that fail their checks are out"),
+            _ => tracing::info!(backend_set, "checks are acted upon again"),
         },
         Some(Event::Missed(_)) | None => {}
     }

@@ -48,6 +48,16 @@ pub enum Began {
     Same,
 }
 
+/// What a proxy says that it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    pub snapshot: SnapshotId,
+    /// 0 if it is not known.
+    pub revision: u64,
+    /// It is not kept up to date on an earlier revision, because it refuses what is current.
+    pub is_current: bool,
+}
+
 /// What a proxy says about itself when it connects.
 #[derive(Clone, Debug)]
 pub struct Hello {
@@ -55,6 +65,8 @@ pub struct Hello {
     pub build: String,
     pub address: Option<SocketAddr>,
     pub running: Option<SnapshotId>,
+    /// Of that; 0 if it is not known.
+    pub revision: u64,
 }
 
 /// Why the controller ends a connection.
@@ -70,15 +82,30 @@ pub enum Ended {
 /// Ends a connection.
 pub type End = oneshot::Sender<Ended>;
 
-/// What a proxy sees of its backends; what is not in it is idle.
+type Backend = (BackendSetName, BackendName);
+
+/// What a proxy sees of its backends that is other than it told before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub version: Version,
-    pub backends: HashMap<(BackendSetName, BackendName), Load>,
+    pub backends: Vec<(Backend, Load)>,
+    /// Not all that changed is in it.
+    pub is_partial: bool,
     /// Client connections.
     pub connections: u64,
     /// In some reports only.
     pub counts: Option<Counts>,
+}
+
+/// What a proxy has told over its connection.
+#[derive(Debug, Default)]
+struct Told {
+    /// All that it said holds under this version.
+    version: Version,
+    /// Of those that are not idle.
+    backends: HashMap<Backend, Load>,
+    in_flight: u64,
+    connections: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,6 +144,15 @@ pub struct Spread {
 pub struct Proxies {
     by_id: BTreeMap<ProxyId, Proxy>,
     traffic: Traffic,
+    /// What all connected proxies told, of backends that are not idle.
+    busy: HashMap<Backend, Busy>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Busy {
+    in_flight: u64,
+    /// So many keep it out.
+    ejected: usize,
 }
 
 #[derive(Debug)]
@@ -128,7 +164,7 @@ struct Proxy {
     applied_at: Option<Duration>,
     rejection: String,
     problems: Vec<v1::Problem>,
-    report: Report,
+    told: Told,
     counted: Counted,
 }
 
@@ -144,6 +180,7 @@ impl Proxies {
         hello: Hello,
         moment: Moment,
     ) -> Option<(End, Ended)> {
+        self.forget_load(id);
         let old = self.by_id.get_mut(id).and_then(|proxy| proxy.connection.take());
         if old.is_none() && self.connected().count() >= MOST_CONNECTED {
             return Some((connection.1, Ended::TooMany));
@@ -157,7 +194,7 @@ impl Proxies {
             disconnected_since: None,
             rejection: String::new(),
             problems: Vec::new(),
-            report: Report::default(),
+            told: Told::default(),
             counted: Counted::default(),
         };
         self.by_id.insert(id.clone(), proxy);
@@ -169,8 +206,8 @@ impl Proxies {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.connection = None;
         proxy.disconnected_since = Some(wall);
-        proxy.report = Report::default();
         proxy.counted = Counted::default();
+        self.forget_load(id);
         let gone = self.by_id.iter().filter_map(|(id, p)| Some((p.disconnected_since?, id)));
         if gone.clone().count() > MOST_DISCONNECTED
             && let Some(oldest) = gone.min().map(|(_, id)| id.clone())
@@ -185,13 +222,17 @@ impl Proxies {
         &mut self,
         id: &ProxyId,
         connection: ConnectionId,
-        snapshot: SnapshotId,
+        runs: Runs,
         wall: Duration,
     ) -> Option<Began> {
         let proxy = self.current(id, connection)?;
+        let Runs { snapshot, revision, is_current } = runs;
         let before = proxy.hello.running.replace(snapshot);
         proxy.applied_at = Some(wall);
-        proxy.rejection.clear();
+        if is_current {
+            proxy.rejection.clear();
+        }
+        proxy.hello.revision = revision;
         Some(match before == Some(snapshot) {
             true => Began::Same,
             false => Began::New { connected: proxy.connected.now },
@@ -203,6 +244,12 @@ impl Proxies {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.rejection = reason.into();
         true
+    }
+
+    /// Whether a proxy refuses what is current and runs that revision.
+    pub fn is_followed(&self, revision: u64) -> bool {
+        let mut connected = self.connected();
+        connected.any(|(_, one)| !one.rejection.is_empty() && one.hello.revision == revision)
     }
 
     /// Returns them in one text, if they are news.
@@ -219,25 +266,41 @@ impl Proxies {
         is_news.then(|| texts.collect::<Vec<_>>().join("; "))
     }
 
-    pub fn report(
-        &mut self,
-        id: &ProxyId,
-        connection: ConnectionId,
-        mut report: Report,
-        now: Instant,
-    ) {
+    pub fn report(&mut self, id: &ProxyId, connection: ConnectionId, report: Report, now: Instant) {
         let Some(proxy) = current(&mut self.by_id, id, connection) else { return };
-        if let Some(counts) = report.counts.take() {
-            self.traffic.report(&mut proxy.counted, counts, now);
+        let Report { version, backends, is_partial, connections, counts } = report;
+        if let Some(counts) = counts {
+            self.traffic.report(&mut proxy.counted, &counts, now);
         }
-        proxy.report = report;
+        for (backend, load) in backends {
+            let former = match load == Load::default() {
+                true => proxy.told.backends.remove(&backend),
+                false => proxy.told.backends.insert(backend.clone(), load.clone()),
+            };
+            let former = former.unwrap_or_default();
+            proxy.told.in_flight = proxy.told.in_flight.saturating_sub(former.in_flight);
+            proxy.told.in_flight = proxy.told.in_flight.saturating_add(load.in_flight);
+            settle(&mut self.busy, backend, &former, &load);
+        }
+        proxy.told.connections = connections;
+        if !is_partial {
+            proxy.told.version = version;
+        }
+    }
+
+    /// What a proxy told was of a connection that is no more.
+    fn forget_load(&mut self, id: &ProxyId) {
+        let Some(proxy) = self.by_id.get_mut(id) else { return };
+        for (backend, load) in std::mem::take(&mut proxy.told).backends {
+            settle(&mut self.busy, backend, &load, &Load::default());
+        }
     }
 
     /// All that are known, and whether each runs `current`.
     pub fn list(&self, current: SnapshotId, now: Instant) -> Vec<v1::Proxy> {
         let describe = |(id, proxy): (&ProxyId, &Proxy)| v1::Proxy {
             load: proxy.connection.as_ref().map(|_| v1::Load {
-                in_flight: proxy.in_flight(),
+                in_flight: proxy.told.in_flight,
                 ..self.traffic.proxy(&proxy.counted, now)
             }),
             ..proxy.describe(id, current)
@@ -247,7 +310,7 @@ impl Proxies {
 
     /// The traffic of all connected proxies together.
     pub fn fleet_load(&self, now: Instant) -> v1::Load {
-        let in_flight = self.connected().map(|(_, proxy)| proxy.in_flight());
+        let in_flight = self.connected().map(|(_, proxy)| proxy.told.in_flight);
         let in_flight = in_flight.fold(0, u64::saturating_add);
         v1::Load { in_flight, ..self.traffic.fleet(now) }
     }
@@ -255,7 +318,7 @@ impl Proxies {
     /// The rates and latencies of some backends together; see [`Proxies::load`] for the rest.
     pub fn rates<'a>(
         &self,
-        backends: impl IntoIterator<Item = &'a (BackendSetName, BackendName)>,
+        backends: impl IntoIterator<Item = &'a Backend>,
         now: Instant,
     ) -> v1::Load {
         self.traffic.backends(backends, now)
@@ -286,33 +349,33 @@ impl Proxies {
         self.by_id.iter().map(describe).collect()
     }
 
-    /// What is reported about all backends that are not idle, over the whole fleet.
-    pub fn load(&self) -> HashMap<&(BackendSetName, BackendName), FleetLoad> {
-        let mut total: HashMap<_, FleetLoad> = HashMap::new();
-        for (id, proxy) in self.connected() {
-            for (backend, load) in &proxy.report.backends {
-                let entry = total.entry(backend).or_default();
-                entry.in_flight = entry.in_flight.saturating_add(load.in_flight);
-                entry.ejections.extend(load.ejection.as_ref().map(|reason| v1::LocalEjection {
-                    proxy_id: id.to_string(),
-                    reason: reason.clone(),
-                }));
-            }
-        }
-        total
+    /// What all connected proxies told of a backend.
+    pub fn load(&self, backend: &Backend) -> FleetLoad {
+        let Some(Busy { in_flight, ejected }) = self.busy.get(backend).copied() else {
+            return FleetLoad::default();
+        };
+        let ejection = |(id, proxy): (&ProxyId, &Proxy)| {
+            let reason = proxy.told.backends.get(backend)?.ejection.clone()?;
+            Some(v1::LocalEjection { proxy_id: id.to_string(), reason })
+        };
+        let ejections = match ejected {
+            0 => Vec::new(),
+            _ => self.connected().filter_map(ejection).collect(),
+        };
+        FleetLoad { in_flight, ejections }
     }
 
     /// How far a backend has emptied that gets nothing new since version `since`. A count made
     /// under an older version does not prove anything: a request could have come after it.
-    pub fn emptying(&self, backend: &(BackendSetName, BackendName), since: Version) -> Emptying {
+    pub fn emptying(&self, backend: &Backend, since: Version) -> Emptying {
         let mut emptying = Emptying { empty: true, ..Emptying::default() };
         for (id, proxy) in self.connected() {
             if proxy.hello.running.is_none_or(|running| running.version < since) {
                 emptying.waiting_for.push(id.to_string());
             }
-            let load = proxy.report.backends.get(backend).map_or(0, |load| load.in_flight);
+            let load = proxy.told.backends.get(backend).map_or(0, |load| load.in_flight);
             emptying.in_flight = emptying.in_flight.saturating_add(load);
-            emptying.empty &= proxy.report.version >= since;
+            emptying.empty &= proxy.told.version >= since;
         }
         emptying.empty &= emptying.in_flight == 0 && emptying.waiting_for.is_empty();
         emptying
@@ -343,6 +406,18 @@ impl Proxies {
     }
 }
 
+/// Puts what is told of a backend in place of what was.
+fn settle(busy: &mut HashMap<Backend, Busy>, backend: Backend, former: &Load, load: &Load) {
+    let sum = busy.entry(backend.clone()).or_default();
+    let without = sum.in_flight.saturating_sub(former.in_flight);
+    sum.in_flight = without.saturating_add(load.in_flight);
+    let without = sum.ejected.saturating_sub(usize::from(former.ejection.is_some()));
+    sum.ejected = without + usize::from(load.ejection.is_some());
+    if *sum == Busy::default() {
+        busy.remove(&backend);
+    }
+}
+
 /// The proxy, if this is its connection.
 fn current<'a>(
     by_id: &'a mut BTreeMap<ProxyId, Proxy>,
@@ -357,11 +432,6 @@ fn current<'a>(
 // === impl Proxy ===
 
 impl Proxy {
-    fn in_flight(&self) -> u64 {
-        let loads = self.report.backends.values();
-        loads.map(|load| load.in_flight).fold(0, u64::saturating_add)
-    }
-
     fn describe(&self, id: &ProxyId, current: SnapshotId) -> v1::Proxy {
         let connected = self.connection.is_some();
         let running = self.hello.running.unwrap_or_default();
@@ -380,8 +450,9 @@ impl Proxy {
             applied_at: self.applied_at.map(timestamp),
             rejection: self.rejection.clone(),
             load: None,
-            connections: self.report.connections,
+            connections: self.told.connections,
             problems: self.problems.clone(),
+            revision: self.hello.revision,
         }
     }
 }

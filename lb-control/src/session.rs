@@ -2,7 +2,9 @@
 //!
 //! Pure. The next update waits for the answer to the last one, so a proxy that is slow skips
 //! versions, and a delta always starts from what the proxy said it runs. A proxy that never answers
-//! gets full snapshots, seldom, and so does one that refuses: what it lacked may be there later.
+//! gets full snapshots, seldom. One that refuses the current revision is offered it again, because what
+//! it lacked may be there later, less and less often; meanwhile it follows the track of the revision that
+//! it runs.
 
 use std::time::{Duration, Instant};
 
@@ -10,28 +12,53 @@ use lb_common::snapshot::SnapshotId;
 
 /// How long an answer is waited for.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a snapshot that was refused is not offered again.
+/// How long a revision that was refused is not offered again, at first.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// And at last.
+const MOST_PAUSE: Duration = Duration::from_secs(160);
 
 #[derive(Debug)]
 pub struct Session {
     running: Option<SnapshotId>,
+    /// The revision of that; 0 if it is not known.
+    revision: u64,
     /// Sent and not answered yet.
-    offered: Option<Offered>,
-    /// Refused; not to be offered again before that time.
-    refused: Option<(SnapshotId, Instant)>,
+    sent: Option<Sent>,
+    refused: Option<Refused>,
     /// The last answer was not what a delta could start from.
     full_next: bool,
 }
 
+/// What there is to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Offers {
+    pub current: SnapshotId,
+    /// The revision that brought its spec: with what is set by hand it would be refused as before.
+    pub spec: u64,
+    /// Of the revision that the proxy runs, if that is another one and in use.
+    pub track: Option<SnapshotId>,
+}
+
 #[derive(Debug)]
-struct Offered {
+struct Sent {
     id: SnapshotId,
+    revision: u64,
+    spec: u64,
     full: bool,
     at: Instant,
 }
 
-/// What to do about the current snapshot.
+/// Not to be offered for a while.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    spec: u64,
+    until: Instant,
+    pause: Duration,
+    /// Of the track, too, this one was not taken.
+    of_track: Option<SnapshotId>,
+}
+
+/// What to do about what there is to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Until the next snapshot or the next answer.
@@ -39,59 +66,99 @@ pub enum Next {
     /// Look again then, if nothing happens before.
     WaitUntil(Instant),
     /// Send all of it, or what leads to it from here.
-    Send { base: Option<SnapshotId> },
+    Send { id: SnapshotId, base: Option<SnapshotId> },
 }
 
 // === impl Session ===
 
 impl Session {
-    pub fn new(running: Option<SnapshotId>) -> Self {
-        Self { running, offered: None, refused: None, full_next: false }
+    pub fn new(running: Option<SnapshotId>, revision: u64) -> Self {
+        Self { running, revision, sent: None, refused: None, full_next: false }
     }
 
-    pub fn next(&self, current: SnapshotId, now: Instant) -> Next {
-        if self.running == Some(current) {
+    /// The revision that the proxy runs; 0 if it is not known.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub fn next(&self, offers: &Offers, now: Instant) -> Next {
+        let is_refused = |refused: &Refused| refused.spec == offers.spec && now < refused.until;
+        let Some(refused) = self.refused.filter(is_refused) else {
+            return self.towards(offers.current, now);
+        };
+        let track = offers.track.filter(|track| refused.of_track != Some(*track));
+        match track.map_or(Next::Nothing, |track| self.towards(track, now)) {
+            Next::Nothing => Next::WaitUntil(refused.until),
+            Next::WaitUntil(at) => Next::WaitUntil(at.min(refused.until)),
+            send @ Next::Send { .. } => send,
+        }
+    }
+
+    fn towards(&self, id: SnapshotId, now: Instant) -> Next {
+        if self.running == Some(id) {
             return Next::Nothing;
         }
-        if let Some((refused, until)) = self.refused
-            && refused == current
-            && now < until
-        {
-            return Next::WaitUntil(until);
-        }
-        match &self.offered {
-            Some(offered) if offered.id == current => Next::Nothing,
-            Some(offered) if now < offered.at + ANSWER_TIMEOUT => {
-                Next::WaitUntil(offered.at + ANSWER_TIMEOUT)
+        match &self.sent {
+            Some(sent) if sent.id == id => Next::Nothing,
+            Some(sent) if now < sent.at + ANSWER_TIMEOUT => {
+                Next::WaitUntil(sent.at + ANSWER_TIMEOUT)
             }
-            Some(_) => Next::Send { base: None },
-            None => Next::Send { base: self.running.filter(|_| !self.full_next) },
+            Some(_) => Next::Send { id, base: None },
+            None => Next::Send { id, base: self.running.filter(|_| !self.full_next) },
         }
     }
 
-    pub fn sent(&mut self, id: SnapshotId, full: bool, now: Instant) {
-        self.offered = Some(Offered { id, full, at: now });
+    /// `revision` is what is sent, which is all of it or what leads there.
+    pub fn sent(
+        &mut self,
+        id: SnapshotId,
+        revision: u64,
+        offers: &Offers,
+        full: bool,
+        now: Instant,
+    ) {
+        let spec = if id == offers.current { offers.spec } else { revision };
+        self.sent = Some(Sent { id, revision, spec, full, at: now });
     }
 
     pub fn applied(&mut self, id: SnapshotId, now: Instant) {
         self.running = Some(id);
-        if let Some(offered) = self.answered(id) {
-            self.full_next = offered.id != id;
+        let Some(sent) = self.answered(id) else { return };
+        self.full_next = sent.id != id;
+        if self.full_next {
             // If it made something else of it, again would hardly help.
-            self.refused = self.full_next.then_some((offered.id, now + REFUSED_PAUSE));
+            self.refuse(&sent, now);
+        } else {
+            self.refused = self.refused.filter(|refused| refused.spec != sent.spec);
+            self.revision = sent.revision;
         }
     }
 
-    /// A delta that was rejected is worth the whole snapshot at once, a whole snapshot the next one.
-    pub fn rejected(&mut self, id: SnapshotId, now: Instant) {
-        if let Some(offered) = self.answered(id) {
-            self.full_next = true;
-            self.refused = offered.full.then_some((offered.id, now + REFUSED_PAUSE));
+    /// A delta that was rejected is worth the whole snapshot at once. Returns whether it was a whole one,
+    /// so that the revision is refused.
+    pub fn rejected(&mut self, id: SnapshotId, now: Instant) -> bool {
+        let Some(sent) = self.answered(id) else { return false };
+        self.full_next = true;
+        if sent.full {
+            self.refuse(&sent, now);
         }
+        sent.full
     }
 
-    fn answered(&mut self, id: SnapshotId) -> Option<Offered> {
-        self.offered.take_if(|offered| offered.id.version == id.version)
+    fn refuse(&mut self, sent: &Sent, now: Instant) {
+        if sent.revision == self.revision && self.refused.is_some() {
+            let of_track = Some(sent.id);
+            self.refused = self.refused.map(|refused| Refused { of_track, ..refused });
+            return;
+        }
+        let again = self.refused.filter(|refused| refused.spec == sent.spec);
+        let pause = again.map_or(REFUSED_PAUSE, |refused| (refused.pause * 2).min(MOST_PAUSE));
+        let (spec, until) = (sent.spec, now + pause);
+        self.refused = Some(Refused { spec, until, pause, of_track: None });
+    }
+
+    fn answered(&mut self, id: SnapshotId) -> Option<Sent> {
+        self.sent.take_if(|sent| sent.id.version == id.version)
     }
 }
 
@@ -112,34 +179,50 @@ mod tests {
 
     impl Fixture {
         fn new(running: Option<u64>) -> Self {
-            Self { session: Session::new(running.map(id)), now: lb_common::clock::now() }
+            let session = Session::new(running.map(id), running.unwrap_or_default());
+            Self { session, now: lb_common::clock::now() }
         }
 
+        /// Each version is a revision of its own.
         fn next(&self, current: u64) -> Next {
-            self.session.next(id(current), self.now)
+            self.next_of(current, current, None)
+        }
+
+        fn next_of(&self, current: u64, spec: u64, track: Option<u64>) -> Next {
+            let offers = Offers { current: id(current), spec, track: track.map(id) };
+            self.session.next(&offers, self.now)
         }
 
         fn send(&mut self, version: u64, full: bool) {
-            self.session.sent(id(version), full, self.now);
+            let offers = Offers { current: id(version), spec: version, track: None };
+            self.session.sent(id(version), version, &offers, full, self.now);
+        }
+
+        /// The track of revision 1.
+        fn send_track(&mut self, version: u64) {
+            let offers = Offers { current: id(version + 1), spec: 2, track: Some(id(version)) };
+            self.session.sent(id(version), 1, &offers, true, self.now);
         }
     }
 
-    const FULL: Next = Next::Send { base: None };
+    fn full(version: u64) -> Next {
+        Next::Send { id: id(version), base: None }
+    }
 
-    fn from(version: u64) -> Next {
-        Next::Send { base: Some(id(version)) }
+    fn from(base: u64, version: u64) -> Next {
+        Next::Send { id: id(version), base: Some(id(base)) }
     }
 
     #[test]
     fn a_proxy_is_brought_from_what_it_runs_to_what_it_should() {
-        assert_eq!(Fixture::new(None).next(7), FULL);
-        assert_eq!(Fixture::new(Some(5)).next(7), from(5));
+        assert_eq!(Fixture::new(None).next(7), full(7));
+        assert_eq!(Fixture::new(Some(5)).next(7), from(5, 7));
         assert_eq!(Fixture::new(Some(7)).next(7), Next::Nothing);
         let mut f = Fixture::new(None);
         f.send(7, true);
         assert_eq!(f.next(7), Next::Nothing, "it is on its way");
         f.session.applied(id(7), f.now);
-        assert_eq!((f.next(7), f.next(8)), (Next::Nothing, from(7)));
+        assert_eq!((f.next(7), f.next(8)), (Next::Nothing, from(7, 8)));
     }
 
     #[test]
@@ -149,7 +232,7 @@ mod tests {
         let deadline = Next::WaitUntil(f.now + ANSWER_TIMEOUT);
         assert_eq!((f.next(3), f.next(4)), (deadline, deadline));
         f.session.applied(id(2), f.now);
-        assert_eq!(f.next(5), from(2));
+        assert_eq!(f.next(5), from(2, 5));
     }
 
     #[test]
@@ -158,7 +241,7 @@ mod tests {
         f.send(2, false);
         f.now += ANSWER_TIMEOUT;
         assert_eq!(f.next(2), Next::Nothing, "it has that one");
-        assert_eq!(f.next(3), FULL);
+        assert_eq!(f.next(3), full(3));
         f.send(3, true);
         assert_eq!(f.next(4), Next::WaitUntil(f.now + ANSWER_TIMEOUT));
     }
@@ -168,20 +251,20 @@ mod tests {
         let mut f = Fixture::new(Some(1));
         f.send(2, false);
         f.session.rejected(id(2), f.now);
-        assert_eq!(f.next(2), FULL);
+        assert_eq!(f.next(2), full(2));
     }
 
     #[test]
-    fn a_rejected_snapshot_is_followed_by_another_version_or_after_a_pause_and_whole() {
+    fn a_refused_revision_is_followed_by_another_one_or_after_a_pause_and_whole() {
         let mut f = Fixture::new(Some(1));
         f.send(2, true);
         f.session.rejected(id(2), f.now);
-        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), FULL));
+        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), full(3)));
         f.now += REFUSED_PAUSE;
-        assert_eq!(f.next(2), FULL);
+        assert_eq!(f.next(2), full(2));
         f.send(3, true);
         f.session.applied(id(3), f.now);
-        assert_eq!(f.next(4), from(3));
+        assert_eq!(f.next(4), from(3, 4));
     }
 
     #[test]
@@ -189,7 +272,7 @@ mod tests {
         let mut f = Fixture::new(None);
         f.send(2, true);
         f.session.applied(SnapshotId { digest: Digest(666), ..id(2) }, f.now);
-        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), FULL));
+        assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), full(3)));
     }
 
     #[test]
@@ -198,5 +281,46 @@ mod tests {
         f.send(3, true);
         f.session.rejected(id(2), f.now);
         assert_eq!(f.next(3), Next::Nothing);
+    }
+
+    #[test]
+    fn a_revision_that_is_refused_again_and_again_is_offered_less_often() {
+        let mut f = Fixture::new(Some(1));
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            f.send(2, true);
+            f.session.rejected(id(2), f.now);
+            let Next::WaitUntil(at) = f.next(2) else { panic!("it is not to be offered at once") };
+            pauses.push((at - f.now).as_secs());
+            f.now = at;
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 160]);
+    }
+
+    #[test]
+    fn a_proxy_that_refuses_a_revision_follows_the_track_of_the_one_that_it_runs() {
+        let mut f = Fixture::new(Some(1));
+        f.send(2, true);
+        assert!(f.session.rejected(id(2), f.now));
+        let pause = Next::WaitUntil(f.now + REFUSED_PAUSE);
+        assert_eq!(f.next_of(4, 2, Some(3)), Next::Send { id: id(3), base: None });
+        f.send_track(3);
+        f.session.applied(id(3), f.now);
+        assert_eq!((f.session.revision(), f.next_of(4, 2, Some(3))), (1, pause));
+        assert_eq!(f.next_of(6, 2, Some(5)), from(3, 5));
+        f.now += REFUSED_PAUSE;
+        assert_eq!(f.next_of(6, 2, Some(5)), from(3, 6), "it is tried again");
+        assert_eq!(f.next_of(7, 7, None), from(3, 7), "and another one is");
+    }
+
+    #[test]
+    fn a_track_that_is_refused_as_well_is_not_sent_again() {
+        let mut f = Fixture::new(Some(1));
+        f.send(2, true);
+        f.session.rejected(id(2), f.now);
+        f.send_track(3);
+        assert!(f.session.rejected(id(3), f.now));
+        assert_eq!(f.next_of(4, 2, Some(3)), Next::WaitUntil(f.now + REFUSED_PAUSE));
+        assert_eq!(f.next_of(6, 2, Some(5)), full(5));
     }
 }

@@ -8,17 +8,19 @@
 
 pub mod redb;
 
-use std::{ops::RangeInclusive, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf, sync::Arc};
 
 use lb_common::{
     id::{BackendName, BackendSetName},
     map::{Change, Map, changes},
     material::Materials,
-    spec::DesiredState,
+    spec::SetOverrides,
 };
 use lb_proto::{encode, v1};
 use prost::Message;
 use v1::Kind;
+
+use crate::asked::Asked;
 
 /// So many revisions are kept.
 pub const HISTORY: u64 = 1_000;
@@ -33,7 +35,7 @@ pub struct Revision {
     pub parts: Vec<Part>,
 }
 
-/// A listener, a route, a backend set or a certificate, as it is from then on.
+/// A listener, a route, a backend set, a certificate or an override, as it is from then on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub kind: v1::Kind,
@@ -43,8 +45,9 @@ pub struct Part {
 }
 
 /// What makes one state of the other.
-pub fn parts(from: &DesiredState, to: &DesiredState) -> Vec<Part> {
+pub fn parts(Asked { spec: from, overrides: former }: &Asked, next: &Asked) -> Vec<Part> {
     let mut parts = Vec::new();
+    let Asked { spec: to, overrides } = next;
     collect(&mut parts, Kind::Listener, &from.listeners, &to.listeners, |part| {
         encode::listener(part).encode_to_vec()
     });
@@ -57,6 +60,17 @@ pub fn parts(from: &DesiredState, to: &DesiredState) -> Vec<Part> {
     collect(&mut parts, Kind::Certificate, &from.certificates, &to.certificates, |part| {
         encode::certificate(part).encode_to_vec()
     });
+    for Change { key: set, old, new } in changes(former, overrides) {
+        let of = |of_set: Option<&Arc<SetOverrides>>| of_set.map(|of| of.as_ref().clone());
+        let (old, new) = (of(old).unwrap_or_default(), of(new).unwrap_or_default());
+        let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        for backend in names.into_iter().filter(|name| old.get(*name) != new.get(*name)) {
+            let by_hand = new.get(backend);
+            let content =
+                by_hand.map(|by_hand| encode::override_of(set, backend, by_hand).encode_to_vec());
+            parts.push(Part { kind: Kind::Override, name: format!("{set}/{backend}"), content });
+        }
+    }
     parts
 }
 
@@ -89,6 +103,7 @@ pub struct Stored {
     /// 0 before the first one.
     pub revision: u64,
     pub spec: v1::Spec,
+    pub overrides: Vec<v1::Override>,
     /// Of the configuration file that was applied last.
     pub file_digest: Option<u64>,
     /// What was decided about each backend: set, name, address, health, since and why.

@@ -22,7 +22,7 @@ fn start(directory: &Path) -> Control {
 
 async fn sets(control: &Control) -> (u64, Vec<String>) {
     let got = control.fleet().await.get(v1::GetRequest::default()).await.expect("is there");
-    let v1::GetResponse { revision, spec } = got.into_inner();
+    let v1::GetResponse { revision, spec, .. } = got.into_inner();
     let sets = spec.expect("has a spec").backend_sets.into_iter().map(|set| set.name);
     (revision, sets.collect())
 }
@@ -69,6 +69,32 @@ async fn a_file_that_was_applied_does_not_undo_later_changes_when_the_controller
     let control = start(directory.path());
     until(&control, (3, &["other"])).await;
     control.stop().await.expect("ends well");
+}
+
+#[tokio::test]
+async fn a_file_that_went_missing_and_comes_back_undoes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("lb.toml");
+    fs::write(&file, set("one")).expect("writes");
+    let control = start(directory.path());
+    until(&control, (1, &["one"])).await;
+    control.fleet().await.apply(app(1)).await.expect("is valid");
+    fs::remove_file(&file).expect("it is there");
+    has_problem(&control, 1).await;
+    fs::write(&file, set("one")).expect("writes");
+    has_problem(&control, 0).await;
+    assert_eq!(sets(&control).await, (2, vec!["app".to_owned(), "one".to_owned()]));
+    control.stop().await.expect("ends well");
+}
+
+/// Waits until the file is in force, or is not.
+async fn has_problem(control: &Control, is: u8) {
+    let line = format!("lb_control_config_file_problem {is}");
+    eventually("the file was looked at", async || {
+        let page = control.page("/metrics").await;
+        page.lines().any(|found| found == line).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

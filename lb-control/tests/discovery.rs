@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Control, app, eventually, is_full, request, soon};
+use lb_common::spec::BackendState;
 use lb_proto::{
     update::{self, Sealed},
     v1::{self, proxy_message::Message, update::Content},
@@ -110,15 +111,15 @@ async fn a_proxy_that_does_not_read_delays_nobody_and_skips_to_the_latest() {
 }
 
 #[tokio::test]
-async fn a_rejection_is_listed_and_followed_by_everything_at_the_next_version_only() {
+async fn a_proxy_that_refuses_a_revision_gets_drains_on_the_one_that_it_runs_and_then_the_next() {
     let control = Control::in_memory();
     let mut fleet = control.fleet().await;
     let many: Vec<_> = (0..50).map(|i| format!(r#"{{"name": "set-{i}"}}"#)).collect();
     let many = format!(r#"{{"backend_sets": [{}]}}"#, many.join(","));
-    fleet.apply(request(&many)).await.expect("is valid");
-    let mut proxy = control.proxy("p1", None).await;
-    proxy.follow_to(1).await;
     fleet.apply(app(1)).await.expect("is valid");
+    let mut proxy = control.proxy("p1", None).await;
+    let first = open(&proxy.follow_to(1).await);
+    fleet.apply(request(&many)).await.expect("is valid");
     let delta = proxy.next().await;
     assert!(!is_full(&delta));
     proxy.rejected(delta.snapshot, "a delta, of all things").await;
@@ -129,9 +130,35 @@ async fn a_rejection_is_listed_and_followed_by_everything_at_the_next_version_on
         (listed(&control).await.proxies[0].rejection == "that neither").then_some(())
     })
     .await;
+    // It begins with what it has, at a version of its own.
+    let kept = proxy.next().await;
+    let track = open(&kept).snapshot;
+    assert_eq!((kept.revision, track.id.digest), (1, first.snapshot.id.digest));
+    proxy.applied(kept.snapshot).await;
+
+    let drain = v1::DrainBackendRequest {
+        backend_set: "app".into(),
+        backend: "one".into(),
+        ..v1::DrainBackendRequest::default()
+    };
+    let mut drained = fleet.drain_backend(drain).await.expect("is there").into_inner();
+    let update = proxy.next().await;
+    // What has one set takes less than what leads there.
+    let reached = open(&update).snapshot;
+    assert_eq!((update.revision, reached.desired.backend_sets.len()), (1, 1));
+    assert_eq!(reached.members["app"][0].state, BackendState::Draining);
+    proxy.applied(update.snapshot).await;
+    proxy.report(update.snapshot, 0).await;
+    eventually("it is empty", async || {
+        drained.message().await.expect("goes on").filter(|progress| progress.drained)
+    })
+    .await;
+    let listed_proxy = listed(&control).await.proxies.remove(0);
+    assert_eq!((listed_proxy.revision, listed_proxy.rejection.as_str()), (1, "that neither"));
+
     fleet.apply(app(2)).await.expect("is valid");
     let next = proxy.next().await;
-    assert_eq!((next.revision, is_full(&next)), (3, true), "and nothing in between");
+    assert_eq!(next.revision, 4, "and not what it refused");
     proxy.applied(next.snapshot).await;
     eventually("it is in sync", async || listed(&control).await.proxies[0].in_sync.then_some(()))
         .await;

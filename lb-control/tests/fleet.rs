@@ -227,7 +227,13 @@ async fn a_drain_ends_at_its_deadline_or_when_it_is_taken_back() {
 
     let long = v1::DrainBackendRequest { deadline: None, ..request(0) };
     let mut progress = fleet.drain_backend(long).await.expect("drains").into_inner();
-    fleet.apply(app(1)).await.expect("is valid");
+    fleet.apply(app(2)).await.expect("is valid");
+    let undrain = v1::UndrainBackendRequest {
+        backend_set: "app".into(),
+        backend: "one".into(),
+        ..<_>::default()
+    };
+    fleet.undrain_backend(undrain).await.expect("it drains still");
     let status = eventually("it ends", async || progress.message().await.err()).await;
     assert_eq!(status.code(), Code::Aborted);
 }

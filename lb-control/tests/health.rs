@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Control, eventually, request, soon};
+use common::{Control, eventually, request};
 use lb_proto::v1::{self, update::Content};
 use prost::Message;
 use tokio::{
@@ -46,7 +46,8 @@ impl Backend {
     fn set(&self) -> v1::ApplyRequest {
         request(&format!(
             r#"{{"backend_sets": [{{"name": "app", "backends": [{{"address": "{}"}}],
-               "health_check": {{"interval": "20ms", "timeout": "5s", "unhealthy_after": 2}}}}]}}"#,
+               "health_check": {{"interval": "20ms", "timeout": "5s", "unhealthy_after": 2,
+                                "max_unhealthy_percent": 100}}}}]}}"#,
             self.address
         ))
     }
@@ -149,10 +150,10 @@ async fn metrics_and_readiness_are_told_over_plain_http() {
     let control = Control::in_memory();
     control.fleet().await.apply(backend.set()).await.expect("is valid");
     until(&control, v1::Health::Healthy).await;
-    assert!(get(control.admin, "/healthz").await.starts_with("HTTP/1.1 200"));
-    assert!(get(control.admin, "/readyz").await.starts_with("HTTP/1.1 200"));
-    assert!(get(control.admin, "/nothing").await.starts_with("HTTP/1.1 404"));
-    let page = get(control.admin, "/metrics").await;
+    assert!(control.page("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(control.page("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(control.page("/nothing").await.starts_with("HTTP/1.1 404"));
+    let page = control.page("/metrics").await;
     for line in [
         "lb_control_revision 1",
         "lb_control_backends{backend_set=\"app\",health=\"healthy\"} 1",
@@ -161,18 +162,6 @@ async fn metrics_and_readiness_are_told_over_plain_http() {
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    let exchange = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("listens");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("answers");
-        answer
-    };
-    soon("an answer", exchange).await
 }
 
 /// The bound is for busy machines; usually it takes a millisecond.

@@ -290,6 +290,7 @@ fn any_check(rng: &mut Rng) -> v1::HealthCheck {
         unhealthy_after: within(rng, 1, 255),
         host: one_of(rng, &["", "app.internal:80"]),
         prove_first: rng.bool(),
+        max_unhealthy_percent: number(rng, 100),
         ..v1::HealthCheck::default()
     };
     match rng.u8(0..3) {

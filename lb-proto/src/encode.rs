@@ -3,14 +3,18 @@
 //!
 //! Messages are built without `..default()`, so that the compiler asks about a new field.
 
-use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::HeaderMap;
-use lb_common::spec::{
-    Acme, Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
-    CertificateSource, Challenge, CheckAddress, DesiredState, Hash, HashAlgorithm, HashFunction,
-    HashKey, HealthCheck, HostMatch, Listener, ListenerTls, OutlierEjection, PathMatch, PoolLimits,
-    Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route, RouteMatch, Scheme, WeightedBackendSet,
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    spec::{
+        Acme, Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
+        CertificateSource, Challenge, CheckAddress, DesiredState, Hash, HashAlgorithm,
+        HashFunction, HashKey, HealthCheck, HostMatch, Listener, ListenerTls, OutlierEjection,
+        Override, Overrides, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn,
+        RetryPolicy, Route, RouteMatch, Scheme, SetOverrides, WeightedBackendSet,
+    },
 };
 
 use crate::{
@@ -44,6 +48,33 @@ pub fn backend_set(set: &BackendSet) -> v1::BackendSet {
 
 pub fn backend(backend: &Backend) -> v1::Backend {
     Defaults::LeftOut.backend(backend)
+}
+
+pub fn override_of(
+    set: &BackendSetName,
+    backend: &BackendName,
+    by_hand: &Override,
+) -> v1::Override {
+    let Override { weight, state, author, time } = by_hand;
+    v1::Override {
+        backend_set: set.to_string(),
+        backend: backend.to_string(),
+        weight: *weight,
+        state: state.map(|state| state.as_str().into()).unwrap_or_default(),
+        author: author.clone(),
+        time: Some(prost_types::Timestamp {
+            seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(time.subsec_nanos()).unwrap_or_default(),
+        }),
+    }
+}
+
+pub fn overrides(overrides: &Overrides) -> Vec<v1::Override> {
+    let of_set = |(set, of_set): (&BackendSetName, &Arc<SetOverrides>)| {
+        let one = |(backend, by_hand)| override_of(set, backend, by_hand);
+        of_set.iter().map(one).collect::<Vec<_>>()
+    };
+    overrides.iter().flat_map(of_set).collect()
 }
 
 /// It has no defaults.
@@ -308,6 +339,8 @@ impl Defaults {
             expect_body,
             send,
             expect,
+            max_unhealthy_percent: self
+                .value(check.max_unhealthy_percent, defaults::MAX_UNHEALTHY_PERCENT),
         }
     }
 

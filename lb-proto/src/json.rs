@@ -57,6 +57,7 @@ mod tests {
                 backend: "one".into(),
                 health: v1::Health::Unhealthy.into(),
                 why: "connect refused".into(),
+                held: String::new(),
             })),
         };
         let expected = json!({
@@ -67,6 +68,7 @@ mod tests {
                     "backend": "one",
                     "health": "unhealthy",
                     "why": "connect refused",
+                    "held": "",
                 },
             },
         });

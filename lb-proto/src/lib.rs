@@ -80,6 +80,7 @@ pub mod defaults {
     pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(500);
     pub const HEALTHY_AFTER: u32 = 2;
     pub const UNHEALTHY_AFTER: u32 = 3;
+    pub const MAX_UNHEALTHY_PERCENT: u32 = 50;
     pub const HASH_TABLE_SIZE: u32 = 65_537;
     pub const EJECT_AFTER: u32 = 5;
     pub const EJECT_INTERVAL: Duration = Duration::from_secs(10);

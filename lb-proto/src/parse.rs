@@ -3,9 +3,13 @@
 //! Each function takes the path of what it parses, and returns `None` only after it has added a
 //! problem.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lb_common::{map::Map, spec::DesiredState};
+use lb_common::{
+    id::{BackendName, BackendSetName},
+    map::Map,
+    spec::{DesiredState, Override, Overrides, SetOverrides},
+};
 
 use crate::{error::Problems, v1};
 
@@ -19,6 +23,7 @@ mod route;
 mod route_kind;
 
 use at::At;
+use backend_set::backend_state;
 pub use backend_set::{backend, backend_set, backends, name_of};
 pub use certificate::certificate;
 pub use check::{check, check_changes, list};
@@ -70,6 +75,33 @@ pub fn spec_parts(spec: &v1::Spec, problems: &mut Problems) -> DesiredState {
         }
     }
     state
+}
+
+/// What was set by hand, by set and backend.
+pub fn overrides(wire: &[v1::Override], problems: &mut Problems) -> Overrides {
+    let mut overrides = BTreeMap::<BackendSetName, SetOverrides>::new();
+    for (i, wire) in wire.iter().enumerate() {
+        let path = element("overrides", &wire.backend, i);
+        let mut at = At { path: &path, problems };
+        let set = at.name("backend_set", &wire.backend_set, BackendSetName::new);
+        let backend = at.name("backend", &wire.backend, BackendName::new);
+        let weight = wire.weight.map(|weight| at.weight("weight", Some(weight)));
+        let state = (!wire.state.is_empty()).then(|| backend_state(&wire.state, &mut at));
+        let time = wire.time.unwrap_or_default();
+        let by_hand = Override {
+            weight: weight.flatten(),
+            state: state.flatten(),
+            author: wire.author.clone(),
+            time: Duration::new(
+                u64::try_from(time.seconds).unwrap_or_default(),
+                u32::try_from(time.nanos).unwrap_or_default(),
+            ),
+        };
+        if let Some((set, backend)) = set.zip(backend) {
+            overrides.entry(set).or_default().insert(backend, by_hand);
+        }
+    }
+    overrides.into_iter().map(|(set, of_set)| (set, Arc::new(of_set))).collect()
 }
 
 /// How an element of a list is called in a path: by name, or by position if it has none.

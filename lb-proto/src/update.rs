@@ -119,6 +119,14 @@ impl Sealed {
         Self { snapshot: Arc::new(snapshot), resources }
     }
 
+    /// The same at another version.
+    #[must_use]
+    pub fn dated(&self, version: Version) -> Self {
+        let id = SnapshotId { version, ..self.snapshot.id };
+        let snapshot = Arc::new(Snapshot { id, ..Snapshot::clone(&self.snapshot) });
+        Self { snapshot, resources: self.resources.clone() }
+    }
+
     /// Reads a full snapshot and holds it against the digest that was announced.
     ///
     /// # Errors
@@ -252,8 +260,8 @@ fn forget(snapshot: &mut Snapshot, kind: i32, name: &str) {
         Ok(Kind::Members) => drop(members.remove(name)),
         Ok(Kind::Unhealthy) => unhealthy.remove(name),
         Ok(Kind::Material) => drop(materials.remove(name)),
-        // Of a later build.
-        Ok(Kind::Unspecified) | Err(_) => {}
+        // Of a later build, or for the store alone.
+        Ok(Kind::Unspecified | Kind::Override) | Err(_) => {}
     }
 }
 
@@ -313,8 +321,8 @@ fn put(
                 materials.insert(MaterialId::of(name), secret.clone());
             }
         }
-        // Of a later build.
-        Ok(Kind::Unspecified) | Err(_) => {}
+        // Of a later build, or for the store alone.
+        Ok(Kind::Unspecified | Kind::Override) | Err(_) => {}
     }
 }
 

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use lb_common::{clock, snapshot::Snapshot};
-use lb_proto::v1;
 use tokio::sync::watch;
 
 use crate::{
-    control::{Install, InstallError, Problems},
+    control::{Install, InstallError, Problems, Seen},
     listeners,
     local::Shared,
     observe::report::{self, Past},
@@ -56,9 +55,9 @@ impl Install for Server {
         listeners::lock(&self.listeners).problems()
     }
 
-    fn report(&mut self, totals: bool) -> v1::Report {
+    fn look(&mut self, totals: bool) -> Seen {
         let now = self.shared.millis(clock::now());
         let table = self.shared.table.load();
-        report::report(&table, &self.shared.metrics, &mut self.past, totals, now)
+        report::look(&table, &self.shared.metrics, &mut self.past, totals, now)
     }
 }

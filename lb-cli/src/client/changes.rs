@@ -2,7 +2,23 @@
 
 use lb_proto::v1::{self, change::Kind};
 
-use crate::output::{Paint, Screen, count, one_line};
+use crate::output::{self, Output, Paint, Screen, count, one_line};
+
+/// That a change was made, and which.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn tell_done(done: &v1::ApplyResponse, output: &Output) -> anyhow::Result<()> {
+    if output.json {
+        output::json(done)?;
+    } else if done.changes.is_empty() {
+        crate::print(&format!("nothing to change: revision {} is just that\n", done.revision));
+    } else {
+        crate::print(&lines(&done.changes, &output.colors.screen()));
+        crate::print(&format!("done: revision {}\n", done.revision));
+    }
+    Ok(())
+}
 
 /// One change a line:
 ///

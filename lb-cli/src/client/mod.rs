@@ -3,9 +3,10 @@
 //! - [`Remote`] is where the controller is, [`Controller`] a connection to it.
 //! - [`proposal`]: show what would change, ask, and change it only if nothing else changed since.
 //! - [`changes`]: differences, as they are shown. [`when`]: times and numbers, as they are shown.
+//! - [`by_hand`] and [`held`]: why a backend is not as the spec or its checks say.
 //! - [`name`]: `SET/BACKEND`, and what it names. [`trouble`]: why a proxy is not in sync.
 
-use std::{error::Error, fmt, process::ExitCode, time::Duration};
+use std::{env, error::Error, fmt, fs, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use http::Uri;
@@ -14,12 +15,16 @@ use lb_proto::{
     v1::{self, fleet_client::FleetClient},
 };
 use tonic::{
-    Code, Response, Status,
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
+pub mod by_hand;
 pub mod changes;
 pub mod expiry;
+pub mod held;
 pub mod name;
 pub mod proposal;
 pub mod trouble;
@@ -43,7 +48,7 @@ pub struct Remote {
 /// A connection to a controller.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    api: FleetClient<Channel>,
+    api: Api,
     url: Uri,
 }
 
@@ -54,7 +59,13 @@ pub struct Refused {
     message: String,
 }
 
-pub type Api = FleetClient<Channel>;
+pub type Api = FleetClient<InterceptedService<Channel, Author>>;
+
+/// Says with each call who makes it.
+#[derive(Clone, Debug)]
+pub struct Author(Option<MetadataValue<Ascii>>);
+
+const AUTHOR: &str = "lb-author";
 
 /// Somebody else changed the fleet in between.
 pub const CONFLICT: u8 = 4;
@@ -114,7 +125,7 @@ impl Remote {
                 .keep_alive_while_idle(true);
             match endpoint.connect().await {
                 Ok(channel) => {
-                    let api = FleetClient::new(channel)
+                    let api = FleetClient::with_interceptor(channel, Author::of_process())
                         .max_decoding_message_size(MAX_MESSAGE_BYTES)
                         .max_encoding_message_size(MAX_MESSAGE_BYTES);
                     return Ok(Controller { api, url: url.clone() });
@@ -146,6 +157,30 @@ fn root(error: &dyn Error) -> String {
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.control.iter().map(shown).collect::<Vec<_>>().join(", "))
+    }
+}
+
+// === impl Author ===
+
+impl Author {
+    /// `LB_AUTHOR`, or else `USER@HOST`. Whoever has no name is known by his address.
+    fn of_process() -> Self {
+        let given = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let of_login = || {
+            let user = given("USER").or_else(|| given("LOGNAME"))?;
+            let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            Some(format!("{user}@{}", host.trim()))
+        };
+        Self(given("LB_AUTHOR").or_else(of_login).and_then(|who| who.parse().ok()))
+    }
+}
+
+impl Interceptor for Author {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(author) = &self.0 {
+            request.metadata_mut().insert(AUTHOR, author.clone());
+        }
+        Ok(request)
     }
 }
 

@@ -7,7 +7,10 @@ use lb_proto::v1::{self, event::Event as Happened};
 use super::theme::Tone;
 use crate::{
     certificates::told,
-    client::when::{self, since_epoch},
+    client::{
+        held::{checks, used_all_the_same},
+        when::{self, since_epoch},
+    },
     output::count,
 };
 
@@ -138,13 +141,19 @@ impl News {
                 let detail = format!("{text}: {}", changes.join(", "));
                 (text, detail, Tone::Plain, What::Revision(*number))
             }
-            Happened::Health(v1::HealthChanged { backend_set, backend, health, why }) => {
+            Happened::Health(v1::HealthChanged { backend_set, backend, health, why, held }) => {
                 let (word, tone) = match v1::Health::try_from(health).unwrap_or_default() {
                     v1::Health::Healthy => ("healthy", Tone::Good),
                     v1::Health::Unhealthy => ("unhealthy", Tone::Bad),
                     v1::Health::Unknown | v1::Health::Unspecified => ("unknown", Tone::Plain),
                 };
-                let text = format!("{backend_set}/{backend} is {word}: {why}");
+                let held = used_all_the_same(&held);
+                let text = format!("{backend_set}/{backend} is {word}: {why}{held}");
+                (text.clone(), text, tone, What::Other)
+            }
+            Happened::Checks(changed) => {
+                let text = checks(&changed);
+                let tone = if changed.what == "held" { Tone::Bad } else { Tone::Good };
                 (text.clone(), text, tone, What::Other)
             }
             Happened::Proxy(v1::ProxyChanged {
@@ -242,6 +251,7 @@ mod tests {
             revision: number,
             time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
             comment: "more".into(),
+            author: "ann".into(),
             changes: vec![v1::Change::default()],
         }
     }

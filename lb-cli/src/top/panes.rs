@@ -14,6 +14,7 @@ use crate::{
     certificates::shown_by,
     client::{
         expiry::Expiry,
+        held::used_all_the_same,
         trouble,
         when::{self, since_epoch},
     },
@@ -233,7 +234,8 @@ pub fn troubles(figures: &Figures, now: Duration) -> Vec<String> {
         .partition(|backend| backend.health() == Health::Unhealthy);
     for backend in ill {
         let (why, _) = why(backend, &cx);
-        troubles.push(format!("{} is unhealthy: {why}", name(backend)));
+        let held = used_all_the_same(&backend.held);
+        troubles.push(format!("{} is unhealthy: {why}{held}", name(backend)));
     }
     for backend in others {
         for v1::LocalEjection { proxy_id, reason } in &backend.ejections {

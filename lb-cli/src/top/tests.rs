@@ -102,6 +102,7 @@ fn fleet() -> Poll {
         balance: "round_robin".into(),
         backends,
         usable,
+        held: 0,
         load,
     };
     Poll {
@@ -142,6 +143,7 @@ fn events() -> Vec<v1::Event> {
                 backend: "10.1.0.1:3000".into(),
                 health: Health::Unhealthy.into(),
                 why: "connection refused".into(),
+                held: String::new(),
             }),
         ),
     ]
@@ -152,6 +154,7 @@ fn revision() -> v1::Revision {
         revision: 29,
         time: before(3_900),
         comment: "canary at 5%".into(),
+        author: "ann".into(),
         changes: vec![v1::Change {
             kind: v1::change::Kind::Changed.into(),
             field: "routes[app].forward[canary].weight".into(),

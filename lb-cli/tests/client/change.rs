@@ -8,8 +8,11 @@ use super::{
     lb::{json, lb, ok},
 };
 
+/// Weight and state of each, as in force.
 async fn backends(fleet: &Fleet) -> Value {
-    json(fleet, &["get", "backend_set", "app"]).await["spec"]["backend_sets"][0]["backends"].clone()
+    let backends = json(fleet, &["backends", "app"]).await["backends"].clone();
+    let short = |backend: &Value| value!([backend["backend"], backend["weight"], backend["state"]]);
+    backends.as_array().expect("they are listed").iter().map(short).collect()
 }
 
 #[tokio::test]
@@ -18,10 +21,7 @@ async fn a_weight_changes_and_nothing_else_does() {
     let said = ok(lb(&fleet, &["weight", "app/[::1]:4", "3"]).await);
     let expected = "  ~ backend_sets[app].backends[[::1]:4].weight: 1 -> 3\ndone: revision 2\n";
     assert_eq!(said, expected);
-    let expected = value!([
-        { "address": "127.0.0.1:3", "name": "one", "weight": 0 },
-        { "address": "[::1]:4", "weight": 3, "state": "disabled" },
-    ]);
+    let expected = value!([["one", 0, "active"], ["[::1]:4", 3, "disabled"]]);
     assert_eq!(backends(&fleet).await, expected);
 
     let again = ok(lb(&fleet, &["weight", "app/[::1]:4", "3"]).await);
@@ -60,19 +60,16 @@ async fn what_is_no_backend_or_no_weight_is_told() {
 async fn undrain_ends_a_drain_and_keeps_the_weight() {
     let fleet = fleet().await;
     ok(lb(&fleet, &["drain", "app/one"]).await);
-    assert_eq!(backends(&fleet).await[0]["state"], "draining");
+    assert_eq!(backends(&fleet).await[0], value!(["one", 0, "draining"]));
     let said = ok(lb(&fleet, &["undrain", "app/one"]).await);
     let expected =
         "  ~ backend_sets[app].backends[one].state: draining -> active\ndone: revision 3\n";
     assert_eq!(said, expected);
-    let expected = value!({ "address": "127.0.0.1:3", "name": "one", "weight": 0 });
-    assert_eq!(backends(&fleet).await[0], expected);
+    assert_eq!(backends(&fleet).await[0], value!(["one", 0, "active"]));
     let again = ok(lb(&fleet, &["undrain", "app/one"]).await);
     assert_eq!(again, "nothing to change: revision 3 is just that\n");
 }
 
-/// Each of them reads and writes whole backends, so without expected_revision one would undo what
-/// another one did.
 #[tokio::test]
 async fn changes_at_the_same_time_do_not_undo_each_other() {
     let fleet = fleet().await;
@@ -85,11 +82,40 @@ async fn changes_at_the_same_time_do_not_undo_each_other() {
     for said in [a, b, c] {
         ok(said);
     }
-    let expected = value!([
-        { "address": "127.0.0.1:3", "name": "one", "weight": 7 },
-        { "address": "[::1]:4", "weight": 9, "state": "disabled" },
-    ]);
+    let expected = value!([["one", 7, "active"], ["[::1]:4", 9, "disabled"]]);
     assert_eq!(backends(&fleet).await, expected);
     let history = json(&fleet, &["history"]).await;
     assert_eq!(history["revisions"].as_array().map(Vec::len), Some(5));
+}
+
+#[tokio::test]
+async fn what_is_set_by_hand_outlives_the_file_and_is_told_until_it_is_reset() {
+    let fleet = fleet().await;
+    let file = ok(lb(&fleet, &["get"]).await);
+    ok(lb(&fleet, &["drain", "app/one"]).await);
+    ok(lb(&fleet, &["weight", "app/[::1]:4", "9"]).await);
+    let edited = file.replace("round_robin", "random");
+    let path = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&path, &edited).expect("it is written");
+    let path = path.path().to_str().expect("it has a name");
+    ok(lb(&fleet, &["apply", "-f", path, "--yes"]).await);
+    let expected = value!([["one", 0, "draining"], ["[::1]:4", 9, "disabled"]]);
+    assert_eq!(backends(&fleet).await, expected);
+
+    let got = ok(lb(&fleet, &["get"]).await);
+    let told: Vec<_> = got.lines().skip_while(|line| !line.starts_with("# Set by hand")).collect();
+    assert_eq!(told[0], "# Set by hand; it holds whatever this file says:");
+    assert!(told[1].starts_with("#   app/[::1]:4: weight 9, by "), "{got}");
+    assert!(told[1].ends_with(" (lb weight app/[::1]:4 --reset)"), "{got}");
+    assert!(told[2].starts_with("#   app/one: draining, by "), "{got}");
+    let listed = ok(lb(&fleet, &["backends", "app"]).await);
+    assert!(listed.contains("draining, by "), "{listed}");
+
+    let said = ok(lb(&fleet, &["rollback", "1", "--yes"]).await);
+    assert!(said.contains("app/one: draining, by "), "{said}");
+    ok(lb(&fleet, &["undrain", "app/one"]).await);
+    ok(lb(&fleet, &["weight", "app/[::1]:4", "--reset"]).await);
+    let expected = value!([["one", 0, "active"], ["[::1]:4", 1, "disabled"]]);
+    assert_eq!(backends(&fleet).await, expected);
+    assert!(!ok(lb(&fleet, &["get"]).await).contains("by hand"));
 }

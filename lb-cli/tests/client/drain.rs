@@ -31,9 +31,8 @@ impl Busy {
     }
 
     async fn state(&self) -> String {
-        let got = json(&self.fleet, &["get", "backend_set", "app"]).await;
-        let state = &got["spec"]["backend_sets"][0]["backends"][0]["state"];
-        state.as_str().unwrap_or("active").into()
+        let listed = json(&self.fleet, &["backends", "app"]).await;
+        listed["backends"][0]["state"].as_str().expect("it has one").into()
     }
 
     async fn is_draining(&self) {

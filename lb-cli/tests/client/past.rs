@@ -4,6 +4,7 @@ use integration_tests::{
     eventually::{eventually, holds},
     fleet::{Fleet, app_with},
 };
+use lb_proto::v1;
 use serde_json::Value;
 
 use super::{
@@ -15,9 +16,25 @@ use super::{
 async fn busy(last: u64) -> Fleet {
     let fleet = fleet().await;
     for weight in 2..=last {
-        ok(lb(&fleet, &["weight", "app/one", &weight.to_string()]).await);
+        weigh(&fleet, weight).await;
     }
     fleet
+}
+
+/// Changes what is asked for, which is what revisions and rollbacks are about.
+async fn weigh(fleet: &Fleet, weight: u64) {
+    let one = v1::Backend {
+        name: "one".into(),
+        address: "127.0.0.1:3".into(),
+        weight: u32::try_from(weight).ok(),
+        ..v1::Backend::default()
+    };
+    let request = v1::ApplyRequest {
+        backends: vec![v1::BackendChange { backend_set: "app".into(), backend: Some(one) }],
+        comment: format!("weight {weight} for one of app"),
+        ..v1::ApplyRequest::default()
+    };
+    fleet.api().await.apply(request).await.expect("it is valid");
 }
 
 #[tokio::test]
@@ -95,7 +112,7 @@ async fn a_rollback_that_somebody_overtakes_changes_nothing() {
     let fleet = busy(3).await;
     let mut terminal = Terminal::start(&fleet, 80, "lb rollback 2");
     terminal.shows("Go ahead?").await;
-    ok(lb(&fleet, &["weight", "app/one", "9"]).await);
+    weigh(&fleet, 9).await;
     terminal.types("y\n").await;
     let (code, text) = terminal.ended().await;
     assert_eq!(code, Some(4), "{text}");
@@ -136,13 +153,13 @@ async fn events_go_on_across_a_restart_of_the_controller_and_none_comes_twice() 
     let mut fleet = busy(2).await;
     let terminal = Terminal::start(&fleet, 200, "lb events --follow");
     terminal.shows("revision  2 ").await;
-    ok(lb(&fleet, &["weight", "app/one", "3"]).await);
+    weigh(&fleet, 3).await;
     terminal.shows("revision  3 ").await;
 
     fleet.controller.kill();
     terminal.shows("waiting for the controller").await;
     fleet.controller.start_again().await;
-    ok(lb(&fleet, &["weight", "app/one", "4"]).await);
+    weigh(&fleet, 4).await;
     terminal.shows("revision  4 ").await;
     let text = plain(&terminal.text());
     for revision in 1..=4 {

@@ -142,6 +142,7 @@ impl World {
             .current_dir(self.dir.path())
             .env("PATH", path.expect("it was one"))
             .env("LB_CONTROL", self.real("http://127.0.0.1:7000"))
+            .env("LB_AUTHOR", "ann")
             .env("COLUMNS", "100")
             .output();
         let done = done.await.expect("there is a shell");

@@ -129,6 +129,8 @@ pub struct HealthCheck {
     pub unhealthy_after: NonZeroU8,
     /// Not used before its first passes.
     pub prove_first: bool,
+    /// Never more of those that serve are taken out.
+    pub max_unhealthy_percent: u32,
 }
 
 /// Where a backend is asked for its health.

@@ -15,7 +15,7 @@ impl Controller {
     pub fn orders(&self) -> acme::Seen {
         let statuses = self.vault.certificates();
         let certificates = statuses.filter_map(|(name, status)| {
-            let spec = self.desired.certificates.get(name)?;
+            let spec = self.in_force.state.certificates.get(name)?;
             spec.acme()?;
             let facts = status.facts.clone();
             let materials = self.materials_of(spec.materials_of_controller());
@@ -23,7 +23,7 @@ impl Controller {
         });
         acme::Seen {
             certificates: certificates.collect(),
-            challenges: acme::possible(&self.desired),
+            challenges: acme::possible(&self.in_force.state),
             connected: self.proxies.behind(Version::default(), self.moment.wall).connected,
         }
     }

@@ -3,11 +3,13 @@ use std::collections::HashMap;
 use lb_common::{
     id::{BackendName, BackendSetName},
     snapshot::Digest,
+    spec::BackendState,
 };
 use lb_proto::encode;
 
 use super::*;
 use crate::{
+    asked::To,
     desired::tests::{APP, request, state},
     health::Outcome,
     proxies::Load,
@@ -45,7 +47,14 @@ impl Fixture {
         Self { controller, moment, effects: Vec::new(), jobs: Vec::new() }
     }
 
+    /// It is quiet before.
     fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
+        self.moment.now += PACE;
+        self.hasten(events);
+    }
+
+    /// Right after what was before.
+    fn hasten(&mut self, events: impl IntoIterator<Item = Event>) {
         for effect in self.controller.apply(events, self.moment) {
             match effect {
                 Effect::Answer(reply, result) => drop(reply.send(result)),
@@ -66,6 +75,7 @@ impl Fixture {
             expected_revision: request.expected_revision,
             dry_run: request.dry_run,
             comment: String::new(),
+            author: "ann".into(),
             file_digest: None,
             found: Found::default(),
             cause: None,
@@ -88,6 +98,7 @@ impl Fixture {
             expected_revision,
             dry_run: false,
             comment,
+            author: "ann".into(),
             file_digest,
             found: Found::default(),
             cause: None,
@@ -96,12 +107,18 @@ impl Fixture {
     }
 
     fn drain(&mut self, backend: &str) -> Answer {
-        let change = Change::Drain { backend_set: "app".into(), backend: backend.into() };
+        let change = Change::Set(Setting {
+            backend_set: "app".into(),
+            backend: backend.into(),
+            weight: To::Stay,
+            state: To::Be(BackendState::Draining),
+        });
         self.mutate(|reply| Mutation {
             change,
             expected_revision: None,
             dry_run: false,
             comment: String::new(),
+            author: "ann".into(),
             file_digest: None,
             found: Found::default(),
             cause: None,
@@ -137,7 +154,8 @@ impl Fixture {
 
     fn connect(&mut self, connection: u64) -> oneshot::Receiver<Ended> {
         let (end, ended) = oneshot::channel();
-        let hello = Hello { zone: "".into(), build: "".into(), address: None, running: None };
+        let (zone, build) = Default::default();
+        let hello = Hello { zone, build, address: None, running: None, revision: 0 };
         self.proxy(connection, ProxyEvent::Connected { hello, end });
         ended
     }
@@ -163,10 +181,16 @@ fn describe(effect: &Effect) -> String {
             format!("commit {:?}", Vec::from_iter(materials.keys()))
         }
         Effect::Tell(kept) => format!("tell {}", kept.len()),
-        Effect::Publish { sealed, .. } => {
+        Effect::Publish { publication, .. } => {
+            let Publication { current: sealed, tracks, .. } = &**publication;
             let unhealthy = sealed.snapshot.unhealthy.iter().map(|(_, names)| names.len());
             let version = sealed.snapshot.id.version;
-            format!("publish {version} with {} unhealthy", unhealthy.sum::<usize>())
+            let tracks = tracks.iter().map(|track| {
+                let Snapshot { id, revision, .. } = &*track.snapshot;
+                format!(", and {revision} as {}", id.version)
+            });
+            let tracks: String = tracks.collect();
+            format!("publish {version} with {} unhealthy{tracks}", unhealthy.sum::<usize>())
         }
         Effect::Announce(event) => match &event.event {
             Some(News::Revision(about)) => format!("tell revision {}", about.revision),
@@ -175,6 +199,7 @@ fn describe(effect: &Effect) -> String {
             other => format!("tell {other:?}"),
         },
         Effect::Answer(..) | Effect::Probe(_) => unreachable!("these are kept elsewhere"),
+        Effect::Recall(revision) => format!("recall {revision}"),
         Effect::End(_, why) => format!("end {why:?}"),
     }
 }
@@ -206,7 +231,7 @@ fn a_change_is_published_and_acknowledged_only_after_it_is_stored() {
     let mut answer = f.add_set("new");
     assert_eq!(f.seen(), ["commit 8"]);
     assert!(answered(&mut answer).is_none());
-    assert_eq!(f.controller.state().0, 7);
+    assert_eq!(f.controller.asked().0, 7);
     f.commit(Ok(()));
     assert_eq!(f.seen(), ["publish 3.2 with 0 unhealthy", "tell revision 8"]);
     let applied = accepted(&mut answer);
@@ -217,12 +242,12 @@ fn a_change_is_published_and_acknowledged_only_after_it_is_stored() {
 #[test]
 fn a_change_that_cannot_be_stored_is_not_in_force() {
     let mut f = Fixture::new(APP);
-    let before = f.controller.state();
+    let before = f.controller.asked();
     let mut answer = f.add_set("new");
     f.seen();
     f.commit(Err(StoreError::CutOff));
     assert!(refused(&mut answer).contains("not in force"));
-    assert_eq!((f.seen(), f.controller.state()), (vec![], before));
+    assert_eq!((f.seen(), f.controller.asked()), (vec![], before));
     let mut answer = f.add_set("new");
     f.commit(Ok(()));
     assert_eq!(accepted(&mut answer).revision, 8);
@@ -321,13 +346,34 @@ fn health_is_published_while_a_change_is_being_written() {
 }
 
 #[test]
+fn a_storm_is_published_once_in_a_while_and_acknowledged_with_that() {
+    let mut f = Fixture::new(APP);
+    let mut first = f.add_set("a");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut first).version.version, 2);
+    f.seen();
+    let (mut second, mut third) = (f.add_set("b"), f.add_set("c"));
+    let committed = || Event::Committed { result: Ok(()), took: Duration::from_millis(1) };
+    // The second one waited for the pace; the third comes in the same moment as its publication.
+    f.hasten([committed()]);
+    accepted(&mut second);
+    f.hasten([committed()]);
+    assert!(answered(&mut third).is_none());
+    assert_eq!(f.controller.next_due(), Some(f.moment.now + PACE));
+    f.apply([]);
+    assert_eq!(accepted(&mut third).version.version, 4);
+    let seen = f.seen();
+    assert_eq!(seen[seen.len() - 2..], ["publish 3.4 with 0 unhealthy", "tell revision 10"]);
+}
+
+#[test]
 fn flips_that_come_together_are_published_together() {
     let mut f = Fixture::new(CHECKED);
     f.wake();
-    let events = f.outcomes(&[("1.1.1.1:1", Outcome::Fail), ("1.1.1.1:2", Outcome::Fail)]);
+    let events = f.outcomes(&[("1.1.1.1:1", Outcome::Fail), ("1.1.1.1:2", Outcome::Pass)]);
     f.apply(events);
     let seen = f.seen();
-    assert_eq!(seen[2..], ["publish 3.2 with 2 unhealthy", "commit health of 2"], "{seen:?}");
+    assert_eq!(seen[2..], ["publish 3.2 with 1 unhealthy", "commit health of 2"], "{seen:?}");
 }
 
 #[test]
@@ -355,7 +401,7 @@ fn a_second_connection_of_a_proxy_ends_the_first() {
     let mut f = Fixture::new(APP);
     let _first = f.connect(1);
     let _second = f.connect(2);
-    f.proxy(1, ProxyEvent::Applied(SnapshotId::default()));
+    f.proxy(1, ProxyEvent::Applied { snapshot: SnapshotId::default(), revision: 0 });
     f.proxy(1, ProxyEvent::Disconnected);
     let expected = ["tell p connected", "end Replaced { by: None }", "tell p connected"];
     assert_eq!(f.seen(), expected, "what the first still says does not count");
@@ -370,7 +416,7 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
     let published = f.controller.current();
     let altered = SnapshotId { digest: Digest(1), ..published };
     for (snapshot, expected) in [(altered, false), (published, true)] {
-        f.proxy(1, ProxyEvent::Applied(snapshot));
+        f.proxy(1, ProxyEvent::Applied { snapshot, revision: 0 });
         assert_eq!(in_sync(&f), expected);
     }
     f.add_set("new");
@@ -390,17 +436,48 @@ fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     let _end = f.connect(1);
     f.moment.now += Duration::from_secs(1);
     let published = f.controller.current();
-    f.proxy(1, ProxyEvent::Applied(SnapshotId { digest: Digest(1), ..published }));
+    f.proxy(
+        1,
+        ProxyEvent::Applied {
+            snapshot: SnapshotId { digest: Digest(1), ..published },
+            revision: 0,
+        },
+    );
     assert_eq!(pushes(&f), ["sum 0", "count 0"], "nobody published that");
-    f.proxy(1, ProxyEvent::Applied(published));
-    f.proxy(1, ProxyEvent::Applied(published));
-    assert_eq!(pushes(&f), ["sum 1", "count 1"], "it was not there before, and it is told once");
+    f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
+    f.proxy(1, ProxyEvent::Applied { snapshot: published, revision: 0 });
+    assert_eq!(pushes(&f), ["sum 1.04", "count 1"], "it was not there before, and it is told once");
     f.moment.now += Duration::from_secs(10);
     f.add_set("new");
     f.commit(Ok(()));
     f.moment.now += Duration::from_secs(2);
-    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
-    assert_eq!(pushes(&f), ["sum 3", "count 2"]);
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
+    assert_eq!(pushes(&f), ["sum 3.06", "count 2"]);
+}
+
+#[test]
+fn what_a_proxy_goes_on_with_is_read_from_the_store_if_it_is_older_than_this_controller() {
+    let mut f = Fixture::new(APP);
+    let _end = f.connect(1);
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 5 });
+    let snapshot = f.controller.current();
+    f.seen();
+    f.proxy(1, ProxyEvent::Rejected { snapshot, reason: "no".into(), runs: Some(5) });
+    assert_eq!(f.seen(), ["recall 5", "tell p rejected"]);
+    let spec = Some((state(APP), Materials::new()));
+    f.apply([Event::Recalled { revision: 5, spec }]);
+    assert_eq!(f.seen(), ["publish 3.3 with 0 unhealthy, and 5 as 3.2"]);
+    // Drains reach it, too.
+    let mut answer = f.drain("1.1.1.1:1");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut answer).version.version, 4);
+    assert_eq!(f.seen()[1], "publish 3.5 with 0 unhealthy, and 5 as 3.4");
+    // It takes what is current after all, and nobody is on the track.
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 8 });
+    f.add_set("new");
+    f.commit(Ok(()));
+    let seen = f.seen();
+    assert!(seen.contains(&"publish 3.6 with 0 unhealthy".to_owned()), "{seen:?}");
 }
 
 #[test]
@@ -427,13 +504,13 @@ fn emptying_is_told_while_the_backend_drains() {
     let since = accepted(&mut answer).version;
     let report = |in_flight| {
         let load = Load { in_flight, ejection: None };
-        let backends = [(one.clone(), load)].into();
+        let backends = vec![(one.clone(), load)];
         ProxyEvent::Reported(Report { version: since, backends, ..Report::default() })
     };
     f.proxy(1, report(2));
     let emptying = f.controller.emptying(&one, since).expect("it drains");
     assert_eq!((emptying.in_flight, emptying.waiting_for), (2, vec!["p".into()]));
-    f.proxy(1, ProxyEvent::Applied(f.controller.current()));
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
     f.proxy(1, report(0));
     assert!(f.controller.emptying(&one, since).expect("it drains").empty);
     let state = &f.controller.backends(Some("app")).expect("is there")[0];

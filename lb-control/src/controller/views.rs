@@ -6,21 +6,22 @@ use lb_common::{
     exposition,
     id::{BackendName, BackendSetName, CertificateName},
     snapshot::{SnapshotId, Version},
-    spec::{Backend, BackendSet, BackendState, DesiredState},
+    spec::{Backend, BackendSet, BackendState},
 };
-use lb_proto::{error::Problems, v1};
+use lb_proto::{encode, error::Problems, v1};
 
 use super::Controller;
 use crate::{
-    desired,
+    asked::Asked,
+    known,
     metrics::{self, Facts},
     proxies::{Emptying, FleetLoad},
     timestamp, vault,
 };
 
 impl Controller {
-    pub fn state(&self) -> (u64, DesiredState) {
-        (self.revision, self.desired.clone())
+    pub fn asked(&self) -> (u64, Asked) {
+        (self.revision, self.in_force.asked.clone())
     }
 
     pub fn file_digest(&self) -> Option<u64> {
@@ -49,7 +50,7 @@ impl Controller {
         for status in &backends {
             by_set.entry(&status.backend_set).or_default().push(status);
         }
-        let sets = self.desired.backend_sets.values();
+        let sets = self.in_force.state.backend_sets.values();
         let sets = sets.filter(|set| only.is_none_or(|only| only == set.name.as_str()));
         let backend_sets = sets.map(|set| {
             let backends = by_set.remove(set.name.as_str()).unwrap_or_default();
@@ -61,13 +62,13 @@ impl Controller {
 
     pub fn list_certificates(&self) -> v1::ListCertificatesResponse {
         let shows = |name: &CertificateName| {
-            let listeners = self.desired.listeners.values().filter(|listener| {
+            let listeners = self.in_force.state.listeners.values().filter(|listener| {
                 listener.tls.as_ref().is_some_and(|tls| tls.certificates.contains(name))
             });
             listeners.map(|listener| listener.name.to_string()).collect()
         };
         let is_shown_by = |name: &CertificateName| {
-            let sets = self.desired.backend_sets.values().filter(|set| {
+            let sets = self.in_force.state.backend_sets.values().filter(|set| {
                 set.tls.as_ref().is_some_and(|tls| tls.client_certificate.as_ref() == Some(name))
             });
             sets.map(|set| set.name.to_string()).collect()
@@ -125,6 +126,7 @@ impl Controller {
             balance: set.balance.as_str().into(),
             backends: count(set.backends.len()),
             usable: count(self.usable(set)),
+            held: count(self.health.held(&set.name)),
             load: Some(v1::Load { in_flight, ..self.proxies.rates(&keys, self.moment.now) }),
         }
     }
@@ -145,20 +147,22 @@ impl Controller {
     /// If there is no such set; says what there is.
     pub fn backends(&self, only: Option<&str>) -> Result<Vec<v1::BackendStatus>, Problems> {
         if let Some(only) = only {
-            desired::known_set(&self.desired, only)?;
+            known::known_set(&self.in_force.state, only)?;
         }
-        let mut load = self.proxies.load();
-        let sets = self.desired.backend_sets.values();
+        let sets = self.in_force.state.backend_sets.values();
         let sets = sets.filter(|set| only.is_none_or(|only| only == set.name.as_str()));
         let backends = sets.flat_map(|set| set.backends.iter().map(move |backend| (set, backend)));
         Ok(backends
             .map(|(set, backend)| {
                 let key = (set.name.clone(), backend.name.clone());
-                let FleetLoad { in_flight, ejections } = load.remove(&key).unwrap_or_default();
+                let FleetLoad { in_flight, ejections } = self.proxies.load(&key);
                 let rates = self.proxies.rates([&key], self.moment.now);
+                let by_hand = self.in_force.asked.by_hand(&set.name, backend);
                 v1::BackendStatus {
                     in_flight,
                     ejections,
+                    r#override: by_hand
+                        .map(|by_hand| encode::override_of(&set.name, &backend.name, by_hand)),
                     load: Some(v1::Load { in_flight, ..rates }),
                     ..self.health.status(set, backend)
                 }
@@ -173,23 +177,26 @@ impl Controller {
         backend: &(BackendSetName, BackendName),
         since: Version,
     ) -> Option<Emptying> {
-        let found = self.desired.backend_sets.get(&backend.0)?.backend(&backend.1)?;
+        let found = self.in_force.state.backend_sets.get(&backend.0)?.backend(&backend.1)?;
         let drains = found.state == BackendState::Draining;
         drains.then(|| self.proxies.emptying(backend, since))
     }
 
     /// What is known, but nothing of the process.
     pub fn metrics(&self) -> exposition::Page {
-        let backend_sets = self.desired.backend_sets.values().map(|set| metrics::BackendSet {
-            name: set.name.as_str(),
-            usable: self.usable(set),
-            backends: set
-                .backends
-                .iter()
-                .map(|backend| self.backend_metrics(set, backend))
-                .collect(),
-        });
-        let (ca_files, broken) = (self.vault.ca_files(&self.desired), self.vault.broken_cas());
+        let backend_sets =
+            self.in_force.state.backend_sets.values().map(|set| metrics::BackendSet {
+                name: set.name.as_str(),
+                usable: self.usable(set),
+                held: self.health.held(&set.name),
+                backends: set
+                    .backends
+                    .iter()
+                    .map(|backend| self.backend_metrics(set, backend))
+                    .collect(),
+            });
+        let (ca_files, broken) =
+            (self.vault.ca_files(&self.in_force.state), self.vault.broken_cas());
         metrics::render(&Facts {
             counters: &self.counters,
             revision: self.revision,
@@ -198,6 +205,8 @@ impl Controller {
             snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
             probes_in_flight: self.health.in_flight(),
+            is_cut_off: self.health.is_cut_off(),
+            has_file_problem: self.file_problem.is_some(),
             tallies: self.health.tallies(),
             certificates: self
                 .vault

@@ -4,7 +4,9 @@
 //!
 //! - A backend is a target exactly while its set has a health check and it is not disabled.
 //! - A change that is not about a backend's address or how its set is asked leaves its target alone.
-//! - What is touched is what changed: neither a change nor a flip looks at other sets.
+//! - What is touched is what changed: neither a change nor a flip looks at other sets, but where the
+//!   controller finds itself cut off, or reaches somebody again.
+//! - What checks find and what proxies go by are two things: [`cap`] is between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,9 +24,11 @@ use lb_common::{
     spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
 };
 use lb_proto::{duration, v1};
+use v1::event::Event as News;
 
 use super::{
     HealthTracker, Outcome, Transition,
+    cap::{self, Reach, Standing},
     probe::Finding,
     schedule::{Schedule, Start, TargetId},
     tls::ProbeTls,
@@ -32,6 +36,8 @@ use super::{
 use crate::{metrics::Tally, store::Verdict, timestamp};
 
 type Key = (BackendSetName, BackendName);
+
+const CUT_OFF: &str = "every check fails, so the controller is taken to be cut off itself";
 
 #[derive(Debug)]
 pub struct Monitor {
@@ -47,6 +53,11 @@ pub struct Monitor {
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
     tallies: BTreeMap<BackendSetName, Tally>,
+    reach: Reach,
+    /// How many backends were found to fail.
+    failures: u64,
+    /// What is to be told.
+    news: Vec<News>,
 }
 
 /// A set whose backends are probed.
@@ -55,6 +66,10 @@ struct Checked {
     /// How, if they are spoken to by TLS.
     tls: Option<Arc<ProbeTls>>,
     targets: BTreeMap<BackendName, Target>,
+    max_unhealthy_percent: u32,
+    /// So many that fail are not out.
+    held: usize,
+    is_told_held: bool,
 }
 
 /// A probe to be made now.
@@ -81,9 +96,20 @@ struct Target {
     address: SocketAddr,
     asking: Asking,
     tracker: HealthTracker,
+    /// It is to get traffic.
+    is_in_service: bool,
+    /// It was seen well.
+    is_proven: bool,
+    /// Proxies are to leave it alone.
+    is_out: bool,
+    /// When it was found to fail, among all that were.
+    order: u64,
     since: Option<prost_types::Timestamp>,
     why: String,
     last_probe: Option<v1::Probe>,
+    latest: Option<Outcome>,
+    /// It was told to fail, and to be held.
+    is_told_held: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +134,9 @@ impl Monitor {
             synced: Default::default(),
             stored: stored.into_iter().filter_map(parse_stored).collect(),
             tallies: BTreeMap::new(),
+            reach: Reach::default(),
+            failures: 0,
+            news: Vec::new(),
         }
     }
 
@@ -132,8 +161,9 @@ impl Monitor {
                     self.forget_all(name, old.targets);
                 }
             }
-            self.note_unhealthy(name);
+            self.settle(name);
         }
+        self.look_around();
         // Of backends that are gone.
         self.unstored.extend(self.stored.drain().map(|(key, _)| key));
     }
@@ -146,7 +176,7 @@ impl Monitor {
         materials: &Materials,
         now: Instant,
     ) {
-        let Checked { tls: old_tls, targets: mut old } = old;
+        let Checked { tls: old_tls, targets: mut old, held, is_told_held, .. } = old;
         let Some(check) = &set.health_check else { return self.forget_all(&set.name, old) };
         let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.as_ref());
         let proxy_protocol = set.proxy_protocol;
@@ -154,7 +184,7 @@ impl Monitor {
         let mut targets = BTreeMap::new();
         for backend in set.backends.iter().filter(|b| b.state != BackendState::Disabled) {
             let key = (set.name.clone(), backend.name.clone());
-            let target = match old.remove(&backend.name) {
+            let mut target = match old.remove(&backend.name) {
                 Some(kept) if kept.address == backend.address && kept.asking.is(&asking) => kept,
                 Some(kept) if kept.address == backend.address => {
                     self.recheck(&key, kept, &asking, now)
@@ -165,10 +195,13 @@ impl Monitor {
                 }
                 None => self.target(&key, backend, &asking, now),
             };
+            target.is_in_service = backend.state == BackendState::Active && backend.weight > 0;
             self.keys.insert(target.id, key);
             targets.insert(backend.name.clone(), target);
         }
-        self.sets.insert(set.name.clone(), Checked { tls, targets });
+        let max_unhealthy_percent = check.max_unhealthy_percent;
+        let checked = Checked { tls, targets, max_unhealthy_percent, held, is_told_held };
+        self.sets.insert(set.name.clone(), checked);
         self.forget_all(&set.name, old);
     }
 
@@ -196,18 +229,17 @@ impl Monitor {
         self.schedule.next_due()
     }
 
-    /// Takes a probe's finding, and returns what it decided, if it did.
+    /// Takes a probe's finding. Returns whether it decided something; [`Monitor::news`] says what.
     pub fn observe(
         &mut self,
         id: TargetId,
         finding: Finding,
         now: Instant,
         wall: Duration,
-    ) -> Option<v1::HealthChanged> {
+    ) -> bool {
         self.schedule.finish(id, now, &mut self.rng);
         // A target may go while it is probed.
-        let key = self.keys.get(&id)?.clone();
-        let target = self.sets.get_mut(&key.0)?.targets.get_mut(&key.1)?;
+        let Some(key) = self.keys.get(&id).cloned() else { return false };
         let Finding { outcome, detail, took } = finding;
         let tally = self.tallies.entry(key.0.clone()).or_default();
         match outcome {
@@ -216,25 +248,54 @@ impl Monitor {
             None => tally.not_made += 1,
         }
         tally.took.observe(took);
+        let Some(target) = target_mut(&mut self.sets, &key) else { return false };
         target.last_probe = Some(v1::Probe {
             time: Some(timestamp(wall)),
             passed: outcome == Some(Outcome::Pass),
             detail: detail.clone(),
             took: Some(duration::to_wire(took)),
         });
-        let Transition::Decided(health) = target.tracker.observe(outcome?) else { return None };
-        tally.decisions += 1;
+        let Some(outcome) = outcome else { return false };
+        let latest = target.latest.replace(outcome);
+        *count(&mut self.reach, latest) -= 1;
+        *count(&mut self.reach, Some(outcome)) += 1;
+        let turned = self.look_around();
+        self.conclude(&key, outcome, detail, wall) || turned
+    }
+
+    /// What an outcome makes of what is known. Returns whether that decided something.
+    fn conclude(&mut self, key: &Key, outcome: Outcome, why: String, wall: Duration) -> bool {
+        let Some(target) = target_mut(&mut self.sets, key) else { return false };
+        let Transition::Decided(health) = target.tracker.observe(outcome) else { return false };
+        self.tallies.entry(key.0.clone()).or_default().decisions += 1;
         target.since = Some(timestamp(wall));
-        target.why.clone_from(&detail);
-        let change = v1::HealthChanged {
-            backend_set: key.0.to_string(),
-            backend: key.1.to_string(),
-            health: wire(Some(health)).into(),
-            why: detail,
-        };
-        self.note_unhealthy(&key.0);
-        self.unstored.insert(key);
-        Some(change)
+        target.why = why;
+        match health {
+            Health::Healthy => target.is_proven = true,
+            Health::Unhealthy => {
+                self.failures += 1;
+                target.order = self.failures;
+            }
+        }
+        target.is_told_held = false;
+        self.settle(&key.0);
+        let Some(target) = target_mut(&mut self.sets, key) else { return false };
+        let is_held = target.is_held();
+        // Of all that fail then, one news is enough.
+        if !is_held || !self.reach.is_cut_off() {
+            target.is_told_held = is_held;
+            let target = self.target_of(key);
+            self.news.extend(target.map(|target| self.health_news(key, target)));
+        }
+        if !is_held {
+            self.unstored.insert(key.clone());
+        }
+        true
+    }
+
+    /// What is to be told since this was called last.
+    pub fn news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// The backends that proxies are to leave alone.
@@ -242,11 +303,91 @@ impl Monitor {
         &self.unhealthy
     }
 
-    fn note_unhealthy(&mut self, set: &BackendSetName) {
-        let targets = self.sets.get(set).into_iter().flat_map(|set| &set.targets);
-        let unhealthy = targets.filter(|(_, target)| target.tracker.health() == Health::Unhealthy);
-        let unhealthy = unhealthy.map(|(backend, _)| backend.clone()).collect();
-        self.unhealthy.set(set.clone(), unhealthy);
+    /// Whether every check fails, so that the controller is taken to be cut off itself.
+    pub fn is_cut_off(&self) -> bool {
+        self.reach.is_cut_off()
+    }
+
+    /// How many of a set's backends fail and are not out.
+    pub fn held(&self, set: &BackendSetName) -> usize {
+        self.sets.get(set).map_or(0, |checked| checked.held)
+    }
+
+    /// Decides who of a set is out.
+    fn settle(&mut self, set: &BackendSetName) {
+        let Some(checked) = self.sets.get_mut(set) else {
+            return self.unhealthy.set(set.clone(), <_>::default());
+        };
+        let standings: Vec<_> = checked.targets.values().map(Target::standing).collect();
+        let out = cap::out(&standings, checked.max_unhealthy_percent, self.reach.is_cut_off());
+        checked.held = 0;
+        let mut let_go = Vec::new();
+        for ((name, target), is_out) in checked.targets.iter_mut().zip(out) {
+            let was_out = std::mem::replace(&mut target.is_out, is_out);
+            let key = (set.clone(), name.clone());
+            if was_out != is_out {
+                self.unstored.insert(key.clone());
+            }
+            if target.is_held() {
+                checked.held += 1;
+            } else if std::mem::take(&mut target.is_told_held) {
+                let_go.push(key);
+            }
+        }
+        let out = checked.targets.iter().filter(|(_, target)| target.is_out);
+        self.unhealthy.set(set.clone(), out.map(|(name, _)| name.clone()).collect());
+        let is_held = checked.held > 0;
+        let is_news = !self.reach.is_cut_off() && checked.is_told_held != is_held;
+        if is_news {
+            checked.is_told_held = is_held;
+            let why = checked.why_held();
+            self.news.push(checks_news(set.as_str(), is_held.then_some(why)));
+        }
+        for key in let_go {
+            let target = self.target_of(&key);
+            self.news.extend(target.map(|target| self.health_news(&key, target)));
+        }
+    }
+
+    /// Notices whether the controller is cut off from all that it checks. Afterwards checks count anew:
+    /// what failed meanwhile said nothing.
+    fn look_around(&mut self) -> bool {
+        if !self.reach.settle() {
+            return false;
+        }
+        let is_cut_off = self.reach.is_cut_off();
+        if !is_cut_off {
+            let targets = self.sets.values_mut().flat_map(|set| set.targets.values_mut());
+            for target in targets.filter(|target| !target.is_out) {
+                let decided = target.is_proven.then_some(Health::Healthy);
+                target.tracker = HealthTracker::resume(&target.asking.check, decided);
+            }
+        }
+        let sets: Vec<_> = self.sets.keys().cloned().collect();
+        for set in &sets {
+            self.settle(set);
+        }
+        self.news.push(checks_news("", is_cut_off.then(|| CUT_OFF.into())));
+        true
+    }
+
+    fn health_news(&self, key: &Key, target: &Target) -> News {
+        News::Health(v1::HealthChanged {
+            backend_set: key.0.to_string(),
+            backend: key.1.to_string(),
+            health: wire(target.tracker.decided()).into(),
+            why: target.why.clone(),
+            held: self.why_held(&key.0, target),
+        })
+    }
+
+    /// Empty if it is not held.
+    fn why_held(&self, set: &BackendSetName, target: &Target) -> String {
+        match (target.is_held(), self.reach.is_cut_off()) {
+            (false, _) => String::new(),
+            (true, true) => CUT_OFF.into(),
+            (true, false) => self.sets.get(set).map(Checked::why_held).unwrap_or_default(),
+        }
     }
 
     /// By set, for metrics.
@@ -270,6 +411,7 @@ impl Monitor {
                 health: wire(target.tracker.decided()).into(),
                 since: target.since,
                 why: target.why.clone(),
+                held: self.why_held(&set.name, target),
                 last_probe: target.last_probe.clone(),
                 ..status
             },
@@ -319,13 +461,28 @@ impl Monitor {
             }
             is_same
         });
-        let tracker = HealthTracker::resume(check, stored.as_ref().map(|stored| stored.health));
+        let health = stored.as_ref().map(|stored| stored.health);
+        let tracker = HealthTracker::resume(check, health);
         let (since, why) = match stored {
             Some(stored) => (stored.since, stored.why),
             None => (None, "no probe has concluded yet".into()),
         };
-        let id = self.schedule.add(&key.0, check.interval, now);
-        Target { id, address, asking: asking.clone(), tracker, since, why, last_probe: None }
+        self.reach.unknown += 1;
+        Target {
+            id: self.schedule.add(&key.0, check.interval, now),
+            address,
+            asking: asking.clone(),
+            tracker,
+            is_in_service: true,
+            is_proven: health == Some(Health::Healthy),
+            is_out: health == Some(Health::Unhealthy),
+            order: 0,
+            since,
+            why,
+            last_probe: None,
+            latest: None,
+            is_told_held: false,
+        }
     }
 
     /// The same backend under another check: what was decided stands until that one's streak.
@@ -348,6 +505,7 @@ impl Monitor {
 
     fn forget(&mut self, key: &Key, target: &Target) {
         self.leave(target.id);
+        *count(&mut self.reach, target.latest) -= 1;
         if target.tracker.decided().is_some() {
             self.unstored.insert(key.clone());
         }
@@ -359,9 +517,42 @@ impl Monitor {
     }
 }
 
+impl Checked {
+    fn why_held(&self) -> String {
+        let counting = self.targets.values().filter(|target| target.serves());
+        let (out, all) =
+            counting.fold((0, 0), |(out, all), target| (out + usize::from(target.is_out), all + 1));
+        let percent = self.max_unhealthy_percent;
+        format!("{out} of {all} are out already, and max_unhealthy_percent is {percent}")
+    }
+}
+
 impl Target {
+    /// Whether it counts among those of which some must stay.
+    fn serves(&self) -> bool {
+        self.is_in_service && (self.is_proven || !self.asking.check.prove_first)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            fails: self.tracker.health() == Health::Unhealthy,
+            serves: self.serves(),
+            is_out: self.is_out,
+            order: self.order,
+        }
+    }
+
+    /// It fails, and proxies are not told.
+    fn is_held(&self) -> bool {
+        !self.is_out && self.tracker.health() == Health::Unhealthy
+    }
+
+    /// For another controller: what is held is as it was before.
     fn decided(&self, (set, backend): &Key) -> Option<v1::BackendStatus> {
-        let decided = self.tracker.decided()?;
+        let decided = match self.is_held() {
+            true => self.is_proven.then_some(Health::Healthy)?,
+            false => self.tracker.decided()?,
+        };
         Some(v1::BackendStatus {
             backend_set: set.to_string(),
             backend: backend.to_string(),
@@ -382,6 +573,28 @@ impl Asking {
             && tls(self) == tls(other)
             && self.proxy_protocol == other.proxy_protocol
     }
+}
+
+fn target_mut<'a>(
+    sets: &'a mut BTreeMap<BackendSetName, Checked>,
+    (set, backend): &Key,
+) -> Option<&'a mut Target> {
+    sets.get_mut(set)?.targets.get_mut(backend)
+}
+
+fn count(reach: &mut Reach, latest: Option<Outcome>) -> &mut usize {
+    match latest {
+        None => &mut reach.unknown,
+        Some(Outcome::Pass) => &mut reach.passed,
+        Some(Outcome::Fail) => &mut reach.failed,
+    }
+}
+
+/// Of a set, or of all of them; `why` they are held, or that they are not any more.
+fn checks_news(set: &str, why: Option<String>) -> News {
+    let what = if why.is_some() { "held" } else { "mended" };
+    let why = why.unwrap_or_default();
+    News::Checks(v1::ChecksChanged { what: what.into(), backend_set: set.into(), why })
 }
 
 fn wire(decided: Option<Health>) -> v1::Health {
@@ -406,200 +619,4 @@ fn parse_stored(status: v1::BackendStatus) -> Option<(Key, Stored)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::desired::tests::state;
-
-    const WALL: Duration = Duration::from_secs(1_700_000_000);
-
-    struct Fixture {
-        monitor: Monitor,
-        now: Instant,
-    }
-
-    impl Fixture {
-        fn new(stored: Vec<v1::BackendStatus>, desired: &str) -> Self {
-            let monitor = Monitor::new(stored, fastrand::Rng::with_seed(1));
-            let mut fixture = Self { monitor, now: lb_common::clock::now() };
-            fixture.sync(desired);
-            fixture
-        }
-
-        fn sync(&mut self, desired: &str) {
-            self.monitor.sync(&state(desired), &Materials::new(), self.now);
-        }
-
-        /// What the store would have after what it was not told yet.
-        fn stored(&mut self) -> Vec<v1::BackendStatus> {
-            self.monitor.unstored().into_iter().filter_map(|verdict| verdict.status).collect()
-        }
-
-        /// Lets time pass, makes every probe that is due, and returns the addresses.
-        fn round(&mut self, outcome: impl Into<Option<Outcome>> + Copy) -> Vec<String> {
-            self.now += Duration::from_secs(10);
-            let jobs: Vec<_> = std::iter::from_fn(|| self.monitor.start(self.now)).collect();
-            for job in &jobs {
-                self.finish(job, outcome);
-            }
-            jobs.iter().map(|job| job.address.to_string()).collect()
-        }
-
-        fn finish(
-            &mut self,
-            job: &Job,
-            outcome: impl Into<Option<Outcome>>,
-        ) -> Option<v1::HealthChanged> {
-            let outcome = outcome.into();
-            let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
-            self.monitor.observe(job.id, finding, self.now, WALL)
-        }
-
-        fn unhealthy(&self) -> Vec<String> {
-            let unhealthy = self.monitor.unhealthy();
-            let names = unhealthy.iter().flat_map(|(_, names)| &**names);
-            names.map(ToString::to_string).collect()
-        }
-    }
-
-    /// One set of these backends, with a check that one failure decides.
-    fn app(backends: &str) -> String {
-        format!(
-            "backend_sets = [{{ name = 'app', health_check = {{ tcp = true, unhealthy_after = 1, \
-             healthy_after = 2 }}, backends = [{backends}] }}]"
-        )
-    }
-
-    const ONE: &str = "{ name = 'one', address = '1.1.1.1:1' }";
-    const TWO: &str = "{ name = 'two', address = '1.1.1.1:2' }";
-
-    #[test]
-    fn an_unrelated_change_leaves_a_target_alone() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(Outcome::Fail);
-        let running = {
-            f.now += Duration::from_secs(10);
-            f.monitor.start(f.now).expect("is due")
-        };
-        f.monitor.unstored();
-        f.sync(&app(&format!("{ONE}, {TWO}")));
-        assert_eq!(f.monitor.unstored().len(), 0, "nothing is forgotten");
-        assert_eq!(f.unhealthy(), ["one"]);
-        f.finish(&running, Outcome::Pass);
-        f.round(Outcome::Pass);
-        assert_eq!(f.unhealthy(), [""; 0], "the probe under way counted");
-    }
-
-    #[test]
-    fn a_probe_that_could_not_be_made_decides_nothing() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(None);
-        assert_eq!(f.unhealthy(), [""; 0], "one failure would have decided it");
-        f.round(Outcome::Fail);
-        f.round(Outcome::Pass);
-        f.round(None);
-        f.round(Outcome::Pass);
-        assert_eq!(f.unhealthy(), [""; 0], "it did not interrupt what two passes said");
-        assert_eq!(f.monitor.tallies().values().map(|tally| tally.not_made).sum::<u64>(), 2);
-    }
-
-    #[test]
-    fn another_address_is_another_backend() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(Outcome::Fail);
-        f.sync(&app("{ name = 'one', address = '1.1.1.1:9' }"));
-        assert_eq!(f.unhealthy(), [""; 0]);
-        assert_eq!(f.round(Outcome::Pass), ["1.1.1.1:9"]);
-    }
-
-    #[test]
-    fn another_check_keeps_what_was_decided_and_asks_at_once() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(Outcome::Fail);
-        let late = {
-            f.now += Duration::from_secs(10);
-            f.monitor.start(f.now).expect("is due")
-        };
-        f.sync(&app(ONE).replace("tcp = true", "http = '/up'"));
-        assert_eq!(f.unhealthy(), ["one"]);
-        assert_eq!(f.finish(&late, Outcome::Pass), None, "it asked for something else");
-        assert_eq!(f.monitor.next_due(), Some(f.now));
-    }
-
-    #[test]
-    fn draining_backends_are_probed_and_disabled_ones_are_not() {
-        let backends = format!(
-            "{{ name = 'one', address = '1.1.1.1:1', state = 'draining' }}, {}",
-            "{ name = 'two', address = '1.1.1.1:2', state = 'disabled' }"
-        );
-        let mut f = Fixture::new(vec![], &app(&backends));
-        assert_eq!(f.round(Outcome::Pass), ["1.1.1.1:1"]);
-    }
-
-    #[test]
-    fn what_was_stored_holds_until_a_full_streak_unless_the_address_is_another() {
-        let mut f = Fixture::new(vec![], &app(&format!("{ONE}, {TWO}")));
-        f.round(Outcome::Fail);
-        let stored = f.stored();
-        assert_eq!(stored.len(), 2);
-        assert_eq!(f.monitor.unstored().len(), 0, "each is told once");
-
-        let moved = "{ name = 'two', address = '1.1.1.1:9' }";
-        let mut f = Fixture::new(stored, &app(&format!("{ONE}, {moved}")));
-        assert_eq!(f.unhealthy(), ["one"]);
-        f.round(Outcome::Pass);
-        assert_eq!(f.unhealthy(), ["one"], "one pass is not two");
-        f.round(Outcome::Pass);
-        assert_eq!(f.unhealthy(), [""; 0]);
-    }
-
-    #[test]
-    fn what_the_store_could_not_take_is_told_again_as_it_is_then() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(Outcome::Fail);
-        let failed = f.monitor.unstored();
-        f.round(Outcome::Pass);
-        f.round(Outcome::Pass);
-        f.monitor.put_back(failed);
-        let told = f.stored();
-        let health: Vec<_> = told.iter().map(v1::BackendStatus::health).collect();
-        assert_eq!(health, [v1::Health::Healthy]);
-    }
-
-    #[test]
-    fn a_set_that_loses_its_check_uses_all_of_its_backends() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        f.round(Outcome::Fail);
-        f.monitor.unstored();
-        f.sync(&format!("backend_sets = [{{ name = 'app', backends = [{ONE}] }}]"));
-        let forgotten = f.monitor.unstored();
-        assert!(forgotten.len() == 1 && forgotten[0].status.is_none(), "{forgotten:?}");
-        assert_eq!((f.unhealthy(), f.monitor.next_due()), (vec![], None));
-    }
-
-    #[test]
-    fn the_first_decision_and_flips_are_told_once() {
-        let mut f = Fixture::new(vec![], &app(ONE));
-        let mut told = Vec::new();
-        for outcome in [Outcome::Pass, Outcome::Pass, Outcome::Fail, Outcome::Fail] {
-            f.now += Duration::from_secs(10);
-            let job = f.monitor.start(f.now).expect("is due");
-            told.push(f.finish(&job, outcome).map(|change| change.health()));
-        }
-        use v1::Health::{Healthy, Unhealthy};
-        assert_eq!(told, [Some(Healthy), None, Some(Unhealthy), None]);
-    }
-
-    #[test]
-    fn a_status_says_why_nothing_is_known() {
-        let desired = state(&app(ONE));
-        let f = Fixture::new(vec![], &app(ONE));
-        let set = &desired.backend_sets["app"];
-        let status = f.monitor.status(set, &set.backends[0]);
-        assert_eq!(status.health(), v1::Health::Unknown);
-        assert_eq!(status.why, "no probe has concluded yet");
-        let unchecked = BackendSet { health_check: None, ..BackendSet::clone(set) };
-        let f = Fixture::new(vec![], "");
-        let status = f.monitor.status(&unchecked, &set.backends[0]);
-        assert_eq!(status.why, "no health check");
-    }
-}
+mod tests;

@@ -2,6 +2,10 @@ use lb_common::{clock::now, snapshot::Digest};
 
 use super::*;
 
+fn runs(version: u64) -> Runs {
+    Runs { snapshot: snapshot(version), revision: 1, is_current: true }
+}
+
 const WALL: Duration = Duration::from_secs(1_700_000_000);
 
 fn moment() -> Moment {
@@ -26,12 +30,13 @@ fn backend() -> (BackendSetName, BackendName) {
 
 fn report(version: u64, in_flight: u64) -> Report {
     let load = Load { in_flight, ejection: (in_flight == 0).then(|| "5xx".into()) };
-    let backends = [(backend(), load)].into();
+    let backends = vec![(backend(), load)];
     Report { version: snapshot(version).version, backends, ..Report::default() }
 }
 
 fn connect(proxies: &mut Proxies, id: &str, connection: u64) -> Option<Ended> {
-    let hello = Hello { zone: "z".into(), build: "b".into(), address: None, running: None };
+    let (zone, build) = ("z".into(), "b".into());
+    let hello = Hello { zone, build, address: None, running: None, revision: 0 };
     let (end, _) = oneshot::channel();
     let ended = proxies.connect(&proxy(id), (ConnectionId(connection), end), hello, moment());
     ended.map(|(_, why)| why)
@@ -47,13 +52,13 @@ fn the_newer_of_two_connections_counts_and_the_older_is_ended() {
     let mut proxies = Proxies::default();
     assert_eq!(connect(&mut proxies, "p", 1), None);
     assert_eq!(connect(&mut proxies, "p", 2), Some(Ended::Replaced { by: None }));
-    assert_eq!(proxies.applied(&proxy("p"), ConnectionId(1), snapshot(2), WALL), None);
+    assert_eq!(proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL), None);
     assert!(!proxies.disconnect(&proxy("p"), ConnectionId(1), WALL));
     assert_eq!(lists(&proxies), [("p".into(), true, false)]);
-    let began = proxies.applied(&proxy("p"), ConnectionId(2), snapshot(2), WALL);
+    let began = proxies.applied(&proxy("p"), ConnectionId(2), runs(2), WALL);
     assert!(matches!(began, Some(Began::New { .. })), "{began:?}");
     assert_eq!(lists(&proxies), [("p".into(), true, true)]);
-    let again = proxies.applied(&proxy("p"), ConnectionId(2), snapshot(2), WALL);
+    let again = proxies.applied(&proxy("p"), ConnectionId(2), runs(2), WALL);
     assert_eq!(again, Some(Began::Same));
 }
 
@@ -71,7 +76,7 @@ fn a_proxy_lags_from_the_publication_or_from_when_it_came() {
     assert_eq!(lag(&proxies, 0, 15), 15);
     proxies.by_id.get_mut("p").expect("is there").connected.now += Duration::from_secs(12);
     assert_eq!(lag(&proxies, 10, 15), 3);
-    proxies.applied(&proxy("p"), ConnectionId(1), snapshot(2), WALL);
+    proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
     assert_eq!(lag(&proxies, 10, 15), 0);
 }
 
@@ -81,7 +86,7 @@ fn a_rejection_is_remembered_until_something_is_applied() {
     connect(&mut proxies, "p", 1);
     proxies.rejected(&proxy("p"), ConnectionId(1), "too odd");
     assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "too odd");
-    proxies.applied(&proxy("p"), ConnectionId(1), snapshot(2), WALL);
+    proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
     assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "");
 }
 
@@ -96,7 +101,33 @@ fn load_is_of_connected_proxies_as_they_last_reported() {
     proxies.disconnect(&proxy("c"), ConnectionId(3), WALL);
     let ejections = vec![v1::LocalEjection { proxy_id: "a".into(), reason: "5xx".into() }];
     let expected = FleetLoad { in_flight: 1, ejections };
-    assert_eq!(proxies.load()[&backend()], expected);
+    assert_eq!(proxies.load(&backend()), expected);
+}
+
+#[test]
+fn what_is_not_told_anew_is_as_it_was_and_a_part_proves_nothing() {
+    let mut proxies = Proxies::default();
+    connect(&mut proxies, "p", 1);
+    let since = snapshot(2).version;
+    let tell = |proxies: &mut Proxies, report| {
+        proxies.report(&proxy("p"), ConnectionId(1), report, now());
+    };
+    proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
+    tell(&mut proxies, report(2, 3));
+    tell(&mut proxies, Report { version: since, ..Report::default() });
+    assert_eq!(proxies.load(&backend()).in_flight, 3);
+    let idle = |version, is_partial| Report {
+        version,
+        backends: vec![(backend(), Load::default())],
+        is_partial,
+        ..Report::default()
+    };
+    let later = snapshot(3).version;
+    tell(&mut proxies, idle(later, true));
+    assert_eq!(proxies.load(&backend()), FleetLoad::default());
+    assert!(!proxies.emptying(&backend(), later).empty);
+    tell(&mut proxies, idle(later, false));
+    assert!(proxies.busy.is_empty() && proxies.by_id["p"].told.backends.is_empty());
 }
 
 #[test]
@@ -119,13 +150,13 @@ fn traffic_is_told_of_connected_proxies_and_begins_anew_with_a_connection() {
     connect(&mut proxies, "p", 1);
     tell(&mut proxies, 1, 0, 1_000);
     assert_eq!(seen(&proxies, 1), (Some((0.0, 2)), 5, 0.0));
-    tell(&mut proxies, 1, 1, 1_030);
+    tell(&mut proxies, 1, 1, 30);
     assert_eq!(seen(&proxies, 3), (Some((10.0, 2)), 5, 10.0));
     proxies.disconnect(&proxy("p"), ConnectionId(1), WALL);
     assert_eq!(seen(&proxies, 3), (None, 0, 10.0), "what it did counts until it is past");
     connect(&mut proxies, "p", 2);
     tell(&mut proxies, 2, 4, 10);
-    tell(&mut proxies, 2, 5, 10);
+    tell(&mut proxies, 2, 5, 0);
     assert_eq!(seen(&proxies, 6), (Some((0.0, 2)), 5, 0.0), "where it begins is no traffic");
 }
 
@@ -143,8 +174,8 @@ fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
     let (a, b) = (proxy("a"), proxy("b"));
     proxies.report(&a, ConnectionId(1), report(1, 3), now());
     assert_eq!(seen(&proxies), (3, "a b".into(), false));
-    proxies.applied(&a, ConnectionId(1), snapshot(2), WALL);
-    proxies.applied(&b, ConnectionId(2), snapshot(3), WALL);
+    proxies.applied(&a, ConnectionId(1), runs(2), WALL);
+    proxies.applied(&b, ConnectionId(2), runs(3), WALL);
     proxies.report(&a, ConnectionId(1), report(1, 0), now());
     proxies.report(&b, ConnectionId(2), report(3, 0), now());
     assert_eq!(seen(&proxies), (0, String::new(), false), "a's count is from before");
@@ -187,7 +218,7 @@ fn who_is_behind_counts_while_connected_and_a_moment_longer() {
     connect(&mut proxies, "a", 1);
     connect(&mut proxies, "b", 2);
     assert_eq!(behind(&proxies, WALL), (2, "a b".into()));
-    proxies.applied(&proxy("a"), ConnectionId(1), snapshot(3), WALL);
+    proxies.applied(&proxy("a"), ConnectionId(1), runs(3), WALL);
     assert_eq!(behind(&proxies, WALL), (2, "b".into()));
     proxies.disconnect(&proxy("b"), ConnectionId(2), WALL);
     assert_eq!(behind(&proxies, WALL), (1, "b".into()), "it may come back, with its clients");

@@ -154,8 +154,9 @@ impl Store {
             .iter()
             .map(|bytes| self.decode(bytes, || "a backend's health".into()))
             .collect::<Result<_, _>>()?;
-        let spec = if revision == 0 { v1::Spec::default() } else { self.spec(revision)? };
-        Ok(Stored { epoch, revision, spec, file_digest, health, materials })
+        let (spec, overrides) =
+            if revision == 0 { Default::default() } else { self.spec(revision)? };
+        Ok(Stored { epoch, revision, spec, overrides, file_digest, health, materials })
     }
 
     /// Writes a revision with what it needs besides itself, unless that is what the one before it needs,
@@ -233,11 +234,11 @@ impl Store {
         })
     }
 
-    /// The whole state as it was at a revision.
+    /// All that was asked for, as it was at a revision.
     ///
     /// # Errors
     /// If it is not among those that are kept, or if the disk fails.
-    pub fn spec(&self, number: u64) -> Result<v1::Spec, StoreError> {
+    pub fn spec(&self, number: u64) -> Result<(v1::Spec, Vec<v1::Override>), StoreError> {
         let (mut parts, undone, kept) = self.read(|transaction| {
             let kept = range(&transaction.open_table(REVISIONS)?)?;
             let (mut parts, mut undone) = (BTreeMap::new(), Vec::new());
@@ -267,7 +268,7 @@ impl Store {
                 parts.insert((kind, name), content.to_vec());
             }
         }
-        let mut spec = v1::Spec::default();
+        let (mut spec, mut overrides) = (v1::Spec::default(), Vec::new());
         for ((kind, name), content) in &parts {
             let what = || format!("{name} of revision {number}");
             match Kind::try_from(*kind) {
@@ -275,10 +276,11 @@ impl Store {
                 Ok(Kind::Route) => spec.routes.push(self.decode(content, what)?),
                 Ok(Kind::BackendSet) => spec.backend_sets.push(self.decode(content, what)?),
                 Ok(Kind::Certificate) => spec.certificates.push(self.decode(content, what)?),
+                Ok(Kind::Override) => overrides.push(self.decode(content, what)?),
                 _ => return Err(self.unreadable(what(), &format!("it is of kind {kind}"))),
             }
         }
-        Ok(spec)
+        Ok((spec, overrides))
     }
 
     /// At most `limit` revisions, newest first, all of them before `before`.

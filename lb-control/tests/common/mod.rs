@@ -14,7 +14,12 @@ use lb_proto::v1::{
     self, discovery_client::DiscoveryClient, fleet_client::FleetClient, proxy_message::Message,
     update::Content,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
@@ -53,6 +58,19 @@ impl Control {
 
     pub fn stored_in(data_dir: impl Into<PathBuf>) -> Self {
         Self::start(Settings { data_dir: Some(data_dir.into()), ..Settings::default() })
+    }
+
+    /// The whole answer of its admin port.
+    pub async fn page(&self, path: &str) -> String {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.admin).await.expect("listens");
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("answers");
+            answer
+        };
+        soon("an answer", exchange).await
     }
 
     pub async fn channel(&self) -> Channel {
@@ -107,7 +125,7 @@ impl Proxy {
             backend: "one".into(),
             in_flight,
             ejection: None,
-            totals: None,
+            more: None,
         };
         self.say(Message::Report(v1::Report {
             snapshot,

@@ -93,12 +93,20 @@ pub fn backend(wire: &v1::Backend, path: &str, problems: &mut Problems) -> Optio
     let name = at.name("name", name_of(wire), BackendName::new);
     let weight = at.weight("weight", wire.weight);
     let state = match wire.state.as_str() {
-        "" | "active" => Some(BackendState::Active),
+        "" => Some(BackendState::Active),
+        given => backend_state(given, &mut at),
+    };
+    Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+}
+
+/// In the field `state`.
+pub(super) fn backend_state(word: &str, at: &mut At<'_>) -> Option<BackendState> {
+    match word {
+        "active" => Some(BackendState::Active),
         "draining" => Some(BackendState::Draining),
         "disabled" => Some(BackendState::Disabled),
         other => at.one_of("state", other, "active, draining, disabled"),
-    };
-    Some(Backend { name: name?, address: address?, weight: weight?, state: state? })
+    }
 }
 
 /// What a backend is called: its address, unless it was given a name.
@@ -199,6 +207,12 @@ fn health_check(
     let healthy_after = at.count("healthy_after", wire.healthy_after, defaults::HEALTHY_AFTER);
     let unhealthy_after =
         at.count("unhealthy_after", wire.unhealthy_after, defaults::UNHEALTHY_AFTER);
+    let max_unhealthy_percent = at.within(
+        "max_unhealthy_percent",
+        wire.max_unhealthy_percent,
+        defaults::MAX_UNHEALTHY_PERCENT,
+        0..=100,
+    );
     Some(HealthCheck {
         probe: probe?,
         goes_to: goes_to?,
@@ -207,6 +221,7 @@ fn health_check(
         healthy_after: healthy_after?,
         unhealthy_after: unhealthy_after?,
         prove_first: wire.prove_first,
+        max_unhealthy_percent: max_unhealthy_percent?,
     })
 }
 
@@ -232,10 +247,8 @@ fn outlier_ejection(
     );
     let base_time = at.duration("base_time", wire.base_time, defaults::EJECT_BASE_TIME);
     let max_time = at.duration("max_time", wire.max_time, defaults::EJECT_MAX_TIME);
-    let max_percent = wire.max_percent.unwrap_or(defaults::EJECT_MAX_PERCENT);
-    if max_percent > 100 {
-        at.problem("max_percent", &format!("{max_percent} is not a share; valid is 0 to 100"));
-    }
+    let max_percent =
+        at.within("max_percent", wire.max_percent, defaults::EJECT_MAX_PERCENT, 0..=100);
     let parsed = OutlierEjection {
         consecutive_failures: consecutive_failures?,
         interval: interval?,
@@ -243,7 +256,7 @@ fn outlier_ejection(
         failure_percent: failure_percent?,
         base_time: base_time?,
         max_time: max_time?,
-        max_percent,
+        max_percent: max_percent?,
     };
     Some((!wire.disabled).then_some(parsed))
 }

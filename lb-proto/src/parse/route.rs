@@ -250,13 +250,8 @@ pub fn retry(wire: Option<&v1::Retry>, path: &str, problems: &mut Problems) -> O
         given => at.duration("per_try_timeout", given, Duration::ZERO).map(Some),
     };
     let backoff = at.duration("backoff", wire.backoff, defaults::RETRY_BACKOFF);
-    let budget_percent = wire.budget_percent.unwrap_or(defaults::RETRY_BUDGET_PERCENT);
-    if budget_percent > 100 {
-        at.problem(
-            "budget_percent",
-            &format!("{budget_percent} is not a share; valid is 0 to 100"),
-        );
-    }
+    let budget_percent =
+        at.within("budget_percent", wire.budget_percent, defaults::RETRY_BUDGET_PERCENT, 0..=100);
     let max_body_bytes = wire.max_body_bytes.unwrap_or(defaults::RETRY_MAX_BODY_BYTES);
     if max_body_bytes > MAX_RETRY_BODY {
         at.problem(
@@ -269,7 +264,7 @@ pub fn retry(wire: Option<&v1::Retry>, path: &str, problems: &mut Problems) -> O
         on: on?,
         per_try_timeout: per_try_timeout?,
         backoff: backoff?,
-        budget_percent,
+        budget_percent: budget_percent?,
         max_body_bytes,
     })
 }

@@ -25,7 +25,8 @@ use tracing::{info, warn};
 
 use super::{
     Control, Install, Problems, Settings,
-    outbox::{Outbox, Reporter},
+    outbox::Outbox,
+    reporter::Reporter,
     status::{Connection, StreamError},
 };
 
@@ -133,7 +134,7 @@ impl<'a, I: Install> Client<'a, I> {
                     }
                     outbox.answer(answer);
                     if applied {
-                        self.report(&mut outbox, &mut reporter, true);
+                        self.report(&mut outbox, &mut reporter);
                     }
                 }
                 Ok(()) = problems.changed() => {
@@ -146,7 +147,7 @@ impl<'a, I: Install> Client<'a, I> {
                     }
                 }
                 _ = tick.tick() => {
-                    self.report(&mut outbox, &mut reporter, false);
+                    self.report(&mut outbox, &mut reporter);
                     if clock::now() - opened >= LASTED {
                         self.works(controller, &mut worked);
                     }
@@ -168,18 +169,19 @@ impl<'a, I: Install> Client<'a, I> {
             zone: self.settings.zone.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             running: self.control.running(),
+            revision: self.control.revision(),
         };
         v1::ProxyMessage { message: Some(Message::Hello(hello)) }
     }
 
-    fn report(&mut self, outbox: &mut Outbox, reporter: &mut Reporter, always: bool) {
+    fn report(&mut self, outbox: &mut Outbox, reporter: &mut Reporter) {
+        if outbox.has_report() {
+            return;
+        }
         let now = clock::now();
-        // A report that takes the place of one with totals has them too.
-        let totals = outbox.has_totals() || reporter.wants_totals(now);
-        let report = self.control.install.report(totals);
-        if always || reporter.is_due(&report, now) {
-            reporter.reported(&report, now);
-            outbox.report(v1::Report { snapshot: self.control.running(), ..report });
+        let seen = self.control.install.look(reporter.wants_totals(now));
+        if let Some(report) = reporter.next(seen, self.control.running(), now) {
+            outbox.report(report);
         }
     }
 

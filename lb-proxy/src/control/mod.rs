@@ -18,6 +18,7 @@ mod client;
 pub mod last_good;
 mod offer;
 mod outbox;
+mod reporter;
 pub mod status;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -38,6 +39,8 @@ use self::{
     status::{ControlStatus, LastGoodStatus, Rejection, Running},
 };
 
+pub use crate::observe::report::{BackendSeen, Seen};
+
 /// What does not work, by resource, and why.
 pub type Problems = BTreeMap<String, String>;
 
@@ -50,9 +53,8 @@ pub trait Install: Send + 'static {
     /// What of the snapshot that runs does not work here.
     fn problems(&self) -> watch::Receiver<Problems>;
 
-    /// What goes on in this proxy right now, with all that it has counted if `totals`; the
-    /// snapshot is for others to fill in.
-    fn report(&mut self, totals: bool) -> v1::Report;
+    /// What goes on in this proxy right now, with all that it has counted if `totals`.
+    fn look(&mut self, totals: bool) -> Seen;
 }
 
 /// Why a valid snapshot cannot be served here.
@@ -199,6 +201,11 @@ impl<I: Install> Control<'_, I> {
             status.last_rejection = Some(rejection);
         });
         v1::Rejected { snapshot: update.snapshot, resource, reason }
+    }
+
+    /// Of what runs; 0 if nothing does.
+    fn revision(&self) -> u64 {
+        self.running.as_ref().map_or(0, |running| running.snapshot.revision)
     }
 
     fn running(&self) -> Option<v1::SnapshotId> {

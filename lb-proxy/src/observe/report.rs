@@ -1,6 +1,6 @@
-//! What a proxy tells its controller about its traffic: what goes on now, and all it has counted.
+//! What there is to tell a controller of a proxy's traffic: what goes on now, and all it has counted.
 //!
-//! Everything is read from what is counted anyway, so a report costs requests nothing.
+//! Everything is read from what is counted anyway, so a look costs requests nothing.
 //!
 //! # Invariant
 //!
@@ -8,13 +8,38 @@
 
 use std::sync::Arc;
 
+use lb_common::id::{BackendName, BackendSetName};
 use lb_proto::v1;
-use lb_routing::{millis::Millis, outlier::Ejection};
+use lb_routing::millis::Millis;
 
 use crate::{
     metrics::{RouteMetrics, Sharded, WorkerMetrics},
     table::{Route, RoutingTable},
 };
+
+pub type Key = (BackendSetName, BackendName);
+
+/// What one look sees.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// That are busy; with totals, all that were used.
+    pub backends: Vec<BackendSeen>,
+    /// Of clients' requests, since the proxy began.
+    pub totals: Option<v1::Totals>,
+    pub connections: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendSeen {
+    pub key: Key,
+    pub in_flight: u64,
+    /// Why this proxy keeps it out, if it does.
+    pub ejection: Option<String>,
+    /// It gets nothing new.
+    pub is_leaving: bool,
+    /// Of attempts at it, since the proxy began.
+    pub totals: Option<v1::Totals>,
+}
 
 /// Counts that no table has any more.
 #[derive(Debug, Default)]
@@ -49,13 +74,13 @@ impl Past {
 }
 
 /// What goes on, with all counts if `totals`.
-pub fn report(
+pub fn look(
     table: &RoutingTable,
     workers: &Sharded<WorkerMetrics>,
     past: &mut Past,
     totals: bool,
     now: Millis,
-) -> v1::Report {
+) -> Seen {
     let mut backends = Vec::new();
     for (name, set) in table.backend_sets() {
         for (backend, metrics) in set.counted() {
@@ -64,23 +89,20 @@ pub fn report(
             let totals = totals.then(|| trimmed(metrics.totals()));
             let is_used = totals.as_ref().is_some_and(|totals| totals.requests > 0);
             if in_flight > 0 || ejection.is_some() || is_used {
-                backends.push(v1::BackendReport {
-                    backend_set: name.to_string(),
-                    backend: backend.name.to_string(),
+                backends.push(BackendSeen {
+                    key: (name.clone(), backend.name.clone()),
                     in_flight,
-                    ejection: ejection.map(to_wire),
+                    ejection: ejection.map(|ejection| ejection.failure.to_string()),
+                    is_leaving: !backend.member,
                     totals,
                 });
             }
         }
     }
-    // The order of a hash map differs between two calls; equal reports are to be equal.
-    backends.sort_by(|a, b| (&a.backend_set, &a.backend).cmp(&(&b.backend_set, &b.backend)));
     let accepted = workers.sum(|shard| &shard.connections_accepted);
     let closed = workers.sum(|shard| &shard.connections_closed);
-    v1::Report {
+    Seen {
         backends,
-        snapshot: None,
         totals: totals.then(|| {
             let mut totals = past.totals();
             for route in table.routes.values() {
@@ -110,18 +132,6 @@ fn trimmed(mut totals: v1::Totals) -> v1::Totals {
     let used = totals.latency.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
     totals.latency.truncate(used);
     totals
-}
-
-fn to_wire(ejection: Ejection) -> v1::Ejection {
-    // Whole seconds, so that a report does not differ at each look.
-    let seconds: Millis = ejection.remaining.div_ceil(1_000);
-    v1::Ejection {
-        reason: ejection.failure.to_string(),
-        remaining: Some(prost_types::Duration {
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            nanos: 0,
-        }),
-    }
 }
 
 #[cfg(test)]
@@ -176,13 +186,13 @@ mod tests {
         workers.of(0).connections_closed.increment();
 
         let mut past = Past::default();
-        let now = report(&table, &workers, &mut past, false, 0);
-        assert_eq!(now, v1::Report { connections: 2, ..v1::Report::default() });
-        let all = report(&table, &workers, &mut past, true, 0);
+        let now = look(&table, &workers, &mut past, false, 0);
+        assert_eq!(now, Seen { connections: 2, ..Seen::default() });
+        let all = look(&table, &workers, &mut past, true, 0);
         assert_eq!(all.totals, Some(v1::Totals::default()));
         let [backend] = &all.backends[..] else { panic!("one was used: {all:?}") };
         let expected = v1::Totals { requests: 2, errors: 1, latency: vec![0, 1] };
-        assert_eq!((backend.backend.as_str(), &backend.totals), ("one", &Some(expected)));
+        assert_eq!((backend.key.1.as_str(), &backend.totals), ("one", &Some(expected)));
     }
 
     #[test]
@@ -197,7 +207,7 @@ mod tests {
         let Built { table: next, gone_routes, .. } = build(&without, &former);
         past.take(&gone_routes);
         drop(gone_routes);
-        let totals = |past: &mut Past| report(&next, &workers, past, true, 0).totals;
+        let totals = |past: &mut Past| look(&next, &workers, past, true, 0).totals;
         let counted = |requests, errors, answers| {
             Some(v1::Totals { requests, errors, latency: vec![0, answers] })
         };

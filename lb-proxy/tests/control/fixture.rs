@@ -13,7 +13,7 @@ use std::{
 use http::Uri;
 use lb_common::{
     drain::{self, DrainTrigger},
-    id::ProxyId,
+    id::{BackendName, BackendSetName, ProxyId},
     snapshot::{Snapshot, SnapshotId, Version},
 };
 use lb_proto::{
@@ -27,7 +27,7 @@ use lb_proto::{
     },
 };
 use lb_proxy::control::{
-    self, Install, InstallError, Problems, Settings,
+    self, BackendSeen, Install, InstallError, Problems, Seen, Settings,
     last_good::LastGood,
     status::{ControlStatus, LastGoodStatus},
 };
@@ -224,19 +224,22 @@ impl Install for Table {
         self.problems.subscribe()
     }
 
-    fn report(&mut self, _: bool) -> v1::Report {
+    fn look(&mut self, _: bool) -> Seen {
         if self.report_bytes == 0 {
-            return v1::Report::default();
+            return Seen::default();
         }
-        let (in_flight, backend) =
-            (self.reports.fetch_add(1, Relaxed), "b".repeat(self.report_bytes));
-        let report = v1::BackendReport {
-            backend_set: "app".into(),
-            backend,
+        let in_flight = self.reports.fetch_add(1, Relaxed);
+        let set = BackendSetName::new("app").expect("a name");
+        let backend = |i| BackendSeen {
+            key: (set.clone(), BackendName::new(&format!("{i:0100}")).expect("a name")),
             in_flight,
-            ..v1::BackendReport::default()
+            ejection: None,
+            // Who gets nothing new is told of at once.
+            is_leaving: true,
+            totals: None,
         };
-        v1::Report { backends: vec![report], ..v1::Report::default() }
+        let backends = (0..self.report_bytes.div_ceil(100)).map(backend).collect();
+        Seen { backends, ..Seen::default() }
     }
 }
 
