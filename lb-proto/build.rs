@@ -5,8 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost_types::{FileDescriptorProto, field_descriptor_proto::Type};
 use tonic_prost_build::Builder;
 
-const PROTOS: [&str; 4] =
-    ["lb/v1/types.proto", "lb/v1/discovery.proto", "lb/v1/explain.proto", "lb/v1/fleet.proto"];
+const PROTOS: [&str; 5] = [
+    "lb/v1/types.proto",
+    "lb/v1/discovery.proto",
+    "lb/v1/explain.proto",
+    "lb/v1/fleet.proto",
+    "lb/v1/backup.proto",
+];
 
 /// The file whose messages a TOML file is made of.
 const SPEC: &str = "lb/v1/types.proto";
@@ -27,8 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Maps are ordered, so that equal messages have equal bytes: digests depend on it.
     let mut builder = tonic_prost_build::configure().btree_map(".").bytes(".");
     // What has a secret in it prints itself without it: see `redacted`.
-    builder =
-        builder.skip_debug(["lb.v1.Certificate", "lb.v1.Eab", "lb.v1.Resource", "lb.v1.Update"]);
+    builder = builder.skip_debug([
+        "lb.v1.BackupMaterial",
+        "lb.v1.Certificate",
+        "lb.v1.Eab",
+        "lb.v1.Resource",
+        "lb.v1.Update",
+    ]);
     builder = spec_as_toml(builder, &descriptors.file);
     builder = answers_as_json(builder, &descriptors.file);
     builder.compile_fds(descriptors)?;

@@ -3,12 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use integration_tests::{
+    binaries::binary,
+    client,
+    eventually::{eventually, holds},
     fleet::{Api, Fleet, app},
+    metrics::Metrics,
     setting,
+    tools::tool,
 };
 use lb_common::clock;
-use lb_proto::v1::{ApplyRequest, Backend, BackendChange, GetRequest, HistoryRequest};
+use lb_proto::v1::{ApplyRequest, Backend, BackendChange, BackendSet, GetRequest, HistoryRequest};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::sync::watch;
+use tonic::Code;
 
 /// The longest that a controller runs under changes before it is killed.
 const LONGEST_MILLIS: u64 = 60;
@@ -98,4 +105,114 @@ async fn no_acknowledged_change_is_lost_when_the_controller_is_killed() {
          an answer, slowest start {slowest:?}"
     );
     fleet.settled(known).await;
+}
+
+/// Lets the controller write no file beyond so many bytes, as if the disk were full, or any.
+fn disk_has(fleet: &Fleet, bytes: Option<u64>) {
+    let id = i32::try_from(fleet.controller.process.id()).expect("it is small");
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Pid::from_raw(id), Resource::Fsize, limit).expect("it is ours");
+}
+
+async fn readiness(fleet: &Fleet) -> (u16, String) {
+    let answer = client::get(fleet.controller.admin(), "/readyz").await;
+    (answer.status(), answer.text())
+}
+
+async fn failing(fleet: &Fleet) -> f64 {
+    let page = client::get(fleet.controller.admin(), "/metrics").await.text();
+    Metrics::parse(&page).sum("lb_control_store_failing", &[])
+}
+
+/// With more flags for the controller.
+async fn fleet_whose_disk_may_be_full(flags: &[String]) -> Fleet {
+    // Without that, the signal ends whoever writes more than it may.
+    let ignoring = vec!["--ignore-signal=XFSZ".into(), binary("lb-control").display().to_string()];
+    Fleet::empty_as(tool("env"), ignoring, flags).await
+}
+
+async fn is_ready(fleet: &Fleet, expected: u16) {
+    eventually(&format!("/readyz says {expected}"), async || {
+        let answer = readiness(fleet).await;
+        holds(answer.0 == expected, || format!("{answer:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_the_disk_is_full_is_in_force_once_there_is_room() {
+    let dir = tempfile::tempdir().expect("there is a place for temporary files");
+    let file = dir.path().join("lb.toml");
+    let write = |name: &str| {
+        let text = format!("[[backend_sets]]\nname = '{name}'\n");
+        std::fs::write(&file, text).expect("it is our directory");
+    };
+    write("before");
+    let fleet = fleet_whose_disk_may_be_full(&[format!("--config={}", file.display())]).await;
+    disk_has(&fleet, Some(0));
+    write("after");
+    is_ready(&fleet, 503).await;
+    let mut api = fleet.api().await;
+    let mut sets = async || {
+        let got = api.get(GetRequest::default()).await.expect("it answers").into_inner();
+        let sets = got.spec.expect("there is a state").backend_sets;
+        sets.into_iter().map(|set| set.name).collect::<Vec<_>>()
+    };
+    assert_eq!(sets().await, ["before"]);
+    disk_has(&fleet, None);
+    eventually("the file is in force", async || {
+        let sets = sets().await;
+        holds(sets == ["after"], || format!("{sets:?}"))
+    })
+    .await;
+    is_ready(&fleet, 200).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_changes_and_nothing_else_and_once_there_is_room_they_go_on() {
+    let mut fleet = fleet_whose_disk_may_be_full(&[]).await;
+    fleet.add_proxy("p1", &[]);
+    let mut revision = fleet.apply(&app("", "", &["127.0.0.1:1".parse().expect("valid")])).await;
+    let epoch = fleet.settled(revision).await.epoch;
+    let mut api = fleet.api().await;
+    let change = |comment: &str| {
+        let backend_sets = vec![BackendSet { name: comment.into(), ..BackendSet::default() }];
+        let comment = comment.into();
+        ApplyRequest { backend_sets, comment, ..ApplyRequest::default() }
+    };
+    for round in 0..3 {
+        // The first page may be written, and so a fault may come at any of what follows.
+        disk_has(&fleet, Some(4096 * round));
+        let refused = api.apply(change(&format!("full-{round}"))).await.expect_err("it is full");
+        assert!([Code::Unavailable, Code::Unknown].contains(&refused.code()), "{refused}");
+        let (status, why) = readiness(&fleet).await;
+        assert!(status == 503 && why.contains("control.redb"), "{status} {why}");
+        assert_eq!(failing(&fleet).await, 1.0);
+        // A proxy that comes is told what to run.
+        let id = format!("new-{round}");
+        fleet.add_proxy(&id, &[]);
+        fleet.settled(revision).await;
+
+        disk_has(&fleet, None);
+        let room = clock::now();
+        is_ready(&fleet, 200).await;
+        println!("ready {:?} after there was room", clock::now() - room);
+        assert_eq!(failing(&fleet).await, 0.0);
+        let (current, _) = weight_at(&mut api, None).await;
+        assert!((revision..=revision + 1).contains(&current), "{current} after {revision}");
+        let next = api.apply(change(&format!("room-{round}"))).await.expect("there is room");
+        revision = next.into_inner().revision;
+        assert_eq!(revision, current + 1);
+    }
+    let log = fleet.controller.process.log();
+    assert!(log.contains("the store works again"), "{log}");
+
+    fleet.controller.kill();
+    fleet.controller.start_again().await;
+    let list = fleet.settled(revision).await;
+    assert!(list.revision == revision && list.epoch > epoch, "{list:?}");
+    let history = HistoryRequest { limit: 100, before: None };
+    let history = fleet.api().await.history(history).await.expect("it is readable").into_inner();
+    let numbers: Vec<_> = history.revisions.iter().map(|entry| entry.revision).collect();
+    assert_eq!(numbers, (1..=revision).rev().collect::<Vec<_>>());
 }

@@ -9,7 +9,8 @@
 //!   how they are, and [`backend`] is something to balance over.
 //! - All others are an operator's: each is one file, which talks to a controller through [`client`].
 //!   The desired state as a file: [`apply`], [`diff`], [`get`], [`edit`]. One backend: [`drain`],
-//!   [`undrain`], [`weight`]. What was: [`history`], [`show`], [`rollback`]. What is: [`proxies`],
+//!   [`undrain`], [`weight`]. What was: [`history`], [`show`], [`rollback`]; all of it in a file, and back:
+//!   [`backup`], [`restore`]. What is: [`proxies`],
 //!   [`backends`], [`events`], [`explain`], [`top`].
 //! - [`output`] and [`table`] are how they print; [`completions`] and [`man`] are about `lb` itself.
 
@@ -23,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod apply;
 mod backend;
 mod backends;
+mod backup;
 mod certificates;
 mod check;
 mod client;
@@ -43,6 +45,7 @@ mod man;
 mod output;
 mod ports;
 mod proxies;
+mod restore;
 mod rollback;
 mod run;
 mod serving;
@@ -87,6 +90,8 @@ enum Command {
     History(history::Args),
     Show(show::Args),
     Rollback(rollback::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Events(events::Args),
     Explain(explain::Args),
     Top(top::Args),
@@ -127,6 +132,8 @@ fn main() -> ExitCode {
         Some(Command::History(args)) => client::run(history::main(args)),
         Some(Command::Show(args)) => client::run(show::main(args)),
         Some(Command::Rollback(args)) => client::run(rollback::main(args)),
+        Some(Command::Backup(args)) => client::run(backup::main(args)),
+        Some(Command::Restore(args)) => restore::main(&args),
         Some(Command::Events(args)) => client::run(events::main(args)),
         Some(Command::Explain(args)) => client::run(explain::main(args)),
         Some(Command::Top(args)) => client::run(top::main(args)),
@@ -186,7 +193,7 @@ mod tests {
     /// every other call does: `lb apply` would take another file, `lb history` would show a part.
     /// What is an environment variable is about the surroundings: where the controller is, how
     /// things are printed, that nobody is there to ask.
-    const OF_ONE_CALL: [&str; 16] = [
+    const OF_ONE_CALL: [&str; 17] = [
         "allow-empty",
         "alpn",
         "before",
@@ -201,6 +208,7 @@ mod tests {
         "limit",
         "listener",
         "merge",
+        "replace",
         "reset",
         "revision",
     ];

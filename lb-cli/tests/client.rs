@@ -12,6 +12,8 @@ mod edit;
 mod explain;
 #[path = "client/file.rs"]
 mod file;
+#[path = "client/kept.rs"]
+mod kept;
 #[path = "client/lb.rs"]
 mod lb;
 #[path = "client/past.rs"]

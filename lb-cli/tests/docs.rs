@@ -27,7 +27,7 @@ const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
 const FIRST: &str = "first-fleet.md";
 
 /// Those with commands. Each has a test of its own, so that they run side by side.
-const WALKED: [&str; 7] = [
+const WALKED: [&str; 8] = [
     FIRST,
     "rolling-deploy.md",
     "draining.md",
@@ -35,6 +35,7 @@ const WALKED: [&str; 7] = [
     "rollback.md",
     "reading-the-metrics.md",
     "controller-down.md",
+    "backup.md",
 ];
 
 fn path(name: &str) -> PathBuf {
@@ -123,6 +124,7 @@ walks! {
     a_rollback_goes_as_written: "rollback.md",
     the_metrics_read_as_written: "reading-the-metrics.md",
     life_without_a_controller_goes_as_written: "controller-down.md",
+    a_backup_and_its_restore_go_as_written: "backup.md",
 }
 
 #[test]

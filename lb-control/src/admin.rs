@@ -130,7 +130,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match self.readiness() {
+            "/readyz" => match self.readiness().await {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
             },
@@ -176,11 +176,19 @@ impl Admin {
         }
     }
 
-    fn readiness(&self) -> Result<(), &'static str> {
+    /// Proxies are served whatever it says: it is about those who want to change something.
+    async fn readiness(&self) -> Result<(), String> {
         if self.drain.is_draining() {
-            return Err("shutting down\n");
+            return Err("shutting down\n".into());
         }
-        self.handle.get().map(|_| ()).ok_or("starting\n")
+        let handle = self.handle.get().ok_or("starting\n")?;
+        let problem = handle.look(|controller| controller.store_problem().map(str::to_owned));
+        match tokio::time::timeout(LOOK_TIMEOUT, problem).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(why))) => Err(format!("the store fails: {why}\n")),
+            Ok(Err(_)) => Err("shutting down\n".into()),
+            Err(_) => Err("the controller is too busy\n".into()),
+        }
     }
 
     async fn metrics(&self) -> Response<Body> {

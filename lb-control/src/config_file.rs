@@ -16,7 +16,7 @@ use lb_proto::{file::FileErrors, parse, pem};
 use tokio::signal::unix::Signal;
 
 use crate::{
-    controller::{Applied, Change, Event, Refused},
+    controller::{Applied, Change, Controller, Event, Refused},
     desired::Batch,
     owner::{Handle, Terms},
 };
@@ -54,6 +54,8 @@ pub struct ConfigFile {
     handle: Handle,
     /// What was applied, or refused for what it says.
     dealt_with: Option<Seen>,
+    /// The store could not take it; it is tried again once that works.
+    waits_for_store: bool,
 }
 
 /// Read, and not looked into yet.
@@ -72,7 +74,7 @@ struct Located<'a>(&'a Path, &'a FileErrors);
 
 impl ConfigFile {
     pub fn new(path: PathBuf, handle: Handle) -> Self {
-        Self { path, handle, dealt_with: None }
+        Self { path, handle, dealt_with: None, waits_for_store: false }
     }
 
     /// Applies the file, unless it is the one that was applied last, before a restart maybe.
@@ -112,6 +114,10 @@ impl ConfigFile {
             if !asked && (same < SAME_LOOKS || now == self.dealt_with) {
                 continue;
             }
+            let fails = |controller: &Controller| controller.store_problem().is_some();
+            if !asked && self.waits_for_store && self.handle.look(fails).await.unwrap_or(true) {
+                continue;
+            }
             let done = match asked {
                 true => self.deal_with(read).await,
                 false => self.deal_with_new(read).await,
@@ -128,9 +134,16 @@ impl ConfigFile {
             Ok(content) => self.apply(content).await,
             Err(error) => Err(error),
         };
-        // That the store is busy is no fault of the file's: it is tried again. One that fails needs
-        // a restart, at which the file is new.
-        let passing = matches!(&result, Err(ConfigError::Refused { source: Refused::Busy, .. }));
+        // That the store is busy or fails is no fault of the file's: it is tried again.
+        self.waits_for_store = matches!(
+            &result,
+            Err(ConfigError::Refused {
+                source: Refused::Store(_) | Refused::Unknown(_) | Refused::Unsettled,
+                ..
+            })
+        );
+        let is_busy = matches!(&result, Err(ConfigError::Refused { source: Refused::Busy, .. }));
+        let passing = is_busy || self.waits_for_store;
         self.dealt_with = (!passing).then_some(seen);
         let problem = result.as_ref().err().map(ToString::to_string);
         // A controller that is ending has no use for it.

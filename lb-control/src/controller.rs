@@ -4,6 +4,7 @@
 //!   Mutate ──► candidate ──► Commit ──► (store) ──► Committed ──► Publish, Announce, Answer
 //!   Probed ──► tracker flips ─────────────────────────────────► Publish, Announce, CommitHealth
 //!   Proxy  ──► who runs what ─────────────────────────────────► Announce, End
+//!         └──► is ahead of this controller ──► Campaign ──► (store) ──► Led ──► Publish
 //! ```
 //!
 //! No I/O, no clock and no random source of its own: [`crate::owner`] performs the effects and
@@ -12,10 +13,10 @@
 //! # Invariants
 //!
 //! - A change is published and acknowledged only after the store has it. If the store fails,
-//!   nothing changed.
+//!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Equal snapshots are not published twice, and versions only grow.
-//! - What comes in a storm is published together: at once when it was quiet, then once in [`PACE`]. A change is
+//! - What comes in a storm is published together: at once when it was quiet, then once in `PACE`. A change is
 //!   acknowledged when it is published.
 
 use std::{
@@ -47,21 +48,27 @@ use crate::{
     proxies::{Began, ConnectionId, End, Ended, Hello, Proxies, Report, Runs},
     publisher::Publication,
     resolve::resolve,
-    store::{Revision, StoreError, Stored, Verdict, parts},
+    store::{Accepted, Head, Revision, StoreError, Stored, Term, Verdict, parts},
     timestamp,
     vault::{Found, Vault},
 };
 
 use self::{
     condition::{Condition, Conditions},
-    storing::{Kept, Step, Storing},
+    lead::Lead,
+    outage::Outage,
+    storing::{Kept, Storing},
     tracks::{Now, Tracks},
 };
 
+pub use self::keeping::Unwritten;
 pub use crate::proxies::Moment;
 
 mod condition;
+mod keeping;
+mod lead;
 mod orders;
+mod outage;
 mod storing;
 mod tracks;
 mod views;
@@ -86,14 +93,16 @@ pub enum Event {
         result: Result<(), StoreError>,
         took: Duration,
     },
-    /// [`Effect::CommitHealth`] is through, but for these.
-    HealthCommitted {
-        failed: Vec<Verdict>,
-    },
-    /// [`Effect::CommitMaterials`] is through, but for these.
-    MaterialsCommitted {
-        failed: Materials,
-    },
+    /// [`Effect::CommitHealth`] is through.
+    HealthCommitted(Result<(), Unwritten<Vec<Verdict>>>),
+    /// [`Effect::CommitMaterials`] is through.
+    MaterialsCommitted(Result<(), Unwritten<Materials>>),
+    /// [`Effect::ProbeStore`] is through.
+    StoreProbed(Result<Head, StoreError>),
+    /// [`Effect::Campaign`] is through.
+    Led(Result<Term, StoreError>),
+    /// Somebody who read from the store could not.
+    StoreFailed(String),
     /// Why the configuration file is not in force, if it is not.
     File {
         problem: Option<String>,
@@ -155,17 +164,37 @@ pub enum ProxyEvent {
 pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
-        revision: Option<Box<Revision>>,
-        /// What the revision needs besides itself, unless that is what the one before it needs.
-        materials: Option<Materials>,
-        file_digest: Option<u64>,
+        term: Term,
+        /// The last revision that is there.
+        expected: u64,
+        accepted: Accepted,
         cause: Option<TraceContext>,
     },
     /// Write to the store; exactly one [`Event::HealthCommitted`] follows.
-    CommitHealth(Vec<Verdict>),
+    CommitHealth {
+        term: Term,
+        verdicts: Vec<Verdict>,
+    },
     /// Write to the store, so that a controller that starts again has them; exactly one
     /// [`Event::MaterialsCommitted`] follows.
-    CommitMaterials(Materials),
+    CommitMaterials {
+        term: Term,
+        materials: Materials,
+    },
+    /// Look whether the store works; exactly one [`Event::StoreProbed`] follows.
+    ProbeStore(Term),
+    /// Lead for a later epoch, of at least this; exactly one [`Event::Led`] follows.
+    Campaign {
+        least: u64,
+    },
+    /// Say so.
+    StoreFails(String),
+    StoreWorks {
+        after: Duration,
+    },
+    LeadsFor {
+        epoch: u64,
+    },
     Tell(Vec<Kept>),
     /// Exactly one [`Event::Probed`] follows.
     Probe(Job),
@@ -227,6 +256,16 @@ pub enum Refused {
     Busy,
     #[error("the change could not be stored, and is not in force: {0}")]
     Store(#[source] StoreError),
+    #[error(
+        "whether the change is stored, and so will be in force, is not known yet: {0}; the history \
+         tells it once the store works"
+    )]
+    Unknown(String),
+    #[error(
+        "the store fails, and what became of a change before this one is not known yet; this one \
+         is not in force, try it again later"
+    )]
+    Unsettled,
     #[error("the controller is shutting down")]
     Ending,
 }
@@ -253,6 +292,8 @@ pub struct Controller {
     health_changed: bool,
     is_health_written: bool,
     storing: Storing,
+    outage: Outage,
+    lead: Lead,
     orders: acme::Ledger,
     proxies: Proxies,
     counters: Counters,
@@ -265,8 +306,8 @@ pub struct Controller {
 #[derive(Default)]
 struct Unpublished {
     cause: Option<TraceContext>,
-    /// Changes, and who waits for them.
-    changes: Vec<(Reply, v1::Revision)>,
+    /// Changes, and who waits for them still.
+    changes: Vec<(Option<Reply>, v1::Revision)>,
 }
 
 /// A change on its way to the store.
@@ -275,7 +316,10 @@ struct Writing {
     next: Option<Next>,
     file_digest: Option<u64>,
     cause: Option<TraceContext>,
-    reply: Reply,
+    /// Unless they were told that it is not known what became of it.
+    reply: Option<Reply>,
+    /// Whether it is stored is not known: why, and since when.
+    unknown: Option<(StoreError, Instant)>,
 }
 
 struct Next {
@@ -299,8 +343,8 @@ impl Controller {
         moment: Moment,
     ) -> Result<(Self, Sealed), Problems> {
         let mut problems = Problems::default();
-        let overrides = parse::overrides(&stored.overrides, &mut problems);
-        let spec = parse::desired_state(&stored.spec)?;
+        let overrides = parse::overrides(&stored.state.overrides, &mut problems);
+        let spec = parse::desired_state(&stored.state.spec)?;
         let in_force = InForce::new(problems.or(Asked { spec, overrides })?);
         let desired = in_force.state.clone();
         let mut health = Monitor::new(stored.health, rng);
@@ -333,6 +377,8 @@ impl Controller {
             health_changed: false,
             is_health_written: false,
             storing: Storing::default(),
+            outage: Outage::default(),
+            lead: Lead::default(),
             orders: acme::Ledger::default(),
             proxies: Proxies::default(),
             counters: Counters::default(),
@@ -355,17 +401,20 @@ impl Controller {
                 Event::Mutate(mutation) => self.mutate(*mutation, moment),
                 Event::Look(look) => look(self),
                 Event::Committed { result, took } => self.committed(result, took, moment),
-                Event::HealthCommitted { failed } => self.health_committed(failed),
-                Event::MaterialsCommitted { failed } => {
-                    // They go with what is found next: at once, it would fail again.
-                    let is_through = failed.is_empty();
-                    let kept = self.storing.done(failed);
+                Event::HealthCommitted(result) => self.health_committed(result, moment),
+                Event::MaterialsCommitted(result) => {
+                    let failed = result.err().map(|Unwritten { values, error }| {
+                        self.store_failed(&error, moment);
+                        values
+                    });
+                    let kept = self.storing.done(failed.unwrap_or_default());
                     self.tell(kept);
-                    if is_through {
-                        self.store_materials();
-                    }
+                    self.store_materials();
                 }
                 Event::File { problem } => self.file_problem = problem,
+                Event::StoreProbed(result) => self.store_probed(result, moment),
+                Event::Led(result) => self.led(result, moment),
+                Event::StoreFailed(why) => self.store_fails(why, moment),
                 Event::Found(found) => self.found(found, moment),
                 Event::Keep { materials, kept } => {
                     self.storing.ask(kept);
@@ -393,6 +442,7 @@ impl Controller {
         if health_changed {
             self.store_health();
         }
+        self.attend_store(moment);
         while let Some(job) = self.health.start(moment.now) {
             self.effects.push(Effect::Probe(job));
         }
@@ -407,7 +457,7 @@ impl Controller {
     /// When [`Controller::apply`] is to be called even if nothing happens before.
     pub fn next_due(&self) -> Option<Instant> {
         let publish = self.unpublished.as_ref().map(|_| self.next_publication());
-        [publish, self.health.next_due()].into_iter().flatten().min()
+        [publish, self.health.next_due(), self.store_due()].into_iter().flatten().min()
     }
 
     fn next_publication(&self) -> Instant {
@@ -415,8 +465,10 @@ impl Controller {
     }
 
     fn mutate(&mut self, mutation: Mutation, moment: Moment) {
-        if mutation.dry_run || self.writing.is_none() {
+        if mutation.dry_run || self.may_begin() {
             self.begin(mutation, moment);
+        } else if self.is_stuck() {
+            self.answer(mutation.reply, Err(Refused::Unsettled));
         } else if self.waiting.len() < MOST_WAITING {
             self.waiting.push_back(mutation);
         } else {
@@ -455,8 +507,11 @@ impl Controller {
             base: self.vault.materials().clone(),
             about: revision.about.clone(),
         });
-        self.effects.push(Effect::Commit { revision, materials, file_digest, cause });
-        self.writing = Some(Writing { next, file_digest, cause, reply });
+        let accepted = Accepted { revision, materials, file_digest };
+        let (term, expected) = (self.term(), self.revision);
+        self.effects.push(Effect::Commit { term, expected, accepted, cause });
+        let reply = Some(reply);
+        self.writing = Some(Writing { next, file_digest, cause, reply, unknown: None });
     }
 
     /// What a change leads to, and what that needs.
@@ -505,32 +560,50 @@ impl Controller {
 
     fn committed(&mut self, result: Result<(), StoreError>, took: Duration, moment: Moment) {
         self.counters.commits.observe(took);
-        if let Some(Writing { next, file_digest, cause, reply }) = self.writing.take() {
-            match result {
-                Ok(()) => {
-                    self.file_digest = file_digest.or(self.file_digest);
-                    match next {
-                        Some(next) => self.advance(next, cause, reply, moment),
-                        None => {
-                            let (revision, version) = (self.revision, self.since);
-                            let changes = Vec::new();
-                            self.answer(reply, Ok(Applied { revision, version, changes }));
-                        }
-                    }
+        match result {
+            Ok(()) => self.store_worked(moment),
+            Err(error) => {
+                self.store_failed(&error, moment);
+                if let StoreError::Unknown { .. } = error {
+                    return self.unknown(error, moment);
                 }
-                Err(error) => self.answer(reply, Err(Refused::Store(error))),
+                return self.conclude(Err(error), moment);
             }
         }
-        while self.writing.is_none()
-            && let Some(mutation) = self.waiting.pop_front()
-        {
-            self.begin(mutation, moment);
+        self.conclude(Ok(()), moment);
+    }
+
+    /// What became of the change that was written is known.
+    fn conclude(&mut self, result: Result<(), StoreError>, moment: Moment) {
+        let Some(Writing { next, file_digest, cause, reply, .. }) = self.writing.take() else {
+            return self.go_on(moment);
+        };
+        let answer = match (result, next) {
+            (Err(error), _) => Err(Refused::Store(error)),
+            (Ok(()), None) => {
+                self.file_digest = file_digest.or(self.file_digest);
+                let (revision, version) = (self.revision, self.since);
+                Ok(Applied { revision, version, changes: Vec::new() })
+            }
+            (Ok(()), Some(next)) => {
+                self.file_digest = file_digest.or(self.file_digest);
+                return self.advance(next, cause, reply, moment);
+            }
+        };
+        if let Some(reply) = reply {
+            self.answer(reply, answer);
         }
-        self.store_materials();
+        self.go_on(moment);
     }
 
     /// Puts a stored change in force.
-    fn advance(&mut self, next: Next, cause: Option<TraceContext>, reply: Reply, moment: Moment) {
+    fn advance(
+        &mut self,
+        next: Next,
+        cause: Option<TraceContext>,
+        reply: Option<Reply>,
+        moment: Moment,
+    ) {
         let Next { in_force, materials, base, about } = next;
         self.vault.advance(&in_force.state, materials, &base, moment.wall);
         self.orders.retain(&in_force.state);
@@ -543,6 +616,7 @@ impl Controller {
         }
         self.sync_health(moment);
         self.publish(cause).changes.push((reply, about));
+        self.go_on(moment);
     }
 
     /// Probes what there is now, as it is to be asked now.
@@ -569,13 +643,20 @@ impl Controller {
             let v1::Revision { revision, changes, .. } = about.clone();
             let applied = Applied { revision, version: self.since, changes };
             self.announce(News::Revision(about), moment);
-            self.answer(reply, Ok(applied));
+            if let Some(reply) = reply {
+                self.answer(reply, Ok(applied));
+            }
         }
     }
 
     /// Publishes what holds now, unless that is what was published last.
     fn publish_now(&mut self, cause: Option<TraceContext>) {
-        let SnapshotId { mut version, digest } = self.current();
+        self.publish_from(self.current().version, cause);
+    }
+
+    /// The same, behind that version. For another epoch it is published in any case.
+    fn publish_from(&mut self, mut version: Version, cause: Option<TraceContext>) {
+        let former = self.current();
         let (unhealthy, materials) = (self.health.unhealthy(), self.vault.handed_out());
         let now = Now { in_force: &self.in_force.state, unhealthy, materials };
         self.tracks.retain(|revision| self.proxies.is_followed(revision));
@@ -587,7 +668,8 @@ impl Controller {
             materials.clone(),
         );
         let sealed = self.published.followed_by(version, self.revision, content);
-        if sealed.snapshot.id.digest != digest || have_tracks_news {
+        let is_news = sealed.snapshot.id.digest != former.digest;
+        if is_news || have_tracks_news || version.epoch != former.version.epoch {
             self.since = Version { version: version.version + 1, ..version };
             let of_tracks = self.tracks.date(&mut version);
             // What is current is the latest of all, so that whoever is on a track can be offered it.
@@ -651,17 +733,6 @@ impl Controller {
         }
     }
 
-    fn store_materials(&mut self) {
-        if self.writing.is_some() {
-            return;
-        }
-        match self.storing.step() {
-            Step::Nothing => {}
-            Step::Write(materials) => self.effects.push(Effect::CommitMaterials(materials)),
-            Step::Tell(kept) => self.tell(kept),
-        }
-    }
-
     fn tell(&mut self, kept: Vec<Kept>) {
         if !kept.is_empty() {
             self.effects.push(Effect::Tell(kept));
@@ -716,24 +787,6 @@ impl Controller {
         }
     }
 
-    /// One write at a time; what is decided meanwhile goes with the next one.
-    fn store_health(&mut self) {
-        if !self.is_health_written {
-            let verdicts = self.health.unstored();
-            if !verdicts.is_empty() {
-                self.is_health_written = true;
-                self.effects.push(Effect::CommitHealth(verdicts));
-            }
-        }
-    }
-
-    fn health_committed(&mut self, failed: Vec<Verdict>) {
-        self.is_health_written = false;
-        // What was decided meanwhile is tried; what failed goes with the next decision.
-        self.store_health();
-        self.health.put_back(failed);
-    }
-
     fn proxy(&mut self, id: &ProxyId, connection: ConnectionId, said: ProxyEvent, moment: Moment) {
         let news = |what: &str, snapshot: Option<SnapshotId>, reason: String| {
             let SnapshotId { version, digest } = snapshot.unwrap_or_default();
@@ -749,6 +802,9 @@ impl Controller {
         let news = match said {
             ProxyEvent::Connected { hello, end } => {
                 let running = hello.running;
+                if let Some(running) = running {
+                    self.lead.hello(running, self.current(), moment.wall);
+                }
                 let ended = self.proxies.connect(id, (connection, end), hello, moment);
                 let refused = matches!(ended, Some((_, Ended::TooMany)));
                 self.effects.extend(ended.map(|(end, why)| Effect::End(end, why)));
@@ -809,7 +865,9 @@ impl Controller {
             Err(Refused::NotFound(_)) => "not_found",
             Err(Refused::Stale { .. }) => "stale",
             Err(Refused::Busy) => "busy",
-            Err(Refused::Store(_) | Refused::Ending) => "store_failed",
+            Err(Refused::Store(_) | Refused::Unknown(_) | Refused::Unsettled | Refused::Ending) => {
+                "store_failed"
+            }
         });
         self.effects.push(Effect::Answer(reply, result));
     }

@@ -17,16 +17,17 @@ use tokio_stream::{
     Stream,
     wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use v1::fleet_server::{Fleet, FleetServer};
 
 use crate::{
     asked::{Asked, Setting, To},
+    backup::BackupError,
     controller::{Applied, Change, Refused},
     desired::Batch,
     explain::Explainer,
     owner::{Handle, Terms},
-    store::StoreError,
+    store::{StoreError, StoredState},
     timestamp,
     trace::Call,
 };
@@ -78,16 +79,28 @@ pub fn status(refused: Refused) -> Status {
         Refused::NotFound(_) => Status::not_found(message),
         Refused::Stale { .. } => Status::aborted(message),
         Refused::Busy => Status::resource_exhausted(message),
-        Refused::Store(_) | Refused::Ending => Status::unavailable(message),
+        Refused::Store(error) => Status::new(store_code(&error), message),
+        Refused::Unknown(_) => Status::unknown(message),
+        Refused::Unsettled | Refused::Ending => Status::unavailable(message),
     }
 }
 
 fn store_status(error: StoreError) -> Status {
-    let message = limit(error.to_string());
+    Status::new(store_code(&error), limit(error.to_string()))
+}
+
+fn store_code(error: &StoreError) -> Code {
     match error {
-        StoreError::NoSuchRevision { .. } => Status::not_found(message),
-        StoreError::Unreadable { .. } => Status::data_loss(message),
-        _ => Status::unavailable(message),
+        StoreError::NoSuchRevision { .. } => Code::NotFound,
+        StoreError::Unreadable { .. } => Code::DataLoss,
+        // Another controller has written; what is asked of that one may go through.
+        StoreError::Fenced { .. } => Code::FailedPrecondition,
+        StoreError::Conflict { .. } => Code::Aborted,
+        StoreError::Unknown { .. } => Code::Unknown,
+        StoreError::Directory { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Open { .. }
+        | StoreError::Failed { .. } => Code::Unavailable,
     }
 }
 
@@ -110,12 +123,13 @@ impl Fleet for Service {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let (revision, (spec, overrides)) = match request.into_inner().revision {
-            Some(revision) => (revision, self.spec(revision).await?),
+        let (revision, StoredState { spec, overrides }) = match request.into_inner().revision {
+            Some(revision) => (revision, self.stored(revision).await?),
             None => {
                 let (revision, Asked { spec, overrides }) =
                     self.handle.look(|controller| controller.asked()).await.map_err(status)?;
-                (revision, (encode::spec(&spec), encode::overrides(&overrides)))
+                let (spec, overrides) = (encode::spec(&spec), encode::overrides(&overrides));
+                (revision, StoredState { spec, overrides })
             }
         };
         Ok(Response::new(v1::GetResponse { revision, spec: Some(spec), overrides }))
@@ -130,8 +144,7 @@ impl Fleet for Service {
             0 => DEFAULT_HISTORY,
             limit => usize::try_from(limit).unwrap_or(usize::MAX),
         };
-        let revisions = self.handle.read(move |store| store.history(before, limit)).await;
-        let revisions = revisions.map_err(store_status)?;
+        let revisions = self.handle.history(before, limit).await.map_err(store_status)?;
         Ok(Response::new(v1::HistoryResponse { revisions }))
     }
 
@@ -229,6 +242,19 @@ impl Fleet for Service {
         let explained = self.explainer.explain(&self.handle, request.into_inner()).await;
         explained.map(Response::new).map_err(status)
     }
+
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<v1::BackupResponse>, Status> {
+        let written = self.handle.back_up().await;
+        written.map(Response::new).map_err(|error| match error {
+            BackupError::NoDirectory => Status::failed_precondition(error.to_string()),
+            BackupError::TooMany { .. } => Status::resource_exhausted(error.to_string()),
+            BackupError::Write { .. } => Status::unavailable(error.to_string()),
+            BackupError::Store(error) => store_status(error),
+        })
+    }
 }
 
 impl Service {
@@ -265,9 +291,10 @@ impl Service {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let v1::RollbackRequest { revision, expected_revision, dry_run, comment } = request;
         let comment = checked_comment(comment, || format!("rollback to {revision}"))?;
-        let state = parse::desired_state(&self.spec(revision).await?.0).map_err(|problems| {
-            Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
-        })?;
+        let state =
+            parse::desired_state(&self.stored(revision).await?.spec).map_err(|problems| {
+                Status::data_loss(limit(format!("revision {revision} is not valid: {problems}")))
+            })?;
         let terms = Terms { expected_revision, dry_run, comment, ..by };
         self.mutate(Change::Batch(Box::new(Batch::replace(state, Materials::new()))), terms).await
     }
@@ -328,8 +355,8 @@ impl Service {
         Ok(Response::new(v1::ApplyResponse { revision, changes, dry_run }))
     }
 
-    async fn spec(&self, revision: u64) -> Result<(v1::Spec, Vec<v1::Override>), Status> {
-        self.handle.read(move |store| store.spec(revision)).await.map_err(store_status)
+    async fn stored(&self, revision: u64) -> Result<StoredState, Status> {
+        self.handle.state(revision).await.map_err(store_status)
     }
 }
 

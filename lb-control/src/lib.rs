@@ -12,7 +12,7 @@
 //! - [`vault`]: what the state needs besides itself, certificates and keys; [`files`], [`renewal`] and
 //!   [`tickets`] find it.
 //! - [`acme`]: certificates that are ordered.
-//! - [`store`]: what outlives the process.
+//! - [`store`]: what outlives the process; [`backup`]: all of it in a file, and back.
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
 //! - [`publisher`], [`session`], [`proxies`], [`discovery`]: how proxies get it, and what is known of
@@ -30,6 +30,7 @@
 pub mod acme;
 pub mod admin;
 pub mod asked;
+pub mod backup;
 pub mod config;
 pub mod config_file;
 pub mod controller;
@@ -66,6 +67,7 @@ use std::{
 use lb_common::{
     clock, drain::Drain, shortage::raise_descriptor_limit, telemetry::sampling::Ratio,
 };
+use lb_proto::error::Problems;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -74,11 +76,12 @@ use tokio::{
 
 use crate::{
     admin::{Admin, site::Site},
+    backup::Backups,
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
     health::prober::{Prober, Share},
     owner::{Handle, Running},
-    store::{StoreError, redb::Store},
+    store::{Store, StoreError, redb::Redb},
 };
 
 pub use process::main;
@@ -111,6 +114,11 @@ pub struct Listeners {
 pub enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "revision {revision} in the store is not valid: {problems}; restore a backup, or move the \
+         data directory away to start empty"
+    )]
+    Stored { revision: u64, problems: Problems },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("a listener is not usable: {0}")]
@@ -202,32 +210,30 @@ struct Started {
 
 /// Opens the store and publishes what it says.
 async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<Started, RunError> {
-    let opened = tokio::task::spawn_blocking(move || {
-        let store = match data_dir {
-            Some(directory) => Store::open(&directory)?,
-            None => Store::in_memory()?,
-        };
-        // Proxies refuse older epochs. A new store begins at the time of day, so that it is later
-        // than any store that was lost, and the fleet follows it.
-        let first = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
-        let mut stored = store.begin(first)?;
-        // They are there before the first client can ask for a ticket.
-        if let Some(keys) = tickets::renewed(&stored.materials, clock::wall()) {
-            store.commit_materials(&keys)?;
-            stored.materials.extend(keys);
-        }
-        Ok::<_, StoreError>((store, stored))
-    });
-    let (store, stored) = opened.await.unwrap_or(Err(StoreError::CutOff))?;
+    let backups = data_dir.as_deref().map(Backups::of);
+    let store = match data_dir {
+        Some(directory) => Redb::open(directory).await?,
+        None => Redb::in_memory()?,
+    };
+    // Proxies refuse older epochs. The time of day is later than that of any store that was lost; and where
+    // a clock went back, what is stored is.
+    let term = store.campaign(u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX)).await?;
+    let mut stored = store.load().await?;
+    // They are there before the first client can ask for a ticket.
+    if let Some(keys) = tickets::renewed(&stored.materials, clock::wall()) {
+        store.put_materials(term, keys.clone()).await?;
+        stored.materials.extend(keys);
+    }
     let revision = stored.revision;
-    tracing::info!(epoch = stored.epoch, revision, "store opened");
+    tracing::info!(epoch = term.epoch, revision, "store opened");
     let moment = Moment { now: clock::now(), wall: clock::wall() };
     let (mut controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
-        .map_err(|problems| store.unreadable(format!("revision {revision}"), &problems))?;
+        .map_err(|problems| RunError::Stored { revision, problems })?;
     let share = Share::of(raise_descriptor_limit());
     controller.set_room_for_probes(share.concurrent);
     let prober = Prober::start(share).map_err(RunError::Prober)?;
-    let (handle, running) = owner::spawn(controller, first, store, prober, trace_ratio);
+    let (handle, running) =
+        owner::spawn(controller, first, Arc::new(store), prober, backups, trace_ratio);
     Ok(Started { handle, running, is_new: revision == 0 })
 }
 

@@ -65,6 +65,7 @@ pub struct Facts<'a> {
     pub is_cut_off: bool,
     /// What is in the configuration file is not in force.
     pub has_file_problem: bool,
+    pub is_store_failing: bool,
     pub tallies: &'a BTreeMap<BackendSetName, Tally>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
@@ -137,7 +138,7 @@ fn state(facts: &Facts<'_>, page: &mut Page) {
     #[rustfmt::skip]
     let gauges = [
         ("lb_control_revision", "The accepted change that is current.", facts.revision),
-        ("lb_control_epoch", "Which start of the controller this is.", facts.epoch),
+        ("lb_control_epoch", "Which start of the controller this is, or later.", facts.epoch),
         ("lb_control_snapshot_version", "The snapshot that proxies are to run.", facts.version),
         ("lb_control_snapshot_bytes", "What that takes as a message.", facts.snapshot_bytes as u64),
         ("lb_control_changes_waiting", "Changes that wait for the store.", facts.waiting_changes as u64),
@@ -154,6 +155,8 @@ fn state(facts: &Facts<'_>, page: &mut Page) {
         let count = counters.applies.get(result).copied().unwrap_or_default();
         applies.sample(&[("result", result)], count);
     }
+    const FAILING: &str = "1 while the store fails: nothing is accepted that has to be stored.";
+    page.gauge("lb_control_store_failing", FAILING).value(u8::from(facts.is_store_failing));
     const COMMITS: &str = "How long the store took for a change.";
     counters.commits.write("lb_control_store_commit_seconds", COMMITS, page);
     const PUBLICATIONS: &str = "Snapshots that were published.";
@@ -345,6 +348,7 @@ mod tests {
             probes_in_flight: 3,
             is_cut_off: false,
             has_file_problem: true,
+            is_store_failing: true,
             tallies: &tallies,
             certificates: Vec::new(),
             ca_files: vec![("/ca.pem", true)],
@@ -364,6 +368,7 @@ mod tests {
             "lb_control_epoch 2",
             "lb_control_snapshot_version 9",
             "lb_control_snapshot_bytes 77",
+            "lb_control_store_failing 1",
             "lb_control_publications_total 8",
             "lb_control_backends{backend_set=\"app\",health=\"unhealthy\"} 1",
             "lb_control_backends{backend_set=\"app\",health=\"healthy\"} 0",

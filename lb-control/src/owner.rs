@@ -1,12 +1,12 @@
 //! The shell around the [`Controller`]: one task that feeds it events and performs its effects,
 //! and the [`Handle`] that everybody else has of it.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use lb_common::{
     clock,
     map::changes,
-    material::Materials,
+    material::MaterialId,
     spec::{DesiredState, UNVERIFIED},
     telemetry::{sampling::Ratio, span::context_of, trace_context::TraceContext},
 };
@@ -17,12 +17,15 @@ use tokio::{
 };
 
 use crate::{
-    controller::{Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused},
+    backup::{BackupError, Backups},
+    controller::{
+        Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused, Unwritten,
+    },
     desired::Batch,
     files,
     health::prober::{Probed, Prober},
     publisher::Publisher,
-    store::{StoreError, redb::Store},
+    store::{Store, StoreError, StoredState},
     trace,
     vault::Found,
 };
@@ -40,7 +43,9 @@ pub struct Handle {
     events: mpsc::Sender<Event>,
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
+    /// None without a data directory.
+    backups: Option<Arc<Backups>>,
     trace_ratio: Option<Ratio>,
 }
 
@@ -68,7 +73,7 @@ struct Owner {
     inbox: mpsc::Receiver<Event>,
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     prober: Prober,
     writes: JoinSet<Event>,
     /// The state that was looked at for what is unwise in it.
@@ -80,8 +85,9 @@ struct Owner {
 pub fn spawn(
     controller: Controller,
     first: Sealed,
-    store: Store,
+    store: Arc<dyn Store>,
     prober: Prober,
+    backups: Option<Backups>,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
     let warned_of = first.snapshot.desired.clone();
@@ -92,7 +98,8 @@ pub fn spawn(
         events,
         news: broadcast::Sender::new(NEWS),
         publisher: Arc::new(Publisher::new(first)),
-        store: Arc::new(store),
+        store,
+        backups: backups.map(Arc::new),
         trace_ratio,
     };
     let owner = Owner {
@@ -144,13 +151,24 @@ impl Handle {
         if ids.is_empty() {
             return Ok(Found::default());
         }
-        self.read(move |store| {
-            let mut found = files::read(&ids);
-            found.materials.extend(store.materials(ids.iter().filter(|id| id.is_nowhere_else()))?);
-            found.materials.extend(keys);
-            Ok(found)
-        })
-        .await
+        let nowhere_else: Vec<_> = ids.iter().filter(|id| id.is_nowhere_else()).cloned().collect();
+        let mut found = read(ids).await;
+        if !nowhere_else.is_empty() {
+            found.materials.extend(self.told(self.store.materials(nowhere_else).await).await?);
+        }
+        found.materials.extend(keys);
+        Ok(found)
+    }
+
+    /// The controller hears of a store that fails from whoever notices.
+    async fn told<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result
+            && error.is_outage()
+        {
+            // One that ends looks after no store any more.
+            let _ = self.send(Event::StoreFailed(error.to_string())).await;
+        }
+        result
     }
 
     /// Reads the state.
@@ -176,15 +194,33 @@ impl Handle {
         self.events.send(event).await.map_err(|_| Refused::Ending)
     }
 
-    /// Reads the store, off the runtime's threads.
+    /// As [`Store::history`].
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn read<T: Send + 'static>(
+    pub async fn history(
         &self,
-        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        blocking(&self.store, read).await
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<v1::Revision>, StoreError> {
+        self.told(self.store.history(before, limit).await).await
+    }
+
+    /// As [`Store::state`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn state(&self, revision: u64) -> Result<StoredState, StoreError> {
+        self.told(self.store.state(revision).await).await
+    }
+
+    /// Writes a backup of all that is stored into the data directory.
+    ///
+    /// # Errors
+    /// If there is none, or if it cannot be read or written.
+    pub async fn back_up(&self) -> Result<v1::BackupResponse, BackupError> {
+        let backups = self.backups.as_ref().ok_or(BackupError::NoDirectory)?;
+        backups.write(self.told(self.store.contents().await).await?).await
     }
 
     /// What happens from now on.
@@ -255,15 +291,12 @@ impl Owner {
     /// Whoever is told something may have left; that is no error.
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Commit { revision, materials, file_digest, cause } => {
+            Effect::Commit { term, expected, accepted, cause } => {
                 let store = Arc::clone(&self.store);
                 let span = trace::commit(cause);
                 self.writes.spawn(async move {
                     let started = clock::now();
-                    let write = move |store: &Store| {
-                        store.commit(revision.as_deref(), materials.as_ref(), file_digest)
-                    };
-                    let result = blocking(&store, write).await;
+                    let result = store.commit(term, expected, accepted).await;
                     if let Err(error) = &result {
                         tracing::error!(%error, "a change could not be stored");
                         trace::failed(&span, error);
@@ -272,22 +305,36 @@ impl Owner {
                     Event::Committed { result, took: clock::now() - started }
                 });
             }
-            Effect::CommitHealth(health) => {
+            Effect::CommitHealth { term, verdicts } => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let write = |store: &Store, health: &Vec<_>| store.commit_health(health);
-                    let failed = unwritten(&store, health, "health", write).await;
-                    Event::HealthCommitted { failed }
+                    let result = store.put_verdicts(term, verdicts.clone()).await;
+                    let unwritten = |error| Unwritten { values: verdicts, error };
+                    Event::HealthCommitted(result.map_err(unwritten))
                 });
             }
-            Effect::CommitMaterials(materials) => {
+            Effect::CommitMaterials { term, materials } => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move {
-                    let what = "certificates and contents of files";
-                    let write = |store: &Store, all: &Materials| store.commit_materials(all);
-                    let failed = unwritten(&store, materials, what, write).await;
-                    Event::MaterialsCommitted { failed }
+                    let result = store.put_materials(term, materials.clone()).await;
+                    let unwritten = |error| Unwritten { values: materials, error };
+                    Event::MaterialsCommitted(result.map_err(unwritten))
                 });
+            }
+            Effect::ProbeStore(term) => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move { Event::StoreProbed(store.probe(term).await) });
+            }
+            Effect::Campaign { least } => {
+                let store = Arc::clone(&self.store);
+                self.writes.spawn(async move { Event::Led(store.campaign(least).await) });
+            }
+            Effect::StoreFails(why) => {
+                tracing::error!(why, "the store fails; proxies are served all the same");
+            }
+            Effect::StoreWorks { after } => tracing::info!(?after, "the store works again"),
+            Effect::LeadsFor { epoch } => {
+                tracing::info!(epoch, "a proxy runs what is later; this controller leads anew");
             }
             Effect::Tell(kept) => {
                 for kept in kept {
@@ -297,7 +344,7 @@ impl Owner {
             Effect::Probe(job) => self.prober.probe(job),
             Effect::Recall(revision) => {
                 let store = Arc::clone(&self.store);
-                self.writes.spawn(async move { recall(&store, revision).await });
+                self.writes.spawn(async move { recall(&*store, revision).await });
             }
             Effect::Publish { publication, cause } => {
                 let snapshot = &publication.current.snapshot;
@@ -321,16 +368,16 @@ impl Owner {
 }
 
 /// What was asked for at a revision.
-async fn recall(store: &Arc<Store>, revision: u64) -> Event {
-    let read = move |store: &Store| {
-        let (spec, _) = store.spec(revision)?;
-        let what = || format!("revision {revision}");
-        let spec =
-            parse::desired_state(&spec).map_err(|problems| store.unreadable(what(), &problems))?;
-        let materials = store.materials(&spec.materials_of_proxies())?;
+async fn recall(store: &dyn Store, revision: u64) -> Event {
+    let read = async {
+        let unreadable = |error: StoreError| error.to_string();
+        let StoredState { spec, .. } = store.state(revision).await.map_err(unreadable)?;
+        let spec = parse::desired_state(&spec).map_err(|problems| problems.to_string())?;
+        let needed = spec.materials_of_proxies().into_iter().collect();
+        let materials = store.materials(needed).await.map_err(unreadable)?;
         Ok((spec, materials))
     };
-    let spec = blocking(store, read).await;
+    let spec: Result<_, String> = read.await;
     if let Err(error) = &spec {
         let what = "what a proxy runs that refuses the current revision is not kept up to date";
         tracing::error!(revision, %error, "{what}");
@@ -338,29 +385,9 @@ async fn recall(store: &Arc<Store>, revision: u64) -> Event {
     Event::Recalled { revision, spec: spec.ok() }
 }
 
-/// Writes these, and returns what could not be written.
-async fn unwritten<T: Clone + Default + Send + 'static>(
-    store: &Arc<Store>,
-    values: T,
-    what: &str,
-    write: impl FnOnce(&Store, &T) -> Result<(), StoreError> + Send + 'static,
-) -> T {
-    let written = values.clone();
-    match blocking(store, move |store| write(store, &written)).await {
-        Ok(()) => T::default(),
-        Err(error) => {
-            tracing::warn!(%error, "{what} could not be stored");
-            values
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    store: &Arc<Store>,
-    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let store = Arc::clone(store);
-    tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or(Err(StoreError::CutOff))
+/// What is in those that are files, read off the runtime's threads.
+async fn read(ids: BTreeSet<MaterialId>) -> Found {
+    tokio::task::spawn_blocking(move || files::read(&ids)).await.unwrap_or_default()
 }
 
 fn probed_event(Probed { id, late, finding }: Probed) -> Event {
@@ -418,15 +445,18 @@ fn log(event: &v1::Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::redb::Redb;
 
     #[tokio::test]
     async fn the_owner_fails_when_its_probes_can_be_made_no_more() {
-        let store = Store::in_memory().expect("opens");
-        let stored = store.begin(1).expect("begins");
+        let store = Redb::in_memory().expect("opens");
+        store.campaign(1).await.expect("begins");
+        let stored = store.load().await.expect("loads");
         let moment = Moment { now: clock::now(), wall: clock::wall() };
         let (controller, first) = Controller::new(stored, fastrand::Rng::with_seed(1), moment)
             .expect("there is nothing in it");
-        let (handle, mut running) = spawn(controller, first, store, Prober::failed(), None);
+        let (store, prober) = (Arc::new(store), Prober::failed());
+        let (handle, mut running) = spawn(controller, first, store, prober, None, None);
         running.failed().await;
         assert!(matches!(handle.look(|_| ()).await, Err(Refused::Ending)));
     }

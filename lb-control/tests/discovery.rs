@@ -81,6 +81,41 @@ async fn a_proxy_that_runs_the_current_snapshot_is_sent_nothing_and_is_in_sync()
     assert_eq!(proxy.next().await.revision, 2, "the first that it gets");
 }
 
+/// As after a backup was restored: what this controller begins with is older than what proxies run.
+#[tokio::test]
+async fn a_proxy_that_is_ahead_needs_no_help_and_others_get_nothing_that_they_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let control = Control::stored_in(directory.path());
+    control.fleet().await.apply(app(1)).await.expect("is valid");
+    let mut other = control.proxy("other", None).await;
+    let first = open(&other.follow_to(1).await);
+    let epoch = first.snapshot.id.version.epoch + 1_000;
+    let ahead = v1::SnapshotId { epoch, version: 70, digest_low: 1, digest_high: 1 };
+    let mut proxy = control.proxy("ahead", Some(ahead)).await;
+    let later = loop {
+        let update = proxy.next().await;
+        let snapshot = update.snapshot.expect("has an id");
+        if snapshot.epoch > epoch {
+            break snapshot;
+        }
+        proxy.rejected(update.snapshot, "is stale").await;
+    };
+    assert_eq!((later.epoch, later.version), (epoch + 1, 1));
+    let update = other.next().await;
+    assert_eq!(update.snapshot, Some(later));
+    let Some(Content::Delta(delta)) = &update.content else { panic!("not a delta: {update:?}") };
+    let id = update::parse_snapshot_id(&later);
+    let reached = first.follow(id, update.revision, delta).expect("leads there");
+    assert_eq!(reached.snapshot.desired, first.snapshot.desired);
+    assert!(delta.len() < 100, "it is the same: {} bytes", delta.len());
+    control.fleet().await.apply(app(2)).await.expect("changes go on");
+
+    control.stop().await.expect("ends in order");
+    let control = Control::stored_in(directory.path());
+    let again = control.proxy("other", None).await.follow_to(2).await.snapshot.expect("has an id");
+    assert!(again.epoch > later.epoch, "it is stored: {again:?}");
+}
+
 /// Bodies are larger than what the transport buffers, so an update that is not read stays.
 #[tokio::test]
 async fn a_proxy_that_does_not_read_delays_nobody_and_skips_to_the_latest() {

@@ -251,7 +251,8 @@ async fn everything_but_the_epoch_is_as_it_was_after_a_restart() {
     let control = Control::stored_in(directory.path());
     let mut fleet = control.fleet().await;
     let after = fleet.list_proxies(v1::ListProxiesRequest {}).await.expect("lists").into_inner();
-    assert_eq!((after.epoch, after.version), (before.epoch + 1, 1));
+    assert!(after.epoch > before.epoch, "{} after {}", after.epoch, before.epoch);
+    assert_eq!(after.version, 1);
     assert_eq!((after.revision, after.hash), (before.revision, before.hash));
     let old = v1::RollbackRequest { revision: 1, ..<_>::default() };
     assert_eq!(fleet.rollback(old).await.expect("is kept").into_inner().revision, 3);
@@ -261,9 +262,8 @@ async fn everything_but_the_epoch_is_as_it_was_after_a_restart() {
 async fn a_directory_that_is_in_use_is_refused_by_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = Control::stored_in(directory.path());
-    // Its port is there before it has the directory; its answer is not.
-    let list = v1::ListBackendsRequest::default();
-    first.fleet().await.list_backends(list).await.expect("it has begun");
+    // It answers once it has the store.
+    first.fleet().await.get(v1::GetRequest::default()).await.expect("is there");
     let second = Control::stored_in(directory.path());
     let error = second.ended().await.expect_err("the first has it");
     assert!(error.to_string().contains("in use by another process"), "{error}");

@@ -7,6 +7,16 @@ use crate::{
     v1,
 };
 
+impl fmt::Debug for v1::BackupMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, content: _, needed } = self;
+        f.debug_struct("BackupMaterial")
+            .field("id", id)
+            .field("needed", needed)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for v1::Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, cert, key, acme } = self;

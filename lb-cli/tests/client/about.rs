@@ -31,6 +31,8 @@ async fn every_command_has_help_with_examples_and_exit_codes() {
         "history",
         "show",
         "rollback",
+        "backup",
+        "restore",
         "events",
         "explain",
         "top",
@@ -52,7 +54,7 @@ async fn a_controller_that_is_not_there_is_told_with_what_to_check() {
     let nobody = Port::reserve();
     let file = tempfile::NamedTempFile::new().expect("a file");
     let file = file.path().to_str().expect("it is text");
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &["apply", "-f", file],
         &["diff", "-f", file],
         &["get"],
@@ -63,6 +65,7 @@ async fn a_controller_that_is_not_there_is_told_with_what_to_check() {
         &["undrain", "a/b"],
         &["weight", "a/b", "1"],
         &["history"],
+        &["backup"],
         &["show", "1"],
         &["events", "--follow"],
         &["explain", "GET", "/"],

@@ -44,6 +44,15 @@ fn constant(line: &str) -> String {
 }
 
 fn word(word: &str) -> String {
+    // As in the name of a file.
+    let is_stamp = |part: &&str| {
+        let (date, time) = part.split_once('T').unwrap_or_default();
+        let is_all = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        date.len() == 8 && is_all(date) && time.strip_suffix('Z').is_some_and(is_all)
+    };
+    if let Some(stamp) = word.split(['-', '.']).find(is_stamp) {
+        return word.replacen(stamp, "#", 1);
+    }
     let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     let is_number = |text: &str| text.parse::<f64>().is_ok();
     let unit = bare.trim_end_matches(|c: char| c.is_alphabetic() || c == '/');
@@ -84,6 +93,9 @@ mod tests {
         assert!(same("weight: 1 -> 3\n", "weight: 1 -> 4\n").is_err());
         assert_eq!(same("revision 3 (version 4)", "revision 3 (version 5)"), Ok(()));
         assert_eq!(same("p2 lost 2s ago unknown 4", "p2 lost 9s ago unknown 6"), Ok(()));
+        let backup = "backups/lb-20261126T181501Z-revision-2.backup";
+        assert_eq!(same(backup, &backup.replace("1501", "0000")), Ok(()));
+        assert!(same(backup, &backup.replace("-2", "-3")).is_err());
         assert_eq!(same("p1 127.0.0.1:40001", "p1 127.0.0.1:50002"), Ok(()));
         assert!(same("127.0.0.1:3001 up", "127.0.0.1:3002 up").is_err());
         assert!(same("a\nb\n", "a\n").is_err());

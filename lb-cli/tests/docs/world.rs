@@ -121,6 +121,7 @@ impl World {
         let deadline = clock::now() + if write { SETTLED } else { PATIENCE };
         loop {
             let seen = self.run(command).await;
+            self.is_killed(command).await;
             let Err(difference) = answer::same(expected, &seen) else { return seen };
             let again = looks && clock::now() < deadline;
             if write && !again {
@@ -130,6 +131,15 @@ impl World {
                 again,
                 "$ {command}\n{difference}\n--- in the guide:\n{expected}--- in truth:\n{seen}"
             );
+        }
+    }
+
+    /// What a command tells to end has ended when this returns.
+    async fn is_killed(&mut self, command: &str) {
+        let file = command.strip_prefix("kill ").and_then(|rest| rest.split_once("$(cat "));
+        let file = file.and_then(|(_, rest)| rest.strip_suffix(')'));
+        if let Some(mut process) = file.and_then(|file| self.processes.remove(file)) {
+            process.ended(PATIENCE).await;
         }
     }
 

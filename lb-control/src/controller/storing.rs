@@ -37,6 +37,16 @@ impl Storing {
         self.asked.push(kept);
     }
 
+    /// Whether a write is under way.
+    pub fn is_busy(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Returns who waits for a write that is not made now.
+    pub fn give_up(&mut self) -> Vec<Kept> {
+        std::mem::take(&mut self.asked)
+    }
+
     pub fn step(&mut self) -> Step {
         if self.writing.is_some() {
             return Step::Nothing;

@@ -13,6 +13,7 @@ use crate::{
     desired::tests::{APP, request, state},
     health::Outcome,
     proxies::Load,
+    store::StoredState,
 };
 
 /// A controller whose effects are kept until a test looks at them; answers arrive at once.
@@ -36,8 +37,7 @@ const CHECKED: &str = r#"
 
 impl Fixture {
     fn new(text: &str) -> Self {
-        let stored =
-            Stored { epoch: 3, revision: 7, spec: encode::spec(&state(text)), ..<_>::default() };
+        let stored = Stored { epoch: 3, revision: 7, state: stored_state(text), ..<_>::default() };
         let wall = Duration::from_secs(1_700_000_000);
         let moment = Moment { now: lb_common::clock::now(), wall };
         let rng = fastrand::Rng::with_seed(1);
@@ -166,20 +166,29 @@ impl Fixture {
     }
 }
 
+fn stored_state(text: &str) -> StoredState {
+    StoredState { spec: encode::spec(&state(text)), overrides: vec![] }
+}
+
 fn add(name: &str) -> v1::ApplyRequest {
     request(&format!(r#"{{"backend_sets": [{{"name": "{name}"}}]}}"#))
 }
 
 fn describe(effect: &Effect) -> String {
     match effect {
-        Effect::Commit { revision: Some(revision), .. } => {
+        Effect::Commit { accepted: Accepted { revision: Some(revision), .. }, .. } => {
             format!("commit {}", revision.about.revision)
         }
-        Effect::Commit { revision: None, .. } => "commit file".into(),
-        Effect::CommitHealth(health) => format!("commit health of {}", health.len()),
-        Effect::CommitMaterials(materials) => {
+        Effect::Commit { accepted: Accepted { revision: None, .. }, .. } => "commit file".into(),
+        Effect::CommitHealth { verdicts, .. } => format!("commit health of {}", verdicts.len()),
+        Effect::CommitMaterials { materials, .. } => {
             format!("commit {:?}", Vec::from_iter(materials.keys()))
         }
+        Effect::ProbeStore(Term { epoch }) => format!("probe store as {epoch}"),
+        Effect::Campaign { least } => format!("campaign for {least}"),
+        Effect::StoreFails(_) => "store fails".into(),
+        Effect::StoreWorks { .. } => "store works".into(),
+        Effect::LeadsFor { epoch } => format!("leads for {epoch}"),
         Effect::Tell(kept) => format!("tell {}", kept.len()),
         Effect::Publish { publication, .. } => {
             let Publication { current: sealed, tracks, .. } = &**publication;
@@ -202,6 +211,10 @@ fn describe(effect: &Effect) -> String {
         Effect::Recall(revision) => format!("recall {revision}"),
         Effect::End(_, why) => format!("end {why:?}"),
     }
+}
+
+fn failed() -> StoreError {
+    StoreError::Failed { path: "x".into(), source: "the disk is full".into() }
 }
 
 /// The answer, if there is one.
@@ -245,9 +258,9 @@ fn a_change_that_cannot_be_stored_is_not_in_force() {
     let before = f.controller.asked();
     let mut answer = f.add_set("new");
     f.seen();
-    f.commit(Err(StoreError::CutOff));
+    f.commit(Err(failed()));
     assert!(refused(&mut answer).contains("not in force"));
-    assert_eq!((f.seen(), f.controller.asked()), (vec![], before));
+    assert_eq!((f.seen(), f.controller.asked()), (vec!["store fails".into()], before));
     let mut answer = f.add_set("new");
     f.commit(Ok(()));
     assert_eq!(accepted(&mut answer).revision, 8);
@@ -389,7 +402,7 @@ fn health_is_stored_by_one_write_at_a_time_and_the_last_word_gets_there() {
         assert_eq!(begun, writes, "{seen:?}");
         f.wake();
     }
-    let through = || Event::HealthCommitted { failed: Vec::new() };
+    let through = || Event::HealthCommitted(Ok(()));
     f.apply([through()]);
     assert_eq!(f.seen(), ["commit health of 1"], "of the other one it has been told");
     f.apply([through()]);
@@ -551,7 +564,7 @@ fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
     let stores = |f: &mut Fixture| {
         let effects = std::mem::take(&mut f.effects).into_iter();
         let contents = effects.filter_map(|effect| match effect {
-            Effect::CommitMaterials(materials) => {
+            Effect::CommitMaterials { materials, .. } => {
                 let content = materials.values().next().expect("there is one").reveal().to_vec();
                 Some(String::from_utf8(content).expect("a text"))
             }
@@ -563,9 +576,9 @@ fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
     assert_eq!(stores(&mut f), ["one"]);
     f.apply([account("two"), account("three")]);
     assert!(stores(&mut f).is_empty(), "the first one is under way");
-    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
+    f.apply([Event::MaterialsCommitted(Ok(()))]);
     assert_eq!(stores(&mut f), ["three"], "the latest counts");
-    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
+    f.apply([Event::MaterialsCommitted(Ok(()))]);
     let _answer = f.add_set("new");
     f.apply([account("four")]);
     assert!(stores(&mut f).is_empty(), "a change is under way, which may have an older one");
@@ -584,7 +597,10 @@ fn who_brings_material_is_told_once_it_is_stored_and_not_by_an_older_write() {
     let said = |f: &mut Fixture| {
         let effects: Vec<_> = std::mem::take(&mut f.effects);
         let is_about = |effect: &&Effect| {
-            matches!(effect, Effect::Tell(_) | Effect::CommitMaterials(_) | Effect::Commit { .. })
+            matches!(
+                effect,
+                Effect::Tell(_) | Effect::CommitMaterials { .. } | Effect::Commit { .. }
+            )
         };
         effects.iter().filter(is_about).map(describe).collect::<Vec<_>>()
     };
@@ -594,7 +610,7 @@ fn who_brings_material_is_told_once_it_is_stored_and_not_by_an_older_write() {
     assert_eq!(said(&mut f), ["commit 8"], "the change may have an older one");
     f.apply([Event::Committed { result: Ok(()), took: Duration::ZERO }]);
     assert!(said(&mut f)[0].starts_with("commit ["));
-    f.apply([Event::MaterialsCommitted { failed: Materials::new() }]);
+    f.apply([Event::MaterialsCommitted(Ok(()))]);
     assert_eq!(said(&mut f), ["tell 1"]);
     let (event, _told) = keep("one");
     f.apply([event]);
@@ -614,4 +630,174 @@ fn what_a_ca_is_answered_is_published_and_taken_back() {
     let some: Materials = Materials::unit(MaterialId::http_01("token"), secret);
     assert_eq!((answers(some.clone()), answers(some)), (2, 2), "once");
     assert_eq!((answers(Materials::new()), answers(Materials::new())), (3, 3));
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unknown { path: "x".into(), source: "it cannot be read".into() }
+}
+
+impl Fixture {
+    /// Lets the store be tried.
+    fn probe_store(&mut self, result: Result<Head, StoreError>) {
+        self.moment.now = self.controller.store_due().expect("the store fails");
+        self.apply([]);
+        assert_eq!(self.seen().last().expect("it is tried"), "probe store as 3");
+        self.apply([Event::StoreProbed(result)]);
+    }
+
+    fn hello(&mut self, epoch: u64) {
+        let version = Version { epoch, version: 9 };
+        let running = Some(SnapshotId { version, digest: Digest(1) });
+        let (zone, build) = Default::default();
+        let hello = Hello { zone, build, address: None, running, revision: 0 };
+        self.proxy(1, ProxyEvent::Connected { hello, end: oneshot::channel().0 });
+    }
+}
+
+#[test]
+fn what_became_of_a_change_is_found_out_before_anybody_is_told() {
+    for (revision, is_there) in [(7, false), (8, true)] {
+        let mut f = Fixture::new(APP);
+        let mut answer = f.add_set("new");
+        f.commit(Err(unknown()));
+        assert_eq!(f.seen(), ["commit 8", "store fails"]);
+        f.probe_store(Err(failed()));
+        assert!(answered(&mut answer).is_none());
+        assert_eq!(f.seen(), [""; 0]);
+        f.probe_store(Ok(Head { revision, file_digest: None }));
+        assert_eq!(f.controller.asked().0, revision);
+        if is_there {
+            let told = ["store works", "publish 3.2 with 0 unhealthy", "tell revision 8"];
+            assert_eq!(f.seen(), told);
+            assert_eq!(accepted(&mut answer).revision, 8);
+        } else {
+            assert_eq!(f.seen(), ["store works"]);
+            assert!(refused(&mut answer).contains("is not in force"));
+        }
+        let mut next = f.add_set("next");
+        f.commit(Ok(()));
+        assert_eq!(accepted(&mut next).revision, revision + 1, "changes go on");
+    }
+}
+
+#[test]
+fn a_file_that_was_applied_is_found_by_its_digest() {
+    for (digest, is_there) in [(Some(2), true), (Some(1), false), (None, false)] {
+        let mut f = Fixture::new("");
+        let mut same = f.apply_file("new", 1);
+        f.commit(Ok(()));
+        accepted(&mut same);
+        let mut answer = f.apply_file("new", 2);
+        f.commit(Err(unknown()));
+        f.seen();
+        f.probe_store(Ok(Head { revision: 8, file_digest: digest }));
+        assert_eq!(f.controller.file_digest(), Some(if is_there { 2 } else { 1 }));
+        assert_eq!(answered(&mut answer).expect("it is known").is_ok(), is_there);
+    }
+}
+
+#[test]
+fn nobody_waits_for_ever_for_a_store_that_fails() {
+    let mut f = Fixture::new(APP);
+    let mut first = f.add_set("first");
+    let mut second = f.add_set("second");
+    f.commit(Err(unknown()));
+    assert!(refused(&mut second).contains("this one is not in force"));
+    assert!(refused(&mut f.add_set("third")).contains("this one is not in force"));
+    f.seen();
+    while answered_is_open(&mut first) {
+        f.probe_store(Err(failed()));
+    }
+    let waited = f.moment.now;
+    f.probe_store(Ok(Head { revision: 8, file_digest: None }));
+    assert_eq!(f.controller.asked().0, 8, "it is in force all the same");
+    assert!(waited < f.moment.now);
+}
+
+/// Whether nobody was told yet; what is told is that nothing is known.
+fn answered_is_open(answer: &mut Answer) -> bool {
+    match answered(answer) {
+        None => true,
+        Some(Err(Refused::Unknown(_))) => false,
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_could_not_be_written_is_written_once_the_store_works() {
+    let mut f = Fixture::new(CHECKED);
+    f.wake();
+    let events = f.outcomes(&[("1.1.1.1:1", Outcome::Fail), ("1.1.1.1:2", Outcome::Pass)]);
+    f.apply(events);
+    assert_eq!(f.seen().last().expect("it is stored"), "commit health of 2");
+    let verdict = |backend: &str| Verdict {
+        backend_set: BackendSetName::new("app").expect("a name"),
+        backend: BackendName::new(backend).expect("a name"),
+        status: None,
+    };
+    let values = vec![verdict("one"), verdict("two")];
+    f.apply([Event::HealthCommitted(Err(Unwritten { values, error: failed() }))]);
+    assert_eq!(f.seen(), ["store fails"], "again it would fail again");
+    f.probe_store(Ok(Head { revision: 7, file_digest: None }));
+    assert_eq!(f.seen(), ["store works", "commit health of 2"]);
+}
+
+#[test]
+fn who_brings_material_does_not_wait_for_a_store_that_fails() {
+    let mut f = Fixture::new(ORDERED);
+    f.apply([Event::StoreFailed("full".into())]);
+    let Event::Found(Found { materials, .. }) = account("one") else { unreachable!() };
+    let (kept, mut told) = oneshot::channel();
+    f.apply([Event::Keep { materials, kept }]);
+    assert_eq!(f.seen(), ["store fails", "tell 1"]);
+    assert!(told.try_recv().is_err(), "the effect is not performed");
+    f.probe_store(Ok(Head { revision: 7, file_digest: None }));
+    let seen = f.seen();
+    assert!(seen[1].contains("acme-account"), "{seen:?}");
+}
+
+#[test]
+fn a_change_that_is_stored_ends_an_outage() {
+    let mut f = Fixture::new(APP);
+    f.apply([Event::StoreFailed("full".into())]);
+    assert_eq!(f.controller.store_problem(), Some("full"));
+    let _answer = f.add_set("new");
+    f.commit(Ok(()));
+    assert_eq!(f.controller.store_problem(), None);
+    let seen = f.seen();
+    assert_eq!(seen[..3], ["store fails", "commit 8", "store works"]);
+}
+
+#[test]
+fn a_proxy_that_is_ahead_makes_the_controller_lead_for_a_later_epoch() {
+    let mut f = Fixture::new(APP);
+    let mut answer = f.add_set("new");
+    f.hello(40);
+    let mut next = f.add_set("next");
+    assert_eq!(f.seen(), ["commit 8", "tell p connected"], "one write after the other");
+    f.commit(Ok(()));
+    let seen = f.seen();
+    assert_eq!(seen, ["publish 3.2 with 0 unhealthy", "tell revision 8", "campaign for 41"]);
+    assert_eq!(accepted(&mut answer).revision, 8);
+    f.apply([Event::Led(Ok(Term { epoch: 41 }))]);
+    assert_eq!(f.seen(), ["publish 41.1 with 0 unhealthy", "leads for 41", "commit 9"]);
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut next).version, Version { epoch: 41, version: 2 });
+}
+
+#[test]
+fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
+    let mut f = Fixture::new(APP);
+    f.hello(40);
+    assert_eq!(f.seen(), ["tell p connected", "campaign for 41"]);
+    f.apply([Event::Led(Err(unknown()))]);
+    assert_eq!(f.seen(), ["store fails"]);
+    assert!(refused(&mut f.add_set("new")).contains("try it again later"));
+    f.moment.now = f.controller.store_due().expect("the store fails");
+    f.apply([]);
+    assert_eq!(f.seen(), ["campaign for 41"], "it may lead for that already");
+    f.apply([Event::Led(Ok(Term { epoch: 42 }))]);
+    assert_eq!(f.seen(), ["publish 42.1 with 0 unhealthy", "leads for 42", "store works"]);
+    f.hello(42);
+    assert_eq!(f.seen().last().expect("it comes"), "campaign for 43", "9 is later than 1");
 }

@@ -207,6 +207,7 @@ impl Controller {
             probes_in_flight: self.health.in_flight(),
             is_cut_off: self.health.is_cut_off(),
             has_file_problem: self.file_problem.is_some(),
+            is_store_failing: self.outage.is_on(),
             tallies: self.health.tallies(),
             certificates: self
                 .vault

@@ -1,6 +1,27 @@
 use lb_common::id::{BackendName, BackendSetName};
+use lb_proto::v1::Kind;
 
-use super::*;
+use super::{former::SPECS, *};
+use crate::store::{HISTORY, HISTORY_BYTES, Part, Revision};
+
+impl Tables {
+    fn begin(&self) -> (Term, Stored) {
+        let term = self.campaign(1).expect("it leads");
+        (term, self.load().expect("loads"))
+    }
+
+    /// As whoever leads, after whatever is there.
+    fn put(&self, revision: Option<Revision>, materials: Option<&Materials>, digest: Option<u64>) {
+        let (revision, materials) = (revision.map(Box::new), materials.cloned());
+        let accepted = Accepted { revision, materials, file_digest: digest };
+        let Head { revision, .. } = self.probe(self.term()).expect("it works");
+        self.commit(self.term(), revision, &accepted).expect("commits");
+    }
+
+    fn term(&self) -> Term {
+        Term { epoch: self.load().expect("loads").epoch }
+    }
+}
 
 fn revision(number: u64) -> Revision {
     let about =
@@ -36,34 +57,36 @@ fn what_was_committed_is_there_after_a_restart() {
         health: v1::Health::Unhealthy.into(),
         ..<_>::default()
     };
-    let store = Store::open(directory.path()).expect("opens");
-    assert_eq!(store.begin(1).expect("begins"), Stored { epoch: 1, ..<_>::default() });
-    store.commit(Some(&revision(1)), None, Some(77)).expect("commits");
-    store.commit(Some(&revision(2)), None, None).expect("commits");
+    let store = Tables::open(directory.path()).expect("opens");
+    let (term, stored) = store.begin();
+    assert_eq!((term.epoch, stored), (1, Stored { epoch: 1, ..<_>::default() }));
+    store.put(Some(revision(1)), None, Some(77));
+    store.put(Some(revision(2)), None, None);
     let verdict = |backend: &str, status| Verdict {
         backend_set: BackendSetName::new("app").expect("a name"),
         backend: BackendName::new(backend).expect("a name"),
         status,
     };
     let other = Some(v1::BackendStatus::default());
-    store.commit_health(&[verdict("gone", other.clone()), verdict("one", other)]).expect("commits");
+    store
+        .put_verdicts(term, &[verdict("gone", other.clone()), verdict("one", other)])
+        .expect("commits");
     let news = [verdict("gone", None), verdict("one", Some(health.clone()))];
-    store.commit_health(&news).expect("replaces");
+    store.put_verdicts(term, &news).expect("replaces");
     drop(store);
 
-    let store = Store::open(directory.path()).expect("opens again");
-    let stored = store.begin(1).expect("begins");
+    let store = Tables::open(directory.path()).expect("opens again");
+    let (_, stored) = store.begin();
     let expected = Stored {
-        overrides: vec![],
         epoch: 2,
         revision: 2,
-        spec: spec(2),
+        state: StoredState { spec: spec(2), overrides: vec![] },
         file_digest: Some(77),
         health: vec![health],
         materials: Materials::new(),
     };
     assert_eq!(stored, expected);
-    assert_eq!(store.spec(1).expect("is kept").0, spec(1));
+    assert_eq!(store.state(1).expect("is kept").spec, spec(1));
 }
 
 fn materials(ids: &[&str]) -> Materials {
@@ -74,16 +97,16 @@ fn materials(ids: &[&str]) -> Materials {
 #[test]
 fn what_a_revision_needs_is_kept_with_it_and_a_key_as_long_as_one_can_be_returned_to() {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Store::open(directory.path()).expect("opens");
+    let store = Tables::open(directory.path()).expect("opens");
     let commit = |number, ids: &[&str]| {
-        store.commit(Some(&revision(number)), Some(&materials(ids)), None).expect("commits");
+        store.put(Some(revision(number)), Some(&materials(ids)), None);
     };
     let kept = || {
-        let stored = store.begin(1).expect("begins").materials;
+        let stored = store.load().expect("loads").materials;
         stored.keys().map(ToString::to_string).collect::<Vec<_>>()
     };
     commit(1, &["file:/a", "key:1"]);
-    store.commit_materials(&materials(&["tickets"])).expect("commits");
+    store.put_materials(store.term(), &materials(&["tickets"])).expect("commits");
     commit(2, &["file:/b", "key:2"]);
     assert_eq!(kept(), ["file:/b", "key:1", "key:2", "tickets"]);
     let given = store.materials(&[MaterialId::of("key:1"), MaterialId::of("key:none")]);
@@ -96,12 +119,13 @@ fn what_a_revision_needs_is_kept_with_it_and_a_key_as_long_as_one_can_be_returne
 
 #[test]
 fn what_was_issued_since_a_revision_is_kept_with_it() {
-    let store = Store::in_memory().expect("opens");
+    let store = Tables::in_memory().expect("opens");
     let commit = |number, ids: &[&str]| {
-        store.commit(Some(&revision(number)), Some(&materials(ids)), None).expect("commits");
+        store.put(Some(revision(number)), Some(&materials(ids)), None);
     };
     commit(1, &[]);
-    store.commit_materials(&materials(&["acme:a", "acme-order:a"])).expect("commits");
+    let issued = materials(&["acme:a", "acme-order:a"]);
+    store.put_materials(store.term(), &issued).expect("commits");
     commit(2, &[]);
     let ids = [MaterialId::of("acme:a"), MaterialId::of("acme-order:a")];
     let kept = || store.materials(&ids).expect("reads").len();
@@ -111,41 +135,10 @@ fn what_was_issued_since_a_revision_is_kept_with_it() {
 }
 
 #[test]
-fn nobody_else_may_read_the_file() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join(FILE);
-    for before in [None, Some(0o644)] {
-        if let Some(mode) = before {
-            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
-        }
-        drop(Store::open(directory.path()).expect("opens"));
-        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-}
-
-#[test]
-fn a_second_process_is_told_who_is_in_its_way() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let _first = Store::open(directory.path()).expect("opens");
-    let error = Store::open(directory.path()).expect_err("it is in use");
-    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains("control.redb"), "{error}");
-}
-
-#[test]
-fn a_file_that_is_something_else_is_refused_by_name() {
-    let directory = tempfile::tempdir().expect("a directory");
-    fs::write(directory.path().join(FILE), "not a database, only some text").expect("writes");
-    let error = Store::open(directory.path()).expect_err("it is no database");
-    assert!(error.to_string().contains("control.redb"), "{error}");
-}
-
-#[test]
 fn history_is_newest_first_and_in_pages() {
-    let store = Store::in_memory().expect("opens");
+    let store = Tables::in_memory().expect("opens");
     for number in 1..=5 {
-        store.commit(Some(&revision(number)), None, None).expect("commits");
+        store.put(Some(revision(number)), None, None);
     }
     let page = |before, limit| numbers(&store.history(before, limit).expect("reads"));
     assert_eq!(page(None, 2), [5, 4]);
@@ -156,28 +149,28 @@ fn history_is_newest_first_and_in_pages() {
 
 #[test]
 fn the_oldest_revision_goes_when_there_are_too_many() {
-    let store = Store::in_memory().expect("opens");
+    let store = Tables::in_memory().expect("opens");
     for number in 1..=HISTORY + 1 {
-        store.commit(Some(&revision(number)), None, None).expect("commits");
+        store.put(Some(revision(number)), None, None);
     }
-    let error = store.spec(1).expect_err("it is gone");
+    let error = store.state(1).expect_err("it is gone");
     assert_eq!(error.to_string(), "there is no revision 1; there are 2 to 1001");
-    assert_eq!(store.spec(2).expect("is kept").0, spec(2));
+    assert_eq!(store.state(2).expect("is kept").spec, spec(2));
 }
 
 #[test]
 fn an_empty_store_says_that_it_has_no_revisions() {
-    let store = Store::in_memory().expect("opens");
-    let error = store.spec(7).expect_err("there is none");
+    let store = Tables::in_memory().expect("opens");
+    let error = store.state(7).expect_err("there is none");
     assert_eq!(error.to_string(), "there is no revision 7; there are none yet");
 }
 
 #[test]
 fn a_key_is_kept_for_as_long_as_revisions_that_said_nothing_of_it_needed_it() {
-    let store = Store::in_memory().expect("opens");
+    let store = Tables::in_memory().expect("opens");
     let commit = |number, ids: Option<&[&str]>| {
         let materials = ids.map(materials);
-        store.commit(Some(&revision(number)), materials.as_ref(), None).expect("commits");
+        store.put(Some(revision(number)), materials.as_ref(), None);
     };
     let is_kept = || !store.materials(&[MaterialId::of("key:1")]).expect("reads").is_empty();
     commit(1, Some(&["key:1"]));
@@ -191,7 +184,7 @@ fn a_key_is_kept_for_as_long_as_revisions_that_said_nothing_of_it_needed_it() {
 
 #[test]
 fn history_is_bounded_by_what_it_weighs() {
-    let store = Store::in_memory().expect("opens");
+    let store = Tables::in_memory().expect("opens");
     let heavy = |number: u64| {
         let name = format!("{number}-{}", "x".repeat(HISTORY_BYTES as usize / 10));
         let content = v1::BackendSet { balance: name, ..set(1) }.encode_to_vec();
@@ -200,19 +193,19 @@ fn history_is_bounded_by_what_it_weighs() {
         Revision { parts, ..revision(number) }
     };
     for number in 1..=20 {
-        store.commit(Some(&heavy(number)), None, None).expect("commits");
+        store.put(Some(heavy(number)), None, None);
     }
     let kept = numbers(&store.history(None, 100).expect("reads"));
     assert_eq!((kept.first(), kept.last()), (Some(&20), Some(&12)), "each weighs a tenth");
-    let (spec, _) = store.spec(12).expect("is kept");
+    let StoredState { spec, .. } = store.state(12).expect("is kept");
     assert!(spec.backend_sets[0].balance.starts_with("12-"));
-    assert!(store.spec(11).is_err());
+    assert!(store.state(11).is_err());
 }
 
 #[test]
 fn a_store_of_the_former_format_is_taken_over() {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Store::open(directory.path()).expect("opens");
+    let store = Tables::open(directory.path()).expect("opens");
     let written = store.write(|transaction| {
         transaction.open_table(META)?.insert(META_FORMAT, FORMER_FORMAT)?;
         for number in 3..=5 {
@@ -226,13 +219,13 @@ fn a_store_of_the_former_format_is_taken_over() {
     written.expect("is written");
     drop(store);
     for _ in 0..2 {
-        let store = Store::open(directory.path()).expect("opens");
-        let stored = store.begin(1).expect("begins");
-        assert_eq!((stored.revision, stored.spec), (5, spec(5)));
+        let store = Tables::open(directory.path()).expect("opens");
+        let (_, stored) = store.begin();
+        assert_eq!((stored.revision, stored.state.spec), (5, spec(5)));
         for number in 3..=5 {
-            assert_eq!(store.spec(number).expect("is kept").0, spec(number));
+            assert_eq!(store.state(number).expect("is kept").spec, spec(number));
         }
         assert_eq!(numbers(&store.history(None, 9).expect("reads")), [5, 4, 3]);
-        assert!(store.spec(2).is_err());
+        assert!(store.state(2).is_err());
     }
 }

@@ -1,0 +1,213 @@
+//! How the controller is with its store: what it does while that fails, how it finds out what became of a
+//! change, and how it comes to lead for a later epoch.
+//!
+//! A write that needs the store's lead waits for a new epoch, and a new epoch waits for the writes that are
+//! under way: what they were written for would not hold any more.
+
+use std::time::{Duration, Instant};
+
+use lb_common::snapshot::Version;
+
+use super::{Controller, Effect, Moment, Refused, Writing, storing::Step};
+use crate::store::{Head, StoreError, Term, Verdict};
+
+/// How long one who asked for a change waits to hear what became of it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What could not be written, and why.
+#[derive(Debug)]
+pub struct Unwritten<T> {
+    pub values: T,
+    pub error: StoreError,
+}
+
+impl Controller {
+    /// Why the store fails, if it does.
+    pub fn store_problem(&self) -> Option<&str> {
+        self.outage.why()
+    }
+
+    /// For which this controller leads.
+    pub(super) fn term(&self) -> Term {
+        Term { epoch: self.current().version.epoch }
+    }
+
+    pub(super) fn store_due(&self) -> Option<Instant> {
+        self.outage.due()
+    }
+
+    /// Whether a change may be begun.
+    pub(super) fn may_begin(&self) -> bool {
+        self.writing.is_none() && self.lead.is_settled()
+    }
+
+    /// Whether what waits for the store waits for it to work again.
+    pub(super) fn is_stuck(&self) -> bool {
+        let waits = match &self.writing {
+            Some(writing) => writing.unknown.is_some(),
+            None => !self.lead.is_settled(),
+        };
+        self.outage.is_on() && waits
+    }
+
+    pub(super) fn store_failed(&mut self, error: &StoreError, moment: Moment) {
+        if error.is_outage() {
+            self.store_fails(error.to_string(), moment);
+        }
+    }
+
+    pub(super) fn store_fails(&mut self, why: String, moment: Moment) {
+        if self.outage.failed(why.clone(), moment.now) {
+            self.effects.push(Effect::StoreFails(why));
+        }
+    }
+
+    pub(super) fn store_worked(&mut self, moment: Moment) {
+        if let Some(after) = self.outage.worked(moment.now) {
+            self.effects.push(Effect::StoreWorks { after });
+            self.store_health();
+            self.store_materials();
+        }
+    }
+
+    pub(super) fn store_probed(&mut self, result: Result<Head, StoreError>, moment: Moment) {
+        match result {
+            Ok(head) => {
+                self.find_out(head, moment);
+                self.store_worked(moment);
+            }
+            Err(error) => {
+                self.store_failed(&error, moment);
+                self.outage.tried(moment.now);
+            }
+        }
+    }
+
+    /// Now it is known what the store has.
+    fn find_out(&mut self, head: Head, moment: Moment) {
+        let unknown = self.writing.as_mut().and_then(|writing| writing.unknown.take());
+        let (Some((error, _)), Some(writing)) = (unknown, &self.writing) else { return };
+        let is_there = match &writing.next {
+            Some(next) => head.revision == next.about.revision,
+            None => head.file_digest == writing.file_digest,
+        };
+        let result = if is_there { Ok(()) } else { Err(error.unwritten()) };
+        self.conclude(result, moment);
+    }
+
+    /// Whoever asked waits for it for a while.
+    pub(super) fn unknown(&mut self, error: StoreError, moment: Moment) {
+        if let Some(writing) = &mut self.writing {
+            writing.unknown = Some((error, moment.now));
+        }
+    }
+
+    /// Tries the store if that is due, lets nobody wait too long for it, and asks for a later epoch if
+    /// that is needed and nothing is under way.
+    pub(super) fn attend_store(&mut self, moment: Moment) {
+        if self.is_stuck() {
+            while let Some(mutation) = self.waiting.pop_front() {
+                self.answer(mutation.reply, Err(Refused::Unsettled));
+            }
+        }
+        if let Some(Writing { unknown: Some((error, since)), reply, .. }) = &mut self.writing
+            && moment.now >= *since + PATIENCE
+            && let Some(reply) = reply.take()
+        {
+            let why = error.to_string();
+            self.answer(reply, Err(Refused::Unknown(why)));
+        }
+        let is_idle = self.writing.is_none() && !self.is_health_written && !self.storing.is_busy();
+        let is_due = self.outage.start(moment.now);
+        if is_idle && (is_due || !self.outage.is_on()) {
+            // What did not reach the store last time may be there: a probe would be another one's.
+            if let Some(least) = self.lead.ask() {
+                return self.effects.push(Effect::Campaign { least });
+            }
+        }
+        if is_due {
+            self.effects.push(Effect::ProbeStore(self.term()));
+        }
+    }
+
+    pub(super) fn led(&mut self, result: Result<Term, StoreError>, moment: Moment) {
+        match result {
+            Ok(Term { epoch }) => {
+                self.lead.done(epoch);
+                // The same, for another epoch.
+                self.publish_from(Version { epoch, version: 0 }, None);
+                self.effects.push(Effect::LeadsFor { epoch });
+                self.store_worked(moment);
+                self.go_on(moment);
+            }
+            Err(error) => {
+                self.lead.failed();
+                self.store_failed(&error, moment);
+                self.outage.tried(moment.now);
+            }
+        }
+    }
+
+    pub(super) fn go_on(&mut self, moment: Moment) {
+        while self.may_begin()
+            && let Some(mutation) = self.waiting.pop_front()
+        {
+            // Who does not wait any more does not expect a change any more.
+            if !mutation.reply.is_closed() {
+                self.begin(mutation, moment);
+            }
+        }
+        self.store_health();
+        self.store_materials();
+    }
+
+    /// Whether what came by itself may be written now.
+    fn may_store(&self) -> bool {
+        !self.outage.is_on() && self.lead.is_settled()
+    }
+
+    /// One write at a time; what is decided meanwhile goes with the next one.
+    pub(super) fn store_health(&mut self) {
+        if !self.is_health_written && self.may_store() {
+            let verdicts = self.health.unstored();
+            if !verdicts.is_empty() {
+                self.is_health_written = true;
+                self.effects.push(Effect::CommitHealth { term: self.term(), verdicts });
+            }
+        }
+    }
+
+    pub(super) fn health_committed(
+        &mut self,
+        result: Result<(), Unwritten<Vec<Verdict>>>,
+        moment: Moment,
+    ) {
+        self.is_health_written = false;
+        if let Err(Unwritten { values, error }) = result {
+            self.store_failed(&error, moment);
+            self.health.put_back(values);
+        }
+        self.store_health();
+    }
+
+    pub(super) fn store_materials(&mut self) {
+        if self.writing.is_some() {
+            return;
+        }
+        if !self.may_store() {
+            // A store that fails is no reason to wait.
+            if self.outage.is_on() {
+                let asked = self.storing.give_up();
+                self.tell(asked);
+            }
+            return;
+        }
+        match self.storing.step() {
+            Step::Nothing => {}
+            Step::Write(materials) => {
+                self.effects.push(Effect::CommitMaterials { term: self.term(), materials });
+            }
+            Step::Tell(kept) => self.tell(kept),
+        }
+    }
+}
