@@ -38,7 +38,7 @@ class Cpu:
 
 
 class Process:
-    """A program on one core, with everything it prints in a file."""
+    """A program on one core, or on any if that is None, with everything it prints in a file."""
 
     def __init__(self, name, command, core, directory, stdout=None, environment=None):
         self.name = name
@@ -163,7 +163,8 @@ def directory_for(name, parent=None):
 
 
 def _settle(core):
-    os.sched_setaffinity(0, {core})
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     # However this program ends, those that it started end with it; on this signal, with their children.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -93,6 +93,43 @@ async fn a_check_is_sent_as_it_was_asked_for() {
 }
 
 #[tokio::test]
+async fn a_check_goes_to_another_port_and_looks_into_what_comes_from_there() {
+    let ready = Arc::new(AtomicU16::new(0));
+    let shared = Arc::clone(&ready);
+    let traffic = Backend::named("traffic").await;
+    let checked = Backend::start(move |_| {
+        Reply::ok(if shared.load(SeqCst) == 0 { "starting" } else { "is ready" })
+    })
+    .await;
+    let port = checked.address().port();
+    let check = format!(
+        "health_check = {{ port = {port}, expect_body = 'ready', interval = '50ms', timeout = '5s' }}"
+    );
+    let fleet = Fleet::start(1, &app("", &check, &[traffic.address()])).await;
+    let found = fleet.backend_is(traffic.address(), "unhealthy", unhealthy).await;
+    assert_eq!(found.why, "status 200, of its body expected \"ready\", got \"starting\"");
+    ready.store(1, SeqCst);
+    fleet.backend_is(traffic.address(), "healthy", healthy).await;
+    assert_eq!(traffic.probes(), 0, "nobody asked it");
+}
+
+#[tokio::test]
+async fn a_tcp_check_may_say_something_and_look_for_an_answer() {
+    let backend = Backend::script(|mut wire, _| async move {
+        let ping = wire.exactly(6).await.expect("the check speaks first");
+        assert_eq!(ping, b"PING\r\n");
+        wire.send("+PONG\r\n").await.expect("the check listens");
+        wire.closed().await;
+    })
+    .await;
+    let check = r#"health_check = { tcp = true, send = "PING\r\n", expect = "+PONG", interval = "50ms",
+                     timeout = "5s" }"#;
+    let fleet = Fleet::start(1, &app("", check, &[backend.address()])).await;
+    let found = fleet.backend_is(backend.address(), "healthy", healthy).await;
+    assert_eq!(found.why, "answered \"+PONG\"");
+}
+
+#[tokio::test]
 async fn one_failure_among_passes_changes_nothing() {
     let backend = {
         let count = AtomicU16::new(0);

@@ -16,8 +16,8 @@ use crate::{
 };
 
 pub use backend_set::{
-    Backend, BackendSet, BackendState, BackendTls, Balance, Hash, HashAlgorithm, HashFunction,
-    HashKey, HealthCheck, OutlierEjection, PoolLimits, Probe, ProxyVersion, Trust,
+    Backend, BackendSet, BackendState, BackendTls, Balance, CheckAddress, Hash, HashAlgorithm,
+    HashFunction, HashKey, HealthCheck, OutlierEjection, PoolLimits, Probe, ProxyVersion, Trust,
 };
 pub use certificate::{Acme, Certificate, CertificateSource, Challenge, Eab, Key, Pem};
 pub use listener::{

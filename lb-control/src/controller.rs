@@ -16,7 +16,7 @@
 //!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Equal snapshots are not published twice, and versions only grow.
-//! - What comes in a storm is published together: at once when it was quiet, then once in [`PACE`]. A change is
+//! - What comes in a storm is published together: at once when it was quiet, then once in `PACE`. A change is
 //!   acknowledged when it is published.
 
 use std::{
@@ -121,6 +121,8 @@ pub enum Event {
     },
     Probed {
         id: TargetId,
+        /// How long after it was due it was begun.
+        late: Duration,
         finding: Finding,
     },
     /// [`Effect::Recall`] is through.
@@ -419,7 +421,10 @@ impl Controller {
                     self.found(Found { materials, ..Found::default() }, moment);
                 }
                 Event::Ordered { certificate, what } => self.ordered(certificate, what),
-                Event::Probed { id, finding } => self.probed(id, finding, moment),
+                Event::Probed { id, late, finding } => {
+                    self.counters.probe_lateness.observe(late);
+                    self.probed(id, finding, moment);
+                }
                 Event::Recalled { revision, spec } => {
                     if let Some((spec, materials)) = spec {
                         self.tracks.begin(revision, spec, materials);
@@ -442,6 +447,11 @@ impl Controller {
             self.effects.push(Effect::Probe(job));
         }
         std::mem::take(&mut self.effects)
+    }
+
+    /// No more probes than this are made at a time.
+    pub fn set_room_for_probes(&mut self, room: usize) {
+        self.health.set_room(room);
     }
 
     /// When [`Controller::apply`] is to be called even if nothing happens before.

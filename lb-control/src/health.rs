@@ -1,12 +1,13 @@
 //! Active health checking as a pure state machine: outcomes in, transitions out.
 //!
-//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O, this module
-//! decides what an outcome means, [`monitor`] keeps one tracker a backend, and [`cap`] says how much of
-//! that is acted upon.
+//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O on the thread of
+//! [`prober`], this module decides what an outcome means, [`monitor`] keeps one tracker a backend, and
+//! [`cap`] says how much of that is acted upon.
 
 pub mod cap;
 pub mod monitor;
 pub mod probe;
+pub mod prober;
 pub mod schedule;
 pub mod tls;
 
@@ -104,14 +105,15 @@ impl HealthTracker {
 pub(crate) mod tests {
     use std::{num::NonZeroU8, time::Duration};
 
-    use lb_common::spec::Probe;
+    use lb_common::spec::{CheckAddress, Probe};
 
     use super::*;
 
     pub(crate) fn check_of(rise: u8, fall: u8) -> HealthCheck {
         let nonzero = |n| NonZeroU8::new(n).expect("thresholds are positive");
         HealthCheck {
-            probe: Probe::Tcp,
+            probe: Probe::Tcp { send: String::new(), expect: String::new() },
+            goes_to: CheckAddress::OfTraffic,
             interval: Duration::from_secs(2),
             timeout: Duration::from_millis(500),
             healthy_after: nonzero(rise),

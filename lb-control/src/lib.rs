@@ -3,7 +3,7 @@
 //! ```text
 //!   fleet ──────┐
 //!   config_file ┤ Mutate, Look                    ┌► store     Commit ─► Committed
-//!               ├──────────────► owner ⇄ controller ┤► probe     Probe ──► Probed
+//!               ├──────────────► owner ⇄ controller ┤► prober    Probe ──► Probed
 //!   discovery ──┘ Proxy            (pure core)    └► publisher ─► discovery ─► proxies
 //! ```
 //!
@@ -64,7 +64,9 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{clock, drain::Drain, telemetry::sampling::Ratio};
+use lb_common::{
+    clock, drain::Drain, shortage::raise_descriptor_limit, telemetry::sampling::Ratio,
+};
 use lb_proto::error::Problems;
 use tokio::{
     net::TcpListener,
@@ -77,6 +79,7 @@ use crate::{
     backup::Backups,
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
+    health::prober::{Prober, Share},
     owner::{Handle, Running},
     store::{Store, StoreError, redb::Redb},
 };
@@ -124,6 +127,8 @@ pub enum RunError {
     Signal(#[source] io::Error),
     #[error("the gRPC server failed: {0}")]
     Server(#[from] tonic::transport::Error),
+    #[error("there is no thread for health checks: {0}")]
+    Prober(#[source] io::Error),
     #[error("the controller's core failed; its log says where")]
     Core,
 }
@@ -222,9 +227,13 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     let revision = stored.revision;
     tracing::info!(epoch = term.epoch, revision, "store opened");
     let moment = Moment { now: clock::now(), wall: clock::wall() };
-    let (controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
+    let (mut controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
         .map_err(|problems| RunError::Stored { revision, problems })?;
-    let (handle, running) = owner::spawn(controller, first, Arc::new(store), backups, trace_ratio);
+    let share = Share::of(raise_descriptor_limit());
+    controller.set_room_for_probes(share.concurrent);
+    let prober = Prober::start(share).map_err(RunError::Prober)?;
+    let (handle, running) =
+        owner::spawn(controller, first, Arc::new(store), prober, backups, trace_ratio);
     Ok(Started { handle, running, is_new: revision == 0 })
 }
 

@@ -24,6 +24,8 @@ pub struct Counters {
     applies: BTreeMap<&'static str, u64>,
     pub commits: Histogram,
     pub publications: u64,
+    /// How long after they were due probes were begun.
+    pub probe_lateness: Histogram,
     /// From a snapshot's publication to a proxy's word that it runs it.
     pub pushes: Histogram,
     pub proxy_rejections: u64,
@@ -58,6 +60,7 @@ pub struct Facts<'a> {
     pub version: u64,
     pub snapshot_bytes: usize,
     pub waiting_changes: usize,
+    pub probes_in_flight: usize,
     /// Every check fails.
     pub is_cut_off: bool,
     /// What is in the configuration file is not in force.
@@ -201,6 +204,11 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
         let Histogram { buckets, sum } = &tally.took;
         took.buckets(&[("backend_set", set.as_str())], latency::bounds(), buckets, *sum);
     }
+    const LATENESS: &str = "How long after they were due health probes were begun.";
+    let lateness = &facts.counters.probe_lateness;
+    lateness.write("lb_control_probe_lateness_seconds", LATENESS, page);
+    const IN_FLIGHT: &str = "Health probes under way.";
+    page.gauge("lb_control_probes_in_flight", IN_FLIGHT).value(facts.probes_in_flight);
     const CHANGES: &str = "Decisions that changed a backend's health.";
     let mut changes = page.counter("lb_control_health_changes_total", CHANGES);
     for (set, tally) in facts.tallies {
@@ -308,6 +316,7 @@ mod tests {
         for millis in [1, 3, 90_000] {
             counters.commits.observe(Duration::from_millis(millis));
         }
+        counters.probe_lateness.observe(Duration::from_millis(2));
         let name = BackendSetName::new("app").expect("a valid name");
         let mut tally = Tally { passed: 5, failed: 2, decisions: 1, ..Tally::default() };
         tally.took.observe(Duration::from_millis(30));
@@ -336,6 +345,7 @@ mod tests {
             version: 9,
             snapshot_bytes: 77,
             waiting_changes: 0,
+            probes_in_flight: 3,
             is_cut_off: false,
             has_file_problem: true,
             is_store_failing: true,
@@ -370,6 +380,9 @@ mod tests {
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",
             "lb_control_probe_seconds_sum{backend_set=\"app\"} 0.03",
+            "lb_control_probe_lateness_seconds_bucket{le=\"0.0015\"} 0",
+            "lb_control_probe_lateness_seconds_bucket{le=\"0.0025\"} 1",
+            "lb_control_probes_in_flight 3",
             "lb_control_health_changes_total{backend_set=\"app\"} 1",
             "lb_control_applies_total{result=\"accepted\"} 2",
             "lb_control_store_commit_seconds_bucket{le=\"0.001\"} 1",

@@ -1,14 +1,8 @@
 //! The shell around the [`Controller`]: one task that feeds it events and performs its effects,
 //! and the [`Handle`] that everybody else has of it.
 
-use std::{
-    collections::BTreeSet,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use futures_util::FutureExt;
 use lb_common::{
     clock,
     map::changes,
@@ -29,10 +23,7 @@ use crate::{
     },
     desired::Batch,
     files,
-    health::{
-        monitor::Job,
-        probe::{self, Finding},
-    },
+    health::prober::{Probed, Prober},
     publisher::Publisher,
     store::{Store, StoreError, StoredState},
     trace,
@@ -83,7 +74,7 @@ struct Owner {
     news: broadcast::Sender<Arc<v1::Event>>,
     publisher: Arc<Publisher>,
     store: Arc<dyn Store>,
-    probes: JoinSet<Event>,
+    prober: Prober,
     writes: JoinSet<Event>,
     /// The state that was looked at for what is unwise in it.
     warned_of: DesiredState,
@@ -95,6 +86,7 @@ pub fn spawn(
     controller: Controller,
     first: Sealed,
     store: Arc<dyn Store>,
+    prober: Prober,
     backups: Option<Backups>,
     trace_ratio: Option<Ratio>,
 ) -> (Handle, Running) {
@@ -116,7 +108,7 @@ pub fn spawn(
         news: handle.news.clone(),
         publisher: Arc::clone(&handle.publisher),
         store: Arc::clone(&handle.store),
-        probes: JoinSet::new(),
+        prober,
         writes: JoinSet::new(),
         warned_of,
     };
@@ -214,7 +206,7 @@ impl Handle {
         self.told(self.store.history(before, limit).await).await
     }
 
-    /// As [`Store::spec`].
+    /// As [`Store::state`].
     ///
     /// # Errors
     /// Those of the store.
@@ -254,7 +246,7 @@ impl Running {
         let _ = self.task.await;
     }
 
-    /// Completes only if the owner fails.
+    /// Completes only if the owner fails, or the thread that makes its probes.
     pub async fn failed(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -271,12 +263,15 @@ impl Owner {
                 _ = &mut stopped => break,
                 _ = self.inbox.recv_many(&mut events, BATCH) => {}
                 Some(done) = self.writes.join_next() => events.extend(done),
-                Some(done) = self.probes.join_next() => events.extend(done),
+                // Outcomes that came together are published together.
+                probed = self.prober.probed() => match probed {
+                    Some(probed) => events.extend(probed.into_iter().map(probed_event)),
+                    None => {
+                        tracing::error!("the thread that makes probes has failed");
+                        return;
+                    }
+                },
                 () = sleep_until(due) => {}
-            }
-            // Outcomes that came together are published together.
-            while let Some(done) = self.probes.try_join_next() {
-                events.extend(done);
             }
             self.turn(events.drain(..));
         }
@@ -346,9 +341,7 @@ impl Owner {
                     let _ = kept.send(());
                 }
             }
-            Effect::Probe(job) => {
-                self.probes.spawn(run_probe(job));
-            }
+            Effect::Probe(job) => self.prober.probe(job),
             Effect::Recall(revision) => {
                 let store = Arc::clone(&self.store);
                 self.writes.spawn(async move { recall(&*store, revision).await });
@@ -374,24 +367,6 @@ impl Owner {
     }
 }
 
-/// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
-async fn run_probe(Job { id, address, asking }: Job) -> Event {
-    let finding = AssertUnwindSafe(probe::probe(
-        address,
-        &asking.check,
-        asking.proxy_protocol,
-        asking.tls.as_deref(),
-    ))
-    .catch_unwind()
-    .await;
-    let finding = finding.unwrap_or_else(|_| Finding {
-        outcome: None,
-        detail: "the probe itself failed".into(),
-        took: Duration::ZERO,
-    });
-    Event::Probed { id, finding }
-}
-
 /// What was asked for at a revision.
 async fn recall(store: &dyn Store, revision: u64) -> Event {
     let read = async {
@@ -413,6 +388,10 @@ async fn recall(store: &dyn Store, revision: u64) -> Event {
 /// What is in those that are files, read off the runtime's threads.
 async fn read(ids: BTreeSet<MaterialId>) -> Found {
     tokio::task::spawn_blocking(move || files::read(&ids)).await.unwrap_or_default()
+}
+
+fn probed_event(Probed { id, late, finding }: Probed) -> Event {
+    Event::Probed { id, late, finding }
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -460,5 +439,25 @@ fn log(event: &v1::Event) {
             _ => tracing::info!(backend_set, "checks are acted upon again"),
         },
         Some(Event::Missed(_)) | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::Redb;
+
+    #[tokio::test]
+    async fn the_owner_fails_when_its_probes_can_be_made_no_more() {
+        let store = Redb::in_memory().expect("opens");
+        store.campaign(1).await.expect("begins");
+        let stored = store.load().await.expect("loads");
+        let moment = Moment { now: clock::now(), wall: clock::wall() };
+        let (controller, first) = Controller::new(stored, fastrand::Rng::with_seed(1), moment)
+            .expect("there is nothing in it");
+        let (store, prober) = (Arc::new(store), Prober::failed());
+        let (handle, mut running) = spawn(controller, first, store, prober, None, None);
+        running.failed().await;
+        assert!(matches!(handle.look(|_| ()).await, Err(Refused::Ending)));
     }
 }

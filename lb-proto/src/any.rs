@@ -276,7 +276,14 @@ fn any_hash(rng: &mut Rng) -> v1::Hash {
 }
 
 fn any_check(rng: &mut Rng) -> v1::HealthCheck {
+    let goes_to = rng.u8(0..3);
     let check = v1::HealthCheck {
+        port: if goes_to == 1 { rng.u32(1..=65_535) } else { 0 },
+        address: if goes_to == 2 {
+            one_of(rng, &["10.0.0.9:1", "[fd00::9]:65535"])
+        } else {
+            String::new()
+        },
         interval: time(rng),
         timeout: time(rng),
         healthy_after: within(rng, 1, 255),
@@ -287,12 +294,18 @@ fn any_check(rng: &mut Rng) -> v1::HealthCheck {
         ..v1::HealthCheck::default()
     };
     match rng.u8(0..3) {
-        0 => v1::HealthCheck { tcp: true, ..check },
+        0 => v1::HealthCheck {
+            tcp: true,
+            send: one_of(rng, &["", "PING\r\n", "\0\"'\\ü"]),
+            expect: one_of(rng, &["", "+PONG", "\u{7f}\t"]),
+            ..check
+        },
         1 => v1::HealthCheck { grpc: Some(one_of(rng, &["", "a.v1.\"B\\\n"])), ..check },
         _ => v1::HealthCheck {
             http: one_of(rng, &["", "/health?x='1'"]),
             statuses: if rng.bool() { vec!["2xx".into(), "204".into()] } else { vec![] },
             headers: headers(rng),
+            expect_body: one_of(rng, &["", "ready", "{\"is\": 'up'}\n"]),
             ..check
         },
     }

@@ -10,10 +10,10 @@ use lb_common::{
     id::{BackendName, BackendSetName},
     spec::{
         Acme, Action, Answer, Backend, BackendSet, BackendState, BackendTls, Balance, Certificate,
-        CertificateSource, Challenge, DesiredState, Hash, HashAlgorithm, HashFunction, HashKey,
-        HealthCheck, HostMatch, Listener, ListenerTls, OutlierEjection, Override, Overrides,
-        PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn, RetryPolicy, Route, RouteMatch,
-        Scheme, SetOverrides, WeightedBackendSet,
+        CertificateSource, Challenge, CheckAddress, DesiredState, Hash, HashAlgorithm,
+        HashFunction, HashKey, HealthCheck, HostMatch, Listener, ListenerTls, OutlierEjection,
+        Override, Overrides, PathMatch, PoolLimits, Probe, Protocol, Redirect, RetryOn,
+        RetryPolicy, Route, RouteMatch, Scheme, SetOverrides, WeightedBackendSet,
     },
 };
 
@@ -290,8 +290,16 @@ impl Defaults {
     fn health_check(self, check: &HealthCheck) -> v1::HealthCheck {
         let (mut http, mut tcp, mut grpc) = (String::new(), false, None);
         let (mut statuses, mut headers, mut host) = (Vec::new(), BTreeMap::new(), None);
+        let (mut expect_body, mut send, mut expect) = Default::default();
         match &check.probe {
-            Probe::Http { path, statuses: pass, host: sent_host, headers: sent } => {
+            Probe::Http {
+                path,
+                statuses: pass,
+                host: sent_host,
+                headers: sent,
+                expect_body: body,
+            } => {
+                expect_body = body.clone();
                 http = path.clone();
                 if self.shows(*pass == [200..=299]) {
                     statuses = pass.iter().map(status_range).collect();
@@ -299,12 +307,20 @@ impl Defaults {
                 host = sent_host.clone();
                 headers = wire_headers(sent);
             }
-            Probe::Tcp => tcp = true,
+            Probe::Tcp { send: sent, expect: answer } => {
+                tcp = true;
+                (send, expect) = (sent.clone(), answer.clone());
+            }
             Probe::Grpc { service, host: sent_host } => {
                 grpc = Some(service.clone());
                 host = sent_host.clone();
             }
         }
+        let (port, address) = match check.goes_to {
+            CheckAddress::OfTraffic => (0, String::new()),
+            CheckAddress::Port(port) => (port.get().into(), String::new()),
+            CheckAddress::Other(address) => (0, address.to_string()),
+        };
         let (healthy_after, unhealthy_after) = (check.healthy_after, check.unhealthy_after);
         v1::HealthCheck {
             http,
@@ -318,6 +334,11 @@ impl Defaults {
             host: host.unwrap_or_default(),
             headers,
             prove_first: check.prove_first,
+            port,
+            address,
+            expect_body,
+            send,
+            expect,
             max_unhealthy_percent: self
                 .value(check.max_unhealthy_percent, defaults::MAX_UNHEALTHY_PERCENT),
         }

@@ -18,6 +18,7 @@ mod backend_set;
 mod certificate;
 mod check;
 mod listener;
+mod probe;
 mod route;
 mod route_kind;
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    num::{NonZeroU8, NonZeroU32},
+    num::{NonZeroU8, NonZeroU16, NonZeroU32},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -122,6 +122,7 @@ pub enum BackendState {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthCheck {
     pub probe: Probe,
+    pub goes_to: CheckAddress,
     pub interval: Duration,
     pub timeout: Duration,
     pub healthy_after: NonZeroU8,
@@ -132,6 +133,16 @@ pub struct HealthCheck {
     pub max_unhealthy_percent: u32,
 }
 
+/// Where a backend is asked for its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckAddress {
+    /// Where its traffic goes.
+    OfTraffic,
+    /// Another port of the same host.
+    Port(NonZeroU16),
+    Other(SocketAddr),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     Http {
@@ -140,8 +151,14 @@ pub enum Probe {
         statuses: Vec<RangeInclusive<u16>>,
         host: Option<String>,
         headers: HeaderMap,
+        /// What the body must contain; nothing in particular if it is empty.
+        expect_body: String,
     },
-    Tcp,
+    Tcp {
+        send: String,
+        /// What the answer must contain. If it is empty, none is waited for.
+        expect: String,
+    },
     Grpc {
         /// Empty asks about the whole server.
         service: String,
@@ -173,6 +190,17 @@ pub struct PoolLimits {
 }
 
 // === impl ===
+
+impl CheckAddress {
+    /// For a backend whose traffic goes to `backend`.
+    pub fn of(self, backend: SocketAddr) -> SocketAddr {
+        match self {
+            Self::OfTraffic => backend,
+            Self::Port(port) => SocketAddr::new(backend.ip(), port.get()),
+            Self::Other(address) => address,
+        }
+    }
+}
 
 impl BackendTls {
     pub fn ca(&self) -> Option<&Pem> {

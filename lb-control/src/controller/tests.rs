@@ -136,7 +136,7 @@ impl Fixture {
         let jobs = self.jobs.drain(..).map(|job| {
             let outcome = Some(outcomes[job.address.to_string().as_str()]);
             let finding = Finding { outcome, detail: "said so".into(), took: Duration::ZERO };
-            Event::Probed { id: job.id, finding }
+            Event::Probed { id: job.id, late: Duration::ZERO, finding }
         });
         jobs.collect()
     }
@@ -429,7 +429,7 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
     let published = f.controller.current();
     let altered = SnapshotId { digest: Digest(1), ..published };
     for (snapshot, expected) in [(altered, false), (published, true)] {
-        f.proxy(1, ProxyEvent::Applied { snapshot: snapshot, revision: 0 });
+        f.proxy(1, ProxyEvent::Applied { snapshot, revision: 0 });
         assert_eq!(in_sync(&f), expected);
     }
     f.add_set("new");

@@ -209,6 +209,7 @@ impl Controller {
             version: self.current().version.version,
             snapshot_bytes: self.published.resources.encoded_len(),
             waiting_changes: self.waiting.len(),
+            probes_in_flight: self.health.in_flight(),
             is_cut_off: self.health.is_cut_off(),
             has_file_problem: self.file_problem.is_some(),
             is_store_failing: self.outage.is_on(),

@@ -30,7 +30,7 @@ use super::{
     HealthTracker, Outcome, Transition,
     cap::{self, Reach, Standing},
     probe::Finding,
-    schedule::{Schedule, TargetId},
+    schedule::{Schedule, Start, TargetId},
     tls::ProbeTls,
 };
 use crate::{metrics::Tally, store::Verdict, timestamp};
@@ -76,6 +76,8 @@ struct Checked {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: TargetId,
+    /// Since when it is to be made.
+    pub due: Instant,
     pub address: SocketAddr,
     pub asking: Asking,
 }
@@ -184,7 +186,9 @@ impl Monitor {
             let key = (set.name.clone(), backend.name.clone());
             let mut target = match old.remove(&backend.name) {
                 Some(kept) if kept.address == backend.address && kept.asking.is(&asking) => kept,
-                Some(kept) if kept.address == backend.address => self.recheck(kept, &asking, now),
+                Some(kept) if kept.address == backend.address => {
+                    self.recheck(&key, kept, &asking, now)
+                }
                 Some(moved) => {
                     self.forget(&key, &moved);
                     self.target(&key, backend, &asking, now)
@@ -203,10 +207,21 @@ impl Monitor {
 
     /// The next probe to make, if one is due and there is room for it.
     pub fn start(&mut self, now: Instant) -> Option<Job> {
-        let id = self.schedule.start(now)?;
+        let Start { id, due } = self.schedule.start(now)?;
         let target = self.keys.get(&id).and_then(|key| self.target_of(key));
         let target = target.expect("what is scheduled is a target");
-        Some(Job { id, address: target.address, asking: target.asking.clone() })
+        let address = target.asking.check.goes_to.of(target.address);
+        Some(Job { id, due, address, asking: target.asking.clone() })
+    }
+
+    /// No more probes than this are made at a time.
+    pub fn set_room(&mut self, room: usize) {
+        self.schedule.set_room(room);
+    }
+
+    /// Probes under way.
+    pub fn in_flight(&self) -> usize {
+        self.schedule.in_flight()
     }
 
     /// When [`Monitor::start`] will have something, unless a probe ends before.
@@ -454,7 +469,7 @@ impl Monitor {
         };
         self.reach.unknown += 1;
         Target {
-            id: self.schedule.add(check.interval, now),
+            id: self.schedule.add(&key.0, check.interval, now),
             address,
             asking: asking.clone(),
             tracker,
@@ -471,11 +486,11 @@ impl Monitor {
     }
 
     /// The same backend under another check: what was decided stands until that one's streak.
-    fn recheck(&mut self, target: Target, asking: &Asking, now: Instant) -> Target {
+    fn recheck(&mut self, key: &Key, target: Target, asking: &Asking, now: Instant) -> Target {
         self.leave(target.id);
         let check = &asking.check;
         Target {
-            id: self.schedule.add(check.interval, now),
+            id: self.schedule.add(&key.0, check.interval, now),
             asking: asking.clone(),
             tracker: HealthTracker::resume(check, target.tracker.decided()),
             ..target

@@ -1,8 +1,8 @@
 //! Backend sets, their backends, and how those are picked, probed and kept out.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, str::FromStr};
+use std::{collections::BTreeSet, str::FromStr};
 
-use http::{HeaderName, uri::PathAndQuery};
+use http::HeaderName;
 use lb_common::{
     id::{BackendName, BackendSetName, CertificateName},
     spec::{
@@ -12,7 +12,7 @@ use lb_common::{
 };
 use rustls_pki_types::ServerName;
 
-use super::{at::At, element};
+use super::{at::At, element, probe};
 use crate::{defaults, duration, error::Problems, v1};
 
 /// Of Maglev's tables. Primes, so that each backend's steps reach every place; a few, so that nobody
@@ -186,6 +186,8 @@ fn health_check(
     if !(is_http || wire.statuses.is_empty() && wire.headers.is_empty()) {
         at.problems.add(path, "takes statuses and headers only with http");
     }
+    probe::refuse_misplaced(wire, &mut at);
+    let goes_to = probe::goes_to(wire, &mut at);
     let host = match wire.host.as_str() {
         "" => Some(None),
         host => match http::uri::Authority::from_str(host) {
@@ -194,11 +196,11 @@ fn health_check(
         },
     };
     let probe = if wire.tcp {
-        Some(Probe::Tcp)
+        probe::tcp(wire, &mut at)
     } else if let Some(service) = &wire.grpc {
         host.map(|host| Probe::Grpc { service: service.clone(), host })
     } else {
-        http_probe(wire, host, &mut at)
+        probe::http(wire, host, &mut at)
     };
     let interval = at.duration("interval", wire.interval, defaults::HEALTH_INTERVAL);
     let timeout = at.duration("timeout", wire.timeout, defaults::HEALTH_TIMEOUT);
@@ -213,6 +215,7 @@ fn health_check(
     );
     Some(HealthCheck {
         probe: probe?,
+        goes_to: goes_to?,
         interval: interval?,
         timeout: timeout?,
         healthy_after: healthy_after?,
@@ -220,49 +223,6 @@ fn health_check(
         prove_first: wire.prove_first,
         max_unhealthy_percent: max_unhealthy_percent?,
     })
-}
-
-fn http_probe(
-    wire: &v1::HealthCheck,
-    host: Option<Option<String>>,
-    at: &mut At<'_>,
-) -> Option<Probe> {
-    let path = match wire.http.as_str() {
-        "" => Some(defaults::HEALTH_PATH.into()),
-        path if path.starts_with('/') && PathAndQuery::from_str(path).is_ok() => Some(path.into()),
-        path => at.invalid("http", path, "a path, \"/health\""),
-    };
-    let statuses = if wire.statuses.is_empty() {
-        Some(vec![200..=299])
-    } else {
-        let parsed: Vec<_> = wire
-            .statuses
-            .iter()
-            .enumerate()
-            .map(|(i, text)| match status_range(text) {
-                Some(range) => Some(range),
-                None => at.one_of(&format!("statuses[{i}]"), text, "\"204\", \"200-299\", \"2xx\""),
-            })
-            .collect();
-        parsed.into_iter().collect()
-    };
-    let headers = at.headers("headers", &wire.headers);
-    Some(Probe::Http { path: path?, statuses: statuses?, host: host?, headers: headers? })
-}
-
-fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let status = |text: &str| text.parse().ok().filter(|status| (100..=599).contains(status));
-    if let Some(class) = text.strip_suffix("xx") {
-        let first = class.parse::<u16>().ok().filter(|class| (1..=5).contains(class))? * 100;
-        return Some(first..=first + 99);
-    }
-    match text.split_once('-') {
-        Some((first, last)) => {
-            let range = status(first)?..=status(last)?;
-            (!range.is_empty()).then_some(range)
-        }
-        None => status(text).map(|status| status..=status),
-    }
 }
 
 /// The outer `Option` says whether it is valid, the inner one whether there is any.

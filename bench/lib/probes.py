@@ -1,0 +1,126 @@
+"""Health checks of a whole fleet: how late they begin, and what they cost the controller.
+
+Backends are one process on as many loopback addresses as are wanted: `probed.rs`.
+"""
+
+import re
+import time
+import urllib.request
+from dataclasses import dataclass
+
+from . import install, machine, process
+
+LATENESS = "lb_control_probe_lateness_seconds"
+PROBES = "lb_control_probes_total"
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """So many sets of so many backends; some of them never answer."""
+
+    sets: int
+    backends: int
+    interval: str
+    holes_alone: int = 0  # in sets of their own, of the same size
+    holes_among: int = 0  # among others: the first ones of the first sets, one each
+
+    def config(self, port, hole):
+        lines, number = [], 0
+        alone = -(-self.holes_alone // self.backends)
+        for index in range(self.sets + alone):
+            check = f'health_check = {{ http = "/health", interval = "{self.interval}" }}'
+            lines += ["[[backend_sets]]", f'name = "s{index}"', check, "backends = ["]
+            for which in range(self.backends):
+                number += 1
+                is_hole = index >= self.sets or which == 0 and index < self.holes_among
+                address = f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}"
+                lines.append(f'  {{ address = "{address}:{hole if is_hole else port}" }},')
+            lines.append("]")
+        return "\n".join(lines) + "\n"
+
+
+def measure(program, fleet, warm_up, seconds):
+    """Plain values. `program` is a lb-control; it may use all cores, as the backends may."""
+    directory = process.directory_for("probes")
+    port, hole, grpc, admin = (machine.free_port() for _ in range(4))
+    backends = process.Process("probed", [install.tool("probed"), port, hole], None, directory)
+    config = directory / "lb.toml"
+    config.write_text(fleet.config(port, hole))
+    process.wait_until(
+        "the backends do not accept", backends, lambda: process.accepts(f"127.0.0.1:{port}")
+    )
+    control = process.Process(
+        "lb-control",
+        [program, "--grpc", f"127.0.0.1:{grpc}", "--admin", f"127.0.0.1:{admin}", "--config", config],
+        None, directory, environment={"LB_LOG": "warn"},
+    )
+    try:
+        process.wait_until(
+            "the controller does not get ready", control,
+            lambda: process.accepts(f"127.0.0.1:{admin}"), seconds=60,
+        )
+        time.sleep(warm_up)
+        before = _Seen.now(admin, control, backends)
+        time.sleep(seconds)
+        after = _Seen.now(admin, control, backends)
+    finally:
+        control.stop()
+        backends.stop()
+    return after.since(before)
+
+
+@dataclass
+class _Seen:
+    at: float
+    control: process.Cpu
+    backends: process.Cpu
+    late: dict
+    results: dict
+    rss: int
+
+    @classmethod
+    def now(cls, admin, control, backends):
+        # The page itself costs something, and comes first.
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=60) as answer:
+            page = answer.read().decode()
+        buckets = re.findall(rf'^{LATENESS}_bucket{{le="([^"]+)"}} (\d+)', page, re.MULTILINE)
+        results = {}
+        for result, count in re.findall(rf'^{PROBES}{{.*result="(\w+)"}} (\d+)', page, re.MULTILINE):
+            results[result] = results.get(result, 0) + int(count)
+        return cls(
+            time.monotonic(), control.cpu(), backends.cpu(),
+            {float(bound): int(count) for bound, count in buckets}, results, control.rss(),
+        )
+
+    def since(self, earlier):
+        elapsed = self.at - earlier.at
+        late = {bound: count - earlier.late[bound] for bound, count in self.late.items()}
+        probes = sum(self.results.values()) - sum(earlier.results.values())
+        used, served = self.control - earlier.control, self.backends - earlier.backends
+        results = {name: count - earlier.results[name] for name, count in self.results.items()}
+        return {
+            "seconds": elapsed,
+            "probes_per_second": probes / elapsed,
+            **{result: count for result, count in sorted(results.items())},
+            "late_p50_ms": _quantile(late, 0.5) * 1e3,
+            "late_p99_ms": _quantile(late, 0.99) * 1e3,
+            "late_p999_ms": _quantile(late, 0.999) * 1e3,
+            "late_most_ms": _quantile(late, 1) * 1e3,
+            "control_cores": used.total / elapsed,
+            "control_us_per_probe": used.total / probes * 1e6,
+            "control_system_share": used.system / (used.user + used.system),
+            "backends_cores": served.total / elapsed,
+            "control_mib": self.rss / 2**20,
+        }
+
+
+def _quantile(cumulative, share):
+    """Linear within a bucket, as Prometheus has it; the last one is taken for its lower bound."""
+    bounds = sorted(cumulative)
+    rank = share * cumulative[bounds[-1]]
+    below, lower = 0, 0.0
+    for bound in bounds[:-1]:
+        if cumulative[bound] >= rank:
+            return lower + (bound - lower) * (rank - below) / max(cumulative[bound] - below, 1)
+        below, lower = cumulative[bound], bound
+    return lower

@@ -1,0 +1,169 @@
+//! The thread that probes are made on: neither do they delay what goes on elsewhere in this process, nor
+//! that them.
+//!
+//! ```text
+//!   owner ── Job ──► one task a probe ──► findings, gathered for a moment ──► owner
+//!                      ▲         │
+//!                      └─ Pool ◄─┘  connections that answered
+//! ```
+//!
+//! # Invariants
+//!
+//! - Exactly one [`Probed`] follows each [`Job`], also where a probe panics.
+//! - How many jobs are under way is up to the schedule: the channels have room for all of them.
+//! - If the thread ends before the [`Prober`] does, [`Prober::probed`] says so.
+
+mod pool;
+
+use std::{cell::RefCell, io, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+
+use futures_util::FutureExt;
+use lb_common::{clock, spec::Probe};
+use tokio::{
+    runtime,
+    sync::mpsc,
+    task::{LocalSet, spawn_local},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use self::pool::Pool;
+use super::{
+    monitor::Job,
+    probe::{self, Finding},
+    schedule::{CONCURRENT, TargetId},
+};
+
+/// So many jobs are begun, and findings handed over, in one go.
+const BATCH: usize = 256;
+/// After findings were handed over, those that come next are gathered for so long.
+const GATHER: Duration = Duration::from_millis(2);
+/// How often connections that nobody uses any more are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What probes may take of the descriptors that this process may have: three quarters. The rest is for
+/// proxies, clients and the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Probes at a time.
+    pub concurrent: usize,
+    /// Connections that wait for their next probe.
+    pub kept: usize,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    pub id: TargetId,
+    /// How long after it was due it was begun.
+    pub late: Duration,
+    pub finding: Finding,
+}
+
+/// The running thread. It ends when this is dropped, and leaves what is under way.
+#[derive(Debug)]
+pub struct Prober {
+    jobs: mpsc::Sender<Job>,
+    probed: mpsc::Receiver<Vec<Probed>>,
+}
+
+// === impl Share ===
+
+impl Share {
+    /// Of so many descriptors.
+    pub fn of(descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        Self {
+            concurrent: CONCURRENT.min(descriptors / 8),
+            kept: pool::MOST.min(descriptors / 8 * 5),
+        }
+    }
+}
+
+// === impl Prober ===
+
+impl Prober {
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start(share: Share) -> io::Result<Self> {
+        let (jobs, to_do) = mpsc::channel(CONCURRENT);
+        let (done, probed) = mpsc::channel(CONCURRENT / BATCH);
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = move || LocalSet::new().block_on(&runtime, work(to_do, done, share.kept));
+        thread::Builder::new().name("lb-prober".into()).spawn(work)?;
+        Ok(Self { jobs, probed })
+    }
+
+    /// One whose thread has failed.
+    #[cfg(test)]
+    pub fn failed() -> Self {
+        Self { jobs: mpsc::channel(1).0, probed: mpsc::channel(1).1 }
+    }
+
+    pub fn probe(&self, job: Job) {
+        // If the thread has ended, `probed` says so. There is room: no more are under way at a time.
+        let sent = self.jobs.try_send(job);
+        debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the schedule's");
+    }
+
+    /// The next findings; `None` if the thread has failed.
+    pub async fn probed(&mut self) -> Option<Vec<Probed>> {
+        self.probed.recv().await
+    }
+}
+
+async fn work(mut to_do: mpsc::Receiver<Job>, done: mpsc::Sender<Vec<Probed>>, kept: usize) {
+    let pool = Rc::new(RefCell::new(Pool::new(kept, fastrand::Rng::new())));
+    let (found, findings) = mpsc::unbounded_channel();
+    spawn_local(hand_over(findings, done));
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut jobs = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            received = to_do.recv_many(&mut jobs, BATCH) => if received == 0 { break },
+            _ = sweeps.tick() => pool.borrow_mut().sweep(clock::now()),
+        }
+        for job in jobs.drain(..) {
+            let (pool, found) = (Rc::clone(&pool), found.clone());
+            spawn_local(async move {
+                // Nobody waits for it any more if that fails.
+                let _ = found.send(make(job, &pool).await);
+            });
+        }
+    }
+}
+
+/// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
+async fn make(Job { id, due, address, asking }: Job, pool: &RefCell<Pool>) -> Probed {
+    let late = clock::now().saturating_duration_since(due);
+    let is_http = matches!(asking.check.probe, Probe::Http { .. });
+    let (kept, uses) = match is_http {
+        true => pool.borrow_mut().take(id, asking.check.interval),
+        false => (None, 1),
+    };
+    let probing = AssertUnwindSafe(probe::probe(address, &asking, kept, uses)).catch_unwind();
+    let (finding, kept) = probing.await.unwrap_or_else(|_| {
+        let detail = "not checked: the probe itself failed".into();
+        (Finding { outcome: None, detail, took: Duration::ZERO }, None)
+    });
+    if let Some(kept) = kept {
+        pool.borrow_mut().put(id, kept, clock::now());
+    }
+    Probed { id, late, finding }
+}
+
+/// A finding that comes alone goes at once.
+async fn hand_over(mut findings: mpsc::UnboundedReceiver<Probed>, done: mpsc::Sender<Vec<Probed>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while findings.recv_many(&mut batch, BATCH).await > 0 {
+        if done.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))).await.is_err() {
+            return;
+        }
+        if findings.is_empty() {
+            sleep(GATHER).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
