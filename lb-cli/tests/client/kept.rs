@@ -40,7 +40,7 @@ async fn a_restored_fleet_is_as_it_was_and_its_proxies_follow() {
     fleet.settled(1).await;
     let data = data_dir(&fleet);
     let weight = async |fleet: &Fleet| {
-        json(fleet, &["get"]).await["spec"]["backend_sets"][0]["backends"][0]["weight"].clone()
+        json(fleet, &["backends", "app"]).await["backends"][0]["weight"].clone()
     };
     ok(lb(&fleet, &["weight", "app/one", "7"]).await);
     let backup = json(&fleet, &["backup"]).await;
