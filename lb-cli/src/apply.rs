@@ -188,6 +188,8 @@ pub fn request(
         backend_sets,
         certificates,
         replace_all,
+        // Who means it was asked already, and who only looks may see what it would be.
+        allow_empty: replace_all,
         expected_revision,
         dry_run,
         comment,

@@ -43,6 +43,15 @@ pub struct DesiredState {
 // === impl ===
 
 impl DesiredState {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        let Self { listeners, routes, backend_sets, certificates } = self;
+        listeners.is_empty()
+            && routes.is_empty()
+            && backend_sets.is_empty()
+            && certificates.is_empty()
+    }
+
     /// What it needs besides itself, each once.
     pub fn materials(&self) -> BTreeSet<MaterialId> {
         let mut needed = self.materials_of_proxies();

@@ -73,11 +73,15 @@ mod storing;
 mod tracks;
 mod views;
 
-/// So many changes may wait for the one that is being written.
+/// So many changes may wait for the one that is being written,
 const MOST_WAITING: usize = 256;
+/// and of so many bytes.
+const MOST_WAITING_BYTES: usize = 128 * 1024 * 1024;
 /// Of the largest message to proxies, in bytes: for what is around the state, and for what comes by itself,
 /// like certificates and who is unhealthy.
 const ROOM: usize = 4 * 1024 * 1024;
+/// So long proxies take to come back at the most, as a rule: they wait up to 5 s between attempts.
+const COMING_BACK: Duration = Duration::from_secs(10);
 /// Between two publications there is so much time at the least.
 const PACE: Duration = Duration::from_millis(20);
 /// The times of so many publications are kept, to tell how long proxies take for them.
@@ -252,7 +256,7 @@ pub enum Refused {
     NotFound(#[source] Problems),
     #[error("expected_revision: {expected} is not current; the current revision is {current}")]
     Stale { expected: u64, current: u64 },
-    #[error("{MOST_WAITING} changes are waiting for the store; try again later")]
+    #[error("too many changes are waiting for the store already; try again later")]
     Busy,
     #[error("the change could not be stored, and is not in force: {0}")]
     Store(#[source] StoreError),
@@ -282,6 +286,8 @@ pub struct Controller {
     /// From this version on, a snapshot has all of that in it, of whatever track.
     since: Version,
     tracks: Tracks,
+    /// Who followed an earlier controller has come by then.
+    all_back_at: Instant,
     /// What is to be published.
     unpublished: Option<Unpublished>,
     /// When the latest snapshots were published.
@@ -369,6 +375,8 @@ impl Controller {
             published: sealed.clone(),
             since: version,
             tracks: Tracks::default(),
+            all_back_at: moment.now
+                + if stored.revision > 0 { COMING_BACK } else { Duration::ZERO },
             unpublished: None,
             publications: [(sealed.snapshot.id, moment.now)].into(),
             writing: None,
@@ -423,6 +431,7 @@ impl Controller {
                 Event::Ordered { certificate, what } => self.ordered(certificate, what),
                 Event::Probed { id, late, finding } => {
                     self.counters.probe_lateness.observe(late);
+                    self.counters.probes_took.observe(finding.took);
                     self.probed(id, finding, moment);
                 }
                 Event::Recalled { revision, spec } => {
@@ -469,11 +478,20 @@ impl Controller {
             self.begin(mutation, moment);
         } else if self.is_stuck() {
             self.answer(mutation.reply, Err(Refused::Unsettled));
-        } else if self.waiting.len() < MOST_WAITING {
+        } else if self.has_room_for(&mutation) {
             self.waiting.push_back(mutation);
         } else {
             self.answer(mutation.reply, Err(Refused::Busy));
         }
+    }
+
+    fn has_room_for(&self, mutation: &Mutation) -> bool {
+        let bytes = |mutation: &Mutation| match &mutation.change {
+            Change::Batch(batch) => batch.bytes(),
+            Change::Set(_) | Change::Undrain { .. } => 0,
+        };
+        let waiting: usize = self.waiting.iter().map(bytes).sum();
+        self.waiting.len() < MOST_WAITING && waiting + bytes(mutation) <= MOST_WAITING_BYTES
     }
 
     fn begin(&mut self, mutation: Mutation, moment: Moment) {

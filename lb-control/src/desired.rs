@@ -17,6 +17,7 @@ use lb_proto::{
     parse::{self, element},
     pem, v1,
 };
+use prost::Message;
 
 use crate::{
     asked::Asked,
@@ -30,8 +31,11 @@ pub struct Batch {
     backends: Vec<GivenBackend>,
     delete: v1::Delete,
     replace_all: bool,
+    allow_empty: bool,
     /// That were given with it.
     keys: Materials,
+    /// What it takes as a message.
+    bytes: usize,
 }
 
 /// One backend, and what of it was given.
@@ -51,12 +55,13 @@ struct GivenBackend {
 impl Batch {
     /// Makes the state what `state` is; `keys` were given with it.
     pub fn replace(state: DesiredState, keys: Materials) -> Self {
-        Self { upsert: state, keys, replace_all: true, ..Self::default() }
+        Self { upsert: state, keys, replace_all: true, allow_empty: true, ..Self::default() }
     }
 
     /// # Errors
     /// Everything that is wrong with the request's parts.
     pub fn parse(request: v1::ApplyRequest) -> Result<Self, Problems> {
+        let bytes = request.encoded_len();
         let v1::ApplyRequest {
             listeners,
             routes,
@@ -76,12 +81,18 @@ impl Batch {
             .collect();
         let delete = delete.unwrap_or_default();
         let keys = pem::keys(&spec.certificates);
-        problems.or(Self { upsert, backends, delete, replace_all: request.replace_all, keys })
+        let v1::ApplyRequest { replace_all, allow_empty, .. } = request;
+        problems.or(Self { upsert, backends, delete, replace_all, allow_empty, keys, bytes })
     }
 
     /// What its parts need besides themselves.
     pub fn materials(&self) -> BTreeSet<MaterialId> {
         self.upsert.materials()
+    }
+
+    /// What it takes in memory, or a little less.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Keys that were given with it.
@@ -95,7 +106,7 @@ impl Batch {
     /// Everything that does not fit together.
     pub fn onto(&self, asked: &Asked) -> Result<Asked, Problems> {
         let mut problems = Problems::default();
-        let Self { upsert, backends, delete, replace_all, keys: _ } = self;
+        let Self { upsert, backends, delete, replace_all, allow_empty, .. } = self;
         let current = &asked.spec;
         let mut next = DesiredState {
             listeners: put(&current.listeners, &upsert.listeners, *replace_all),
@@ -116,6 +127,11 @@ impl Batch {
         }
         remove(&mut next.backend_sets, &delete.backend_sets, "backend set", &mut problems);
         remove(&mut next.certificates, &delete.certificates, "certificate", &mut problems);
+        if *replace_all && !allow_empty && next.is_empty() && !current.is_empty() {
+            let message = "would delete every listener, route and backend set; if that is meant, \
+                           set allow_empty, too";
+            problems.add("replace_all", message);
+        }
         parse::check_changes(current, &next, &mut problems);
         let mut next = Asked { spec: next, ..overrides };
         next.sweep(current);
@@ -310,6 +326,16 @@ pub(crate) mod tests {
         request.replace_all = true;
         let next = apply(request, &state(APP)).expect("is valid");
         assert_eq!(next, state("backend_sets = [{ name = 'other' }]"));
+    }
+
+    #[test]
+    fn a_request_that_leaves_nothing_says_that_it_means_it() {
+        let mut request = v1::ApplyRequest { replace_all: true, ..<_>::default() };
+        let refused = apply(request.clone(), &state(APP)).expect_err("it is not meant");
+        assert!(refused.starts_with("replace_all: would delete every listener"), "{refused}");
+        assert!(apply(request.clone(), &state("")).is_ok(), "there is nothing to lose");
+        request.allow_empty = true;
+        assert_eq!(apply(request, &state(APP)), Ok(state("")));
     }
 
     #[test]

@@ -13,10 +13,7 @@ use lb_common::{
 };
 use lb_proto::{MAX_MESSAGE_BYTES, duration, encode, error::Problems, parse, v1};
 use tokio::sync::mpsc;
-use tokio_stream::{
-    Stream,
-    wrappers::{BroadcastStream, ReceiverStream, errors::BroadcastStreamRecvError},
-};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status};
 use v1::fleet_server::{Fleet, FleetServer};
 
@@ -28,7 +25,6 @@ use crate::{
     explain::Explainer,
     owner::{Handle, Terms},
     store::{StoreError, StoredState},
-    timestamp,
     trace::Call,
 };
 
@@ -161,15 +157,7 @@ impl Fleet for Service {
         _: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let mut drain = self.drain.clone();
-        let events = BroadcastStream::new(self.handle.watch()).map(|event| {
-            Ok(match event {
-                Ok(event) => v1::Event::clone(&event),
-                Err(BroadcastStreamRecvError::Lagged(missed)) => v1::Event {
-                    time: Some(timestamp(clock::wall())),
-                    event: Some(v1::event::Event::Missed(missed)),
-                },
-            })
-        });
+        let events = self.handle.watch().map(Ok);
         let end = stream::once(async { Err(status(Refused::Ending)) });
         let events = events.take_until(async move { drain.started().await }).chain(end);
         Ok(Response::new(Box::pin(events)))

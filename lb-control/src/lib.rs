@@ -44,6 +44,7 @@ pub mod health;
 mod known;
 pub mod load;
 pub mod metrics;
+mod news;
 pub mod owner;
 pub mod process;
 pub mod proxies;

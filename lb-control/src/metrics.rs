@@ -26,6 +26,8 @@ pub struct Counters {
     pub publications: u64,
     /// How long after they were due probes were begun.
     pub probe_lateness: Histogram,
+    /// How long probes took, of all sets: one histogram a set would be most of the page.
+    pub probes_took: Histogram,
     /// From a snapshot's publication to a proxy's word that it runs it.
     pub pushes: Histogram,
     pub proxy_rejections: u64,
@@ -45,8 +47,6 @@ pub struct Tally {
     pub failed: u64,
     /// This process was short of something.
     pub not_made: u64,
-    /// How long they took.
-    pub took: Histogram,
     /// Outcomes that changed what is known about a backend.
     pub decisions: u64,
 }
@@ -199,11 +199,11 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
             probes.sample(&[("backend_set", set.as_str()), ("result", result)], count);
         }
     }
-    let mut took = page.histogram("lb_control_probe_seconds", "How long health probes took.");
-    for (set, tally) in facts.tallies {
-        let Histogram { buckets, sum } = &tally.took;
-        took.buckets(&[("backend_set", set.as_str())], latency::bounds(), buckets, *sum);
-    }
+    facts.counters.probes_took.write(
+        "lb_control_probe_seconds",
+        "How long health probes took.",
+        page,
+    );
     const LATENESS: &str = "How long after they were due health probes were begun.";
     let lateness = &facts.counters.probe_lateness;
     lateness.write("lb_control_probe_lateness_seconds", LATENESS, page);
@@ -318,8 +318,8 @@ mod tests {
         }
         counters.probe_lateness.observe(Duration::from_millis(2));
         let name = BackendSetName::new("app").expect("a valid name");
-        let mut tally = Tally { passed: 5, failed: 2, decisions: 1, ..Tally::default() };
-        tally.took.observe(Duration::from_millis(30));
+        let tally = Tally { passed: 5, failed: 2, decisions: 1, ..Tally::default() };
+        counters.probes_took.observe(Duration::from_millis(30));
         let tallies = [(name, tally)].into();
         let backend = |name, health, is_healthy| Backend { name, health, is_healthy };
         let set = BackendSet {
@@ -379,7 +379,7 @@ mod tests {
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"one\"} 0",
             "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",
-            "lb_control_probe_seconds_sum{backend_set=\"app\"} 0.03",
+            "lb_control_probe_seconds_sum 0.03",
             "lb_control_probe_lateness_seconds_bucket{le=\"0.0015\"} 0",
             "lb_control_probe_lateness_seconds_bucket{le=\"0.0025\"} 1",
             "lb_control_probes_in_flight 3",

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use futures_util::Stream;
 use lb_common::{
     clock,
     map::changes,
@@ -12,7 +13,7 @@ use lb_common::{
 };
 use lb_proto::{parse, update::Sealed, v1};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
 };
 
@@ -24,6 +25,7 @@ use crate::{
     desired::Batch,
     files,
     health::prober::{Probed, Prober},
+    news::News,
     publisher::Publisher,
     store::{Store, StoreError, StoredState},
     trace,
@@ -34,14 +36,12 @@ use crate::{
 const INBOX: usize = 1024;
 /// So many events are applied in one go.
 const BATCH: usize = 256;
-/// So many events a watcher may lag behind before it misses some.
-const NEWS: usize = 1024;
 
 /// How to reach the controller. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     events: mpsc::Sender<Event>,
-    news: broadcast::Sender<Arc<v1::Event>>,
+    news: News,
     publisher: Arc<Publisher>,
     store: Arc<dyn Store>,
     /// None without a data directory.
@@ -71,7 +71,7 @@ pub struct Terms {
 struct Owner {
     controller: Controller,
     inbox: mpsc::Receiver<Event>,
-    news: broadcast::Sender<Arc<v1::Event>>,
+    news: News,
     publisher: Arc<Publisher>,
     store: Arc<dyn Store>,
     prober: Prober,
@@ -96,7 +96,7 @@ pub fn spawn(
     let (stop, stopped) = oneshot::channel();
     let handle = Handle {
         events,
-        news: broadcast::Sender::new(NEWS),
+        news: News::new(),
         publisher: Arc::new(Publisher::new(first)),
         store,
         backups: backups.map(Arc::new),
@@ -224,8 +224,8 @@ impl Handle {
     }
 
     /// What happens from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<v1::Event>> {
-        self.news.subscribe()
+    pub fn watch(&self) -> impl Stream<Item = v1::Event> + Send + 'static {
+        self.news.watch()
     }
 
     pub fn publisher(&self) -> &Publisher {
@@ -355,7 +355,7 @@ impl Owner {
             }
             Effect::Announce(event) => {
                 log(&event);
-                let _ = self.news.send(Arc::new(event));
+                self.news.tell(event);
             }
             Effect::Answer(reply, result) => {
                 let _ = reply.send(result);

@@ -134,7 +134,7 @@ pub struct FleetLoad {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Emptying {
     pub in_flight: u64,
-    /// Connected proxies that still send it new requests.
+    /// Proxies that still send it new requests, or may.
     pub waiting_for: Vec<String>,
     /// Nobody sends it anything and nobody waits for it.
     pub empty: bool,
@@ -401,9 +401,12 @@ impl Proxies {
     }
 
     /// How far a backend has emptied that gets nothing new since version `since`. A count made
-    /// under an older version does not prove anything: a request could have come after it.
-    pub fn emptying(&self, backend: &Backend, since: Version) -> Emptying {
+    /// under an older version does not prove anything: a request could have come after it. Nor does the
+    /// silence of a proxy that was there a moment ago.
+    pub fn emptying(&self, backend: &Backend, since: Version, wall: Duration) -> Emptying {
         let mut emptying = Emptying { empty: true, ..Emptying::default() };
+        let missed = self.by_id.iter().filter(|(_, proxy)| proxy.is_missed(wall));
+        emptying.waiting_for.extend(missed.map(|(id, _)| id.to_string()));
         for (id, proxy) in self.connected() {
             if proxy.hello.running.is_none_or(|running| running.version < since) {
                 emptying.waiting_for.push(id.to_string());
@@ -423,9 +426,9 @@ impl Proxies {
         for (id, proxy) in &self.by_id {
             let is_connected = proxy.connection.is_some();
             spread.connected += usize::from(is_connected);
-            let is_there = is_connected
-                || proxy.disconnected_since.is_some_and(|since| wall < since + MISSED_FOR);
-            if is_there && proxy.hello.running.is_none_or(|running| running.version < since) {
+            if (is_connected || proxy.is_missed(wall))
+                && proxy.hello.running.is_none_or(|running| running.version < since)
+            {
                 spread.behind.push(id.to_string());
             }
         }
@@ -472,6 +475,11 @@ fn current<'a>(
 // === impl Proxy ===
 
 impl Proxy {
+    /// It was connected a moment ago, and may still have clients.
+    fn is_missed(&self, wall: Duration) -> bool {
+        self.disconnected_since.is_some_and(|since| wall < since + MISSED_FOR)
+    }
+
     fn describe(&self, id: &ProxyId, current: SnapshotId) -> v1::Proxy {
         let connected = self.connection.is_some();
         let running = self.hello.running.unwrap_or_default();

@@ -57,6 +57,7 @@ fn mark(path: &str) -> Option<Mark> {
 mod tests {
     use std::path::Path;
 
+    use futures_util::StreamExt;
     use lb_proto::v1::{self, event::Event as News};
 
     use super::*;
@@ -101,7 +102,7 @@ mod tests {
         let is_told = async {
             while told.last().is_none_or(|what| what != "mended") {
                 if let Some(News::Certificate(v1::CertificateChanged { what, .. })) =
-                    events.recv().await.expect("it goes on").event.clone()
+                    events.next().await.expect("it goes on").event
                 {
                     told.push(what);
                 }

@@ -4,7 +4,7 @@ use integration_tests::{
     backend::Backend,
     certs::Ca,
     client, curl,
-    eventually::holds,
+    eventually::{eventually, holds},
     fleet::Fleet,
     pebble::{Options, Pebble},
     tls_front::{Terms, TlsFront},
@@ -70,8 +70,11 @@ async fn a_listener_without_any_certificate_yet_refuses_handshakes_and_answers_t
     let answer = curl::https(pebble.tls(PLACES[1]), "one.test", "/", &root, &[]).await;
     assert_eq!((answer.status, answer.code), (0, 35), "no handshake: {}", answer.log);
     issued(&fleet, "site").await;
-    let answer = curl::https(pebble.tls(PLACES[1]), "one.test", "/", &root, &[]).await;
-    assert_eq!(answer.status, 200, "{}", answer.log);
+    eventually("a proxy shows it", async || {
+        let answer = curl::https(pebble.tls(PLACES[1]), "one.test", "/", &root, &[]).await;
+        holds(answer.status == 200, || answer.log)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -219,7 +219,12 @@ impl Order {
         let certificate = self.certificate.clone();
         let what = News::Answers(answers);
         self.handle.send(Event::Ordered { certificate, what }).await?;
-        let version = self.handle.look(|controller| controller.version()).await?;
+        let version = loop {
+            match self.handle.look(|controller| controller.version()).await? {
+                Some(version) => break version,
+                None => tokio::time::sleep(LOOK_INTERVAL).await,
+            }
+        };
         let deadline = clock::now() + SPREAD_WITHIN;
         loop {
             let spread = self.handle.look(move |controller| controller.spread(version)).await?;

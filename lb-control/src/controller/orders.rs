@@ -34,9 +34,10 @@ impl Controller {
         ids.into_iter().filter_map(|id| Some((id.clone(), known.get(&id)?.clone()))).collect()
     }
 
-    /// The version of what proxies are to run now.
-    pub fn version(&self) -> Version {
-        self.current().version
+    /// From which version on proxies run all that is decided by now. `None` until it is published, which is
+    /// in a moment.
+    pub fn version(&self) -> Option<Version> {
+        self.unpublished.is_none().then_some(self.since)
     }
 
     /// How far that has come.

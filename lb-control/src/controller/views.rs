@@ -184,7 +184,12 @@ impl Controller {
     ) -> Option<Emptying> {
         let found = self.in_force.state.backend_sets.get(&backend.0)?.backend(&backend.1)?;
         let drains = found.state == BackendState::Draining;
-        drains.then(|| self.proxies.emptying(backend, since))
+        drains.then(|| {
+            let mut emptying = self.proxies.emptying(backend, since, self.moment.wall);
+            // Proxies of an earlier controller take a moment to come.
+            emptying.empty &= self.moment.now >= self.all_back_at;
+            emptying
+        })
     }
 
     /// What is known, but nothing of the process.

@@ -247,7 +247,6 @@ impl Monitor {
             Some(Outcome::Fail) => tally.failed += 1,
             None => tally.not_made += 1,
         }
-        tally.took.observe(took);
         let Some(target) = target_mut(&mut self.sets, &key) else { return false };
         target.last_probe = Some(v1::Probe {
             time: Some(timestamp(wall)),

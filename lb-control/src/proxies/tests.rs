@@ -145,7 +145,7 @@ fn what_is_not_told_anew_is_as_it_was_and_a_part_proves_nothing() {
     let later = snapshot(3).version;
     tell(&mut proxies, idle(later, true));
     assert_eq!(proxies.load(&backend()), FleetLoad::default());
-    assert!(!proxies.emptying(&backend(), later).empty);
+    assert!(!proxies.emptying(&backend(), later, WALL).empty);
     tell(&mut proxies, idle(later, false));
     assert!(proxies.busy.is_empty() && proxies.by_id["p"].told.backends.is_empty());
 }
@@ -185,7 +185,7 @@ fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
     let mut proxies = Proxies::default();
     let since = snapshot(2).version;
     let seen = |proxies: &Proxies| {
-        let Emptying { in_flight, waiting_for, empty } = proxies.emptying(&backend(), since);
+        let Emptying { in_flight, waiting_for, empty } = proxies.emptying(&backend(), since, WALL);
         (in_flight, waiting_for.join(" "), empty)
     };
     assert_eq!(seen(&proxies), (0, String::new(), true), "nobody is there");
@@ -203,6 +203,10 @@ fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
     assert_eq!(seen(&proxies), (1, String::new(), false));
     proxies.report(&a, ConnectionId(1), report(2, 0), now());
     assert_eq!(seen(&proxies), (0, String::new(), true));
+    proxies.disconnect(&b, ConnectionId(2), WALL);
+    assert_eq!(seen(&proxies), (0, "b".into(), false), "it may have clients still");
+    let later = proxies.emptying(&backend(), since, WALL + MISSED_FOR);
+    assert!(later.empty, "it is taken to be gone");
 }
 
 #[test]

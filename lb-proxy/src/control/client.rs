@@ -2,7 +2,7 @@
 //!
 //! The first controller is drawn, so that a fleet spreads; each failure leads to the next one,
 //! after a wait with full jitter. The waits start over once a stream has worked: it delivered an
-//! update, or it lasted.
+//! update that was taken, or it lasted. Of several controllers, one all of whose updates are refused is left.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ use lb_proto::{
     v1::{self, discovery_client::DiscoveryClient, proxy_message::Message},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,6 +33,8 @@ use super::{
 pub struct Client<'a, I> {
     settings: Settings,
     control: Control<'a, I>,
+    /// Why the disk has an older snapshot, while it has.
+    of_disk: watch::Receiver<Option<String>>,
     /// Since a stream worked.
     failures: u32,
     /// When a failure was logged last; `None` while streams work.
@@ -50,6 +52,8 @@ enum SessionError {
     Broken(#[from] tonic::Status),
     #[error("the controller ended the stream")]
     Ended,
+    #[error("what it sends is refused, and there are others to ask")]
+    Refused,
 }
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(5) };
@@ -64,12 +68,18 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a controller has to end its side of a stream that this side has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// What has a problem if the disk has an older snapshot than the one that runs.
+const LAST_GOOD: &str = "last_known_good";
 
 // === impl Client ===
 
 impl<'a, I: Install> Client<'a, I> {
-    pub fn new(settings: Settings, control: Control<'a, I>) -> Self {
-        Self { settings, control, failures: 0, complained: None }
+    pub fn new(
+        settings: Settings,
+        control: Control<'a, I>,
+        of_disk: watch::Receiver<Option<String>>,
+    ) -> Self {
+        Self { settings, control, of_disk, failures: 0, complained: None }
     }
 
     /// Until the drain starts.
@@ -112,33 +122,46 @@ impl<'a, I: Install> Client<'a, I> {
         });
 
         let mut outbox = Outbox::default();
-        let mut problems = self.control.install.problems();
-        if !problems.borrow().is_empty() {
-            problems.mark_changed();
+        let mut installed = self.control.install.problems();
+        let mut of_disk = self.of_disk.clone();
+        let all = |installed: &mut watch::Receiver<Problems>,
+                   of_disk: &mut watch::Receiver<Option<String>>| {
+            let mut problems = installed.borrow_and_update().clone();
+            let of_disk = of_disk.borrow_and_update().clone();
+            problems.extend(of_disk.map(|why| (LAST_GOOD.to_owned(), why)));
+            to_wire(&problems)
+        };
+        let known = all(&mut installed, &mut of_disk);
+        if !known.problems.is_empty() {
+            outbox.problems(known);
         }
         let mut reporter = Reporter::default();
         let mut tick = interval(REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut worked = false;
+        let (mut worked, mut is_refused) = (false, false);
         loop {
             tokio::select! {
                 () = drain.started() => break,
                 update = updates.message() => {
                     let update = update?.ok_or(SessionError::Ended)?;
-                    self.works(controller, &mut worked);
                     let answer = self.control.take(&update);
                     let applied = answer.is_ok();
                     // Who hears that it is applied is to know already what of it lacks.
-                    if problems.has_changed().is_ok_and(|has_changed| has_changed) {
-                        outbox.problems(to_wire(&problems.borrow_and_update()));
+                    if installed.has_changed().is_ok_and(|has_changed| has_changed) {
+                        outbox.problems(all(&mut installed, &mut of_disk));
                     }
                     outbox.answer(answer);
+                    is_refused = !applied;
                     if applied {
+                        self.works(controller, &mut worked);
                         self.report(&mut outbox, &mut reporter);
                     }
                 }
-                Ok(()) = problems.changed() => {
-                    outbox.problems(to_wire(&problems.borrow_and_update()));
+                Ok(()) = installed.changed() => {
+                    outbox.problems(all(&mut installed, &mut of_disk));
+                }
+                Ok(()) = of_disk.changed() => {
+                    outbox.problems(all(&mut installed, &mut of_disk));
                 }
                 // An error says that nobody reads, and then `updates` ends too.
                 Ok(permit) = outgoing.reserve(), if !outbox.is_empty() => {
@@ -149,7 +172,14 @@ impl<'a, I: Install> Client<'a, I> {
                 _ = tick.tick() => {
                     self.report(&mut outbox, &mut reporter);
                     if clock::now() - opened >= LASTED {
-                        self.works(controller, &mut worked);
+                        match is_refused {
+                            // Another one may be the one that leads.
+                            true if self.settings.controllers.len() > 1 => {
+                                return Err(SessionError::Refused);
+                            }
+                            true => {}
+                            false => self.works(controller, &mut worked),
+                        }
                     }
                 }
             }

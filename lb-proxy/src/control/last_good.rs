@@ -32,7 +32,11 @@ use lb_proto::{
     v1::{self, Kind},
 };
 use prost::Message;
-use tokio::{sync::watch, task, time::sleep_until};
+use tokio::{
+    sync::watch,
+    task,
+    time::{sleep, sleep_until},
+};
 use tracing::{info, warn};
 
 use super::status::{ControlStatus, LastGoodStatus};
@@ -130,12 +134,16 @@ const MIN_APPENDED: usize = 64 * 1024;
 /// From one write to the next: each waits for the disk, and updates may be many.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// From a failed write to the next one, unless there is another snapshot before.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// Writes what comes, one snapshot at a time and only the newest, until the sender is gone and the
-/// last one is on disk. A failure is not tried again before the next snapshot.
+/// last one was tried. `problem` is why the disk has an older one, while it has.
 pub async fn keep(
     mut last_good: LastGood,
     mut newest: watch::Receiver<Option<Sealed>>,
     status: &watch::Sender<ControlStatus>,
+    problem: watch::Sender<Option<String>>,
 ) {
     let (mut failing, mut tried) = (false, None);
     loop {
@@ -171,8 +179,22 @@ pub async fn keep(
             LastGoodStatus::Written { .. } if failing => info!("snapshots are on disk again"),
             _ => {}
         }
-        failing = matches!(outcome, LastGoodStatus::WriteFailed { .. });
+        let why = match &outcome {
+            LastGoodStatus::WriteFailed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        failing = why.is_some();
+        problem.send_if_modified(|told| std::mem::replace(told, why.clone()) != why);
         status.send_modify(|status| status.last_good = outcome);
+        if failing {
+            tried = None;
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                changed = newest.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
         // The last one waits for nothing.
         let is_over = async { while newest.changed().await.is_ok() {} };
         tokio::select! {

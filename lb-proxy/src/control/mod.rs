@@ -100,9 +100,10 @@ pub async fn run(
     let (good, newest) = watch::channel(None);
     let mut control = Control { install, running: None, status: &status, good };
     control.restore(&last_good);
-    let client = Client::new(settings, control);
+    let (problem, of_disk) = watch::channel(None);
+    let client = Client::new(settings, control, of_disk);
     // Side by side, so that a slow disk delays no update.
-    tokio::join!(client.run(drain), last_good::keep(last_good, newest, &status));
+    tokio::join!(client.run(drain), last_good::keep(last_good, newest, &status, problem));
 }
 
 // === impl Control ===
