@@ -6,7 +6,6 @@ One proxy is a real one; the others are what of one the controller sees, in one 
 """
 
 import json
-import re
 import statistics
 import subprocess
 import time
@@ -16,6 +15,13 @@ from . import machine, process
 
 DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench/fleet begins -->", "<!-- bench/fleet ends -->"
+HOW = """\
+## A fleet
+
+One controller with its store on a disk, and proxies: one real one, and for the rest what of one the controller sees,
+in one process. All of them, and the load, share two cores. Costs of changes are medians of {changes} changes, times are
+those of the slowest of them. `bench/fleet --docs` made this table on {date}.
+"""
 
 
 def measure(asked, proxies):
@@ -179,6 +185,7 @@ def write(asked, results):
     head = f"| {results[0]['sets']:,} sets of {results[0]['backends']} | " + " | ".join(
         f"{one['proxies']:,} proxies" for one in results
     ) + " |"
+    head = head.replace("| 1 proxies |", "| 1 proxy |")
     lines = [head, "|---|" + "---:|" * len(results)]
     for key, name, field, unit, form in ROWS:
         values = " | ".join(form.format(one[key][field]) for one in results)
@@ -187,5 +194,13 @@ def write(asked, results):
         values = " | ".join(f"{one[field]:.0f}" for one in results)
         lines.append(f"| MiB of {what} | {values} |")
     page = DOCS.read_text()
-    table = f"{BEGIN}\n" + "\n".join(lines) + f"\n{END}"
-    DOCS.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: table, page, flags=re.DOTALL))
+    kept = section(page)
+    how = HOW.format(date=time.strftime("%Y-%m-%d"), changes=asked.changes)
+    table = f"{BEGIN}\n{how}\n" + "\n".join(lines) + f"\n{END}\n"
+    DOCS.write_text((page.removesuffix(kept) if kept else page + "\n") + table)
+
+
+def section(page):
+    """What `write` put there, to the end of the page."""
+    begin = page.find(BEGIN)
+    return "" if begin < 0 else page[begin:]

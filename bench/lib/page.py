@@ -1,6 +1,6 @@
 """docs/benchmarks.md and its charts, from what was measured."""
 
-from . import chart, report
+from . import chart, fleet, report
 from .machine import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -47,6 +47,8 @@ def write(rows, order):
         draw = chart.memory if "base_rss" in figures_of(row) else chart.speed
         (CHARTS / f"{row['name']}.svg").write_text(draw(row))
         parts.append(section(row))
+    # What another program measures stays.
+    parts.append(fleet.section(PAGE.read_text()))
     PAGE.write_text("\n".join(parts))
 
 

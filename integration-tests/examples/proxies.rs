@@ -82,7 +82,9 @@ async fn main() {
         report: AtomicU64::new(0),
         leave: watch::Sender::new(0),
     });
-    let mut bench = Bench { shared, seen, running: Vec::new(), tasks: JoinSet::new(), is_well };
+    let api = FleetClient::new(shared.control.connect_lazy());
+    let (running, tasks) = Default::default();
+    let mut bench = Bench { shared, api, seen, running, tasks, is_well };
     let (lines, mut commands) = mpsc::channel(1);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
@@ -132,6 +134,7 @@ async fn serve(address: SocketAddr, is_well: Arc<AtomicBool>) {
 
 struct Bench {
     shared: Arc<Shared>,
+    api: FleetClient<Channel>,
     seen: mpsc::UnboundedReceiver<Seen>,
     /// What each runs.
     running: Vec<Option<v1::SnapshotId>>,
@@ -141,6 +144,10 @@ struct Bench {
 
 impl Bench {
     async fn run(&mut self, command: Command) -> Value {
+        // What came after the last one was answered is of that.
+        while let Ok(seen) = self.seen.try_recv() {
+            self.running[seen.proxy] = Some(seen.id);
+        }
         match command {
             Command::Start(proxies) => {
                 self.running = vec![None; proxies];
@@ -151,7 +158,7 @@ impl Bench {
                 self.until_all(began, |_| true).await
             }
             Command::Weight(set, weight) => {
-                let mut api = self.api().await;
+                let mut api = self.api.clone();
                 let began = clock::now();
                 let request = v1::SetBackendRequest {
                     backend_set: format!("s{set}"),
@@ -197,7 +204,7 @@ impl Bench {
 
     /// Waits until all are in sync on connections that came since then.
     async fn until_back(&self, since: Duration) {
-        let mut api = self.api().await;
+        let mut api = self.api.clone();
         loop {
             let listed = api.list_proxies(v1::ListProxiesRequest {}).await.expect("it lists");
             let is_back = |proxy: &&v1::Proxy| {
@@ -210,10 +217,6 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    async fn api(&self) -> FleetClient<Channel> {
-        FleetClient::new(self.shared.control.connect().await.expect("the controller is there"))
     }
 
     fn newest(&self) -> (u64, u64) {
