@@ -15,6 +15,7 @@
 //! - A change is published and acknowledged only after the store has it. If the store fails,
 //!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
+//! - Who finds that another controller has led meanwhile ends: a change of that one's must not be undone.
 //! - Equal snapshots are not published twice, and versions only grow.
 //! - What comes in a storm is published together: at once when it was quiet, then once in `PACE`. A change is
 //!   acknowledged when it is published.
@@ -169,8 +170,8 @@ pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
         term: Term,
-        /// The last revision that is there.
-        expected: u64,
+        /// The last that is there.
+        knows: Head,
         accepted: Accepted,
         cause: Option<TraceContext>,
     },
@@ -190,7 +191,10 @@ pub enum Effect {
     /// Lead for a later epoch, of at least this; exactly one [`Event::Led`] follows.
     Campaign {
         least: u64,
+        knows: Head,
     },
+    /// End: another controller has led meanwhile, and what is known here is not what is stored.
+    Yield(String),
     /// Say so.
     StoreFails(String),
     StoreWorks {
@@ -526,8 +530,8 @@ impl Controller {
             about: revision.about.clone(),
         });
         let accepted = Accepted { revision, materials, file_digest };
-        let (term, expected) = (self.term(), self.revision);
-        self.effects.push(Effect::Commit { term, expected, accepted, cause });
+        let (term, knows) = (self.term(), self.head());
+        self.effects.push(Effect::Commit { term, knows, accepted, cause });
         let reply = Some(reply);
         self.writing = Some(Writing { next, file_digest, cause, reply, unknown: None });
     }

@@ -7,14 +7,14 @@ use super::{format::FormatError, *};
 use crate::{
     desired::tests::{APP, state},
     store::{
-        Accepted, KeptMaterial, KeptRevision, Part, Revision, Store, StoreError, Verdict,
+        Accepted, Head, KeptMaterial, KeptRevision, Part, Revision, Store, StoreError, Verdict,
         redb::Redb,
     },
 };
 
 /// With three revisions, the key of the second one, and a verdict.
 async fn stored(store: &Redb) {
-    let term = store.campaign(50).await.expect("it leads");
+    let term = store.campaign(50, None).await.expect("it leads");
     let spec = encode::spec(&state(APP));
     for number in 1..=3 {
         let part = |kind, name: &str, content| Part { kind, name: name.into(), content };
@@ -38,7 +38,11 @@ async fn stored(store: &Redb) {
         });
         let revision = Some(Box::new(Revision { about, parts }));
         let accepted = Accepted { revision, materials, file_digest: Some(7) };
-        store.commit(term, number - 1, accepted).await.expect("commits");
+        let file_digest = (number > 1).then_some(7);
+        store
+            .commit(term, Head { revision: number - 1, file_digest }, accepted)
+            .await
+            .expect("commits");
     }
     let status =
         v1::BackendStatus { backend_set: "app".into(), backend: "one".into(), ..<_>::default() };
@@ -183,7 +187,7 @@ async fn what_was_restored_is_what_was_backed_up_with_a_later_epoch() {
     let restored = store.contents().await.expect("reads");
     assert!(restored.epoch > 1_700_000_000_000, "the time of day: {}", restored.epoch);
     assert_eq!(restored, Contents { epoch: restored.epoch, ..contents.clone() });
-    let far = store.campaign(restored.epoch + 1_000_000).await.expect("it leads");
+    let far = store.campaign(restored.epoch + 1_000_000, None).await.expect("it leads");
     let used = restore(&file, &data, true).expect_err("it is used");
     assert!(matches!(used, RestoreError::Store(StoreError::InUse { .. })), "{used}");
     drop(store);

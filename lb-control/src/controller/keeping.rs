@@ -32,6 +32,11 @@ impl Controller {
         Term { epoch: self.current().version.epoch }
     }
 
+    /// What was written last, as far as this controller knows.
+    pub(super) fn head(&self) -> Head {
+        Head { revision: self.revision, file_digest: self.file_digest }
+    }
+
     pub(super) fn store_due(&self) -> Option<Instant> {
         self.outage.due()
     }
@@ -51,7 +56,15 @@ impl Controller {
     }
 
     pub(super) fn store_failed(&mut self, error: &StoreError, moment: Moment) {
-        if error.is_outage() {
+        if let StoreError::Fenced { epoch, .. } = error
+            && (*epoch != self.term().epoch || self.lead.is_in_doubt())
+        {
+            // It was asked before this controller led anew. If another one did, the next answer says so.
+            return;
+        }
+        if error.is_overtaken() {
+            self.effects.push(Effect::Yield(error.to_string()));
+        } else if error.is_outage() {
             self.store_fails(error.to_string(), moment);
         }
     }
@@ -122,7 +135,7 @@ impl Controller {
         if is_idle && (is_due || !self.outage.is_on()) {
             // What did not reach the store last time may be there: a probe would be another one's.
             if let Some(least) = self.lead.ask() {
-                return self.effects.push(Effect::Campaign { least });
+                return self.effects.push(Effect::Campaign { least, knows: self.head() });
             }
         }
         if is_due {
@@ -140,6 +153,8 @@ impl Controller {
                 self.store_worked(moment);
                 self.go_on(moment);
             }
+            // This controller ends, and asks for nothing more.
+            Err(error) if error.is_overtaken() => self.store_failed(&error, moment),
             Err(error) => {
                 self.lead.failed();
                 self.store_failed(&error, moment);

@@ -20,6 +20,8 @@ pub struct Lead {
     /// The least that is needed.
     wanted: Option<u64>,
     is_asked: bool,
+    /// Something was asked for, and may be stored although it seemed to fail.
+    is_in_doubt: bool,
 }
 
 // === impl Lead ===
@@ -39,17 +41,23 @@ impl Lead {
         self.wanted.is_none() && !self.is_asked
     }
 
+    /// Whether the store may have a later epoch that was asked for here.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
     /// What the store is to be asked for; exactly one [`Lead::done`] or [`Lead::failed`] follows.
     pub fn ask(&mut self) -> Option<u64> {
         if self.is_asked {
             return None;
         }
         self.is_asked = self.wanted.is_some();
+        self.is_in_doubt |= self.is_asked;
         self.wanted
     }
 
     pub fn done(&mut self, epoch: u64) {
-        self.is_asked = false;
+        (self.is_asked, self.is_in_doubt) = (false, false);
         self.wanted = self.wanted.filter(|wanted| *wanted > epoch);
     }
 

@@ -185,7 +185,8 @@ fn describe(effect: &Effect) -> String {
             format!("commit {:?}", Vec::from_iter(materials.keys()))
         }
         Effect::ProbeStore(Term { epoch }) => format!("probe store as {epoch}"),
-        Effect::Campaign { least } => format!("campaign for {least}"),
+        Effect::Campaign { least, .. } => format!("campaign for {least}"),
+        Effect::Yield(_) => "yield".into(),
         Effect::StoreFails(_) => "store fails".into(),
         Effect::StoreWorks { .. } => "store works".into(),
         Effect::LeadsFor { epoch } => format!("leads for {epoch}"),
@@ -811,4 +812,40 @@ fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
     assert_eq!(f.seen(), ["publish 42.1 with 0 unhealthy", "leads for 42", "store works"]);
     f.hello(42);
     assert_eq!(f.seen().last().expect("it comes"), "campaign for 43", "9 is later than 1");
+}
+
+/// Its own later epoch fences what was asked before, and nobody else has led.
+#[test]
+fn a_controller_that_another_one_overtook_ends_and_one_that_leads_anew_does_not() {
+    let fenced = |leads| StoreError::Fenced { epoch: 3, leads };
+    let mut f = Fixture::new(APP);
+    f.apply([Event::StoreFailed("full".into())]);
+    f.moment.now = f.controller.store_due().expect("the store fails");
+    f.apply([]);
+    let mut answer = f.add_set("new");
+    f.commit(Ok(()));
+    accepted(&mut answer);
+    f.hello(40);
+    assert_eq!(f.seen().last().expect("it is asked for"), "campaign for 41", "beside the probe");
+    f.apply([Event::StoreProbed(Err(fenced(41)))]);
+    f.apply([Event::Led(Ok(Term { epoch: 41 }))]);
+    f.apply([Event::StoreProbed(Err(fenced(41)))]);
+    assert_eq!(f.seen(), ["publish 41.1 with 0 unhealthy", "leads for 41"]);
+
+    let mut f = Fixture::new(APP);
+    let mut answer = f.add_set("new");
+    f.commit(Err(fenced(50)));
+    assert!(refused(&mut answer).contains("another controller leads, for epoch 50"));
+    assert_eq!(f.seen(), ["commit 8", "yield"]);
+
+    let head = |revision| Head { revision, file_digest: None };
+    let overtaken = || StoreError::Conflict { known: head(7), current: head(8) };
+    let mut f = Fixture::new(APP);
+    let _answer = f.add_set("new");
+    f.commit(Err(overtaken()));
+    assert_eq!(f.seen(), ["commit 8", "yield"]);
+    let mut f = Fixture::new(APP);
+    f.hello(40);
+    f.apply([Event::Led(Err(overtaken()))]);
+    assert_eq!(f.seen(), ["tell p connected", "campaign for 41", "yield"]);
 }
