@@ -67,7 +67,7 @@ pub use crate::proxies::Moment;
 
 mod condition;
 mod keeping;
-mod lead;
+pub mod lead;
 mod orders;
 mod outage;
 mod storing;

@@ -238,7 +238,9 @@ impl Fleet for Service {
         let written = self.handle.back_up().await;
         written.map(Response::new).map_err(|error| match error {
             BackupError::NoDirectory => Status::failed_precondition(error.to_string()),
-            BackupError::TooMany { .. } => Status::resource_exhausted(error.to_string()),
+            BackupError::TooMany { .. } | BackupError::Busy => {
+                Status::resource_exhausted(error.to_string())
+            }
             BackupError::Write { .. } => Status::unavailable(error.to_string()),
             BackupError::Store(error) => store_status(error),
         })

@@ -232,7 +232,7 @@ impl Handle {
     /// If there is none, or if it cannot be read or written.
     pub async fn back_up(&self) -> Result<v1::BackupResponse, BackupError> {
         let backups = self.backups.as_ref().ok_or(BackupError::NoDirectory)?;
-        backups.write(self.told(self.store.contents().await).await?).await
+        backups.write(async { self.told(self.store.contents().await).await }).await
     }
 
     /// What happens from now on.

@@ -15,6 +15,11 @@ use lb_common::snapshot::SnapshotId;
 /// Longer than clocks are wrong by, and than a fleet takes to count so many milliseconds up.
 pub const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Whether nobody follows this epoch.
+pub fn is_far(epoch: u64, wall: Duration) -> bool {
+    u64::try_from((wall + FAR).as_millis()).is_ok_and(|latest| epoch >= latest)
+}
+
 #[derive(Debug, Default)]
 pub struct Lead {
     /// The least that is needed.
@@ -30,8 +35,7 @@ impl Lead {
     /// A proxy came that runs this.
     pub fn hello(&mut self, running: SnapshotId, current: SnapshotId, wall: Duration) {
         let is_ahead = running != current && running.version >= current.version;
-        let latest = u64::try_from((wall + FAR).as_millis()).unwrap_or(u64::MAX);
-        if is_ahead && running.version.epoch < latest {
+        if is_ahead && !is_far(running.version.epoch, wall) {
             self.wanted = self.wanted.max(Some(running.version.epoch + 1));
         }
     }

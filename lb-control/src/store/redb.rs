@@ -295,7 +295,10 @@ impl Tables {
     }
 
     fn contents(&self) -> Result<Contents, StoreError> {
-        self.0.read(contents::read)
+        self.0
+            .read(contents::read)?
+            .decode()
+            .map_err(|Unreadable { what, why }| self.unreadable(what, why))
     }
 
     fn undone(&self, chain: Chain, revision: u64) -> Result<StoredState, StoreError> {

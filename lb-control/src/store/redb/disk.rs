@@ -212,9 +212,18 @@ impl fmt::Debug for Disk {
     }
 }
 
-/// The database in a file, for whoever needs nothing more.
-pub fn open_file(path: &Path, create_new: bool) -> Result<Database, DatabaseError> {
-    create(FileBackend::new(private(path, create_new)?)?)
+/// The database in a file that is there, for whoever needs nothing more.
+pub fn open_file(path: &Path) -> Result<Database, DatabaseError> {
+    database(private(path, false)?)
+}
+
+/// A file for a database, which nobody else may read.
+pub fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+pub fn database(file: File) -> Result<Database, DatabaseError> {
+    create(FileBackend::new(file)?)
 }
 
 fn create(backend: impl StorageBackend) -> Result<Database, DatabaseError> {
