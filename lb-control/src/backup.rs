@@ -24,6 +24,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -52,7 +53,7 @@ const MOST_ASKING: usize = 2;
 pub struct Backups {
     directory: PathBuf,
     /// One at a time, because they are written under the same name.
-    alone: Mutex<()>,
+    alone: Arc<Mutex<()>>,
     asking: Semaphore,
 }
 
@@ -84,7 +85,7 @@ impl Backups {
     pub fn of(data_dir: &Path) -> Self {
         Self {
             directory: data_dir.join(DIRECTORY),
-            alone: Mutex::default(),
+            alone: Arc::default(),
             asking: Semaphore::new(MOST_ASKING),
         }
     }
@@ -98,12 +99,17 @@ impl Backups {
         contents: impl Future<Output = Result<Contents, StoreError>>,
     ) -> Result<v1::BackupResponse, BackupError> {
         let _asking = self.asking.try_acquire().map_err(|_| BackupError::Busy)?;
-        let _alone = self.alone.lock().await;
+        let alone = Arc::clone(&self.alone).lock_owned().await;
         if self.off(count).await? >= MOST {
             return Err(BackupError::TooMany { directory: self.directory.clone() });
         }
         let contents = contents.await?;
-        self.off(move |directory| put(directory, &contents, clock::wall())).await
+        let written = move |directory: &Path| {
+            // Also if nobody waits for it any more.
+            let _alone = alone;
+            put(directory, &contents, clock::wall())
+        };
+        self.off(written).await
     }
 
     /// Off the runtime's threads.
