@@ -77,7 +77,7 @@ pub fn status(refused: Refused) -> Status {
         Refused::Busy => Status::resource_exhausted(message),
         Refused::Store(error) => Status::new(store_code(&error), message),
         Refused::Unknown(_) => Status::unknown(message),
-        Refused::Unsettled | Refused::Ending => Status::unavailable(message),
+        Refused::Unsettled | Refused::NoLead | Refused::Ending => Status::unavailable(message),
     }
 }
 

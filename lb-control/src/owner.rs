@@ -338,9 +338,11 @@ impl Owner {
                     Event::MaterialsCommitted(result.map_err(unwritten))
                 });
             }
-            Effect::ProbeStore(term) => {
+            Effect::ProbeStore { term, number } => {
                 let store = Arc::clone(&self.store);
-                self.writes.spawn(async move { Event::StoreProbed(store.probe(term).await) });
+                self.writes.spawn(async move {
+                    Event::StoreProbed { number, result: store.probe(term).await }
+                });
             }
             Effect::Campaign { least, knows } => {
                 let store = Arc::clone(&self.store);
