@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::{super::Tables, *};
+use super::{
+    super::{Tables, last, tables::REVISIONS},
+    *,
+};
 use crate::store::{Accepted, Head, Revision, Term};
 use lb_proto::v1;
 
@@ -118,7 +121,7 @@ fn open(directory: &Path, cache: &Arc<Mutex<Cache>>) -> Disk {
     let cache = Arc::clone(cache);
     let backend =
         move |file| FileBackend::new(file).map(|file| Cached { file, cache: Arc::clone(&cache) });
-    let opened = backend(private(&path, true).expect("it is our directory")).and_then(create);
+    let opened = open_again(private(&path, true).expect("it is our directory"), &backend);
     let reopen = {
         let path = path.clone();
         move || reopen(&path, &backend)
@@ -191,6 +194,35 @@ fn a_disk_that_fails_loses_nothing_that_was_acknowledged_and_is_used_again_once_
                 go_through(Fault { ask, errno, after, stays });
             }
         }
+    }
+}
+
+/// Its process is started again, and later the power fails.
+#[test]
+fn what_only_seems_to_be_on_the_disk_is_written_once_more_by_the_next_process() {
+    for after in 0..4 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Arc::default();
+        let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
+        let term = tables.campaign(1, None).expect("it leads");
+        cache.lock().expect("no panic").fault =
+            Some(Fault { ask: Ask::Sync, errno: EIO, after, stays: true });
+        let _ = tables.commit(term, at(0), &change(1));
+        drop(tables);
+        cache.lock().expect("no panic").fault = None;
+        let store = open(directory.path(), &cache);
+        let shown = |disk: &Disk| {
+            let last = disk.read(|transaction| last(&transaction.open_table(REVISIONS)?));
+            last.expect("reads")
+        };
+        let believed = shown(&store);
+        // Not in good order, which would write something.
+        std::mem::forget(store);
+        *cache.lock().expect("no panic") = Cache::default();
+        let (path, copy) = (directory.path().join(FILE), directory.path().join("copy"));
+        fs::copy(&path, &copy).expect("it is ours");
+        fs::rename(&copy, &path).expect("it is ours");
+        assert_eq!(shown(&open(directory.path(), &cache)), believed, "{after}");
     }
 }
 
