@@ -241,6 +241,7 @@ impl Fleet {
             backend_sets,
             certificates,
             replace_all: true,
+            allow_empty: true,
             ..ApplyRequest::default()
         };
         self.change(request).await

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lb_proto::v1;
+use lb_proto::{parse, v1};
 
 use crate::{
     client::{
@@ -50,8 +50,14 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     let controller = remote.connect().await?;
     let asked = v1::GetRequest::default();
     let got = controller.call(async |mut api| api.get(asked).await).await?;
-    if !output.json {
-        crate::print(&by_hand::notes(&got.overrides));
+    if !output.json && !got.overrides.is_empty() {
+        let (_, then) = controller.get(Some(revision)).await?;
+        let is_there = |by_hand: &&v1::Override| {
+            let sets = then.backend_sets.iter().filter(|set| set.name == by_hand.backend_set);
+            let mut backends = sets.flat_map(|set| &set.backends);
+            backends.any(|backend| parse::name_of(backend) == by_hand.backend)
+        };
+        crate::print(&by_hand::notes(got.overrides.iter().filter(is_there)));
     }
     proposal::settle(&controller, &output, &consent, false, async |expected_revision, dry_run| {
         let comment = consent.comment.clone();

@@ -26,6 +26,13 @@ pub struct Digest(pub u128);
 /// backends is what was asked for, and no proxy goes by that.
 pub type Members = Map<BackendSetName, Arc<Vec<Backend>>>;
 
+impl Version {
+    /// Whether it is one of these, both included. What is after the last is of nobody who leads.
+    pub fn is_within(self, first: Self, last: Self) -> bool {
+        first <= self && self <= last
+    }
+}
+
 /// A version and what is in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotId {

@@ -103,6 +103,12 @@ impl Asked {
         let Setting { backend_set, backend, weight, state } = setting;
         let (set, found) = known::known_backend(&self.spec, backend_set, backend)?;
         let former = self.by_hand(&set.name, found);
+        let is = former.and_then(|former| former.state).unwrap_or(found.state);
+        if *state == To::Be(BackendState::Draining) && is == BackendState::Disabled {
+            let mut problems = Problems::default();
+            problems.add("backend", format!("{backend} is disabled, and so gets nothing already"));
+            return Err(problems);
+        }
         let next = Override {
             weight: weight.from(former.and_then(|former| former.weight)),
             state: state.from(former.and_then(|former| former.state)),
@@ -132,12 +138,12 @@ impl Asked {
             problems.add("backend", format!("{backend} is disabled, not draining"));
             return Err(problems);
         }
-        let is_asked_for = found.state == BackendState::Active;
+        let drains_by_spec = found.state == BackendState::Draining;
         let setting = Setting {
             backend_set: set.into(),
             backend: backend.into(),
             weight: To::Stay,
-            state: if is_asked_for { To::Reset } else { To::Be(BackendState::Active) },
+            state: if drains_by_spec { To::Be(BackendState::Active) } else { To::Reset },
         };
         self.set(&setting, hand)
     }
@@ -278,6 +284,13 @@ mod tests {
         let disabled = asked(APP).set(&disabled, HAND).expect("is there");
         let error = disabled.undrain("app", "1.1.1.1:1", HAND).expect_err("it is disabled");
         assert_eq!(error.to_string(), "backend: 1.1.1.1:1 is disabled, not draining");
+    }
+
+    #[test]
+    fn what_is_disabled_is_not_drained_and_so_not_active_afterwards() {
+        let disabled = asked(&APP.replace(r#""1.1.1.1:1""#, r#""1.1.1.1:1", state = "disabled""#));
+        let error = disabled.set(&drain("1.1.1.1:1"), HAND).expect_err("it is disabled");
+        assert!(error.to_string().contains("is disabled"), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
 //! - Who finds that another controller has led meanwhile ends: a change of that one's must not be undone.
-//! - Equal snapshots are not published twice, and versions only grow.
+//! - What changes nothing is not published, and versions only grow.
 //! - What comes in a storm is published together: at once when it was quiet, then once in `PACE`. A change is
 //!   acknowledged when it is published.
 
@@ -84,7 +84,7 @@ const ROOM: usize = 4 * 1024 * 1024;
 /// So long proxies take to come back at the most, as a rule: they wait up to 5 s between attempts.
 const COMING_BACK: Duration = Duration::from_secs(10);
 /// Between two publications there is so much time at the least.
-const PACE: Duration = Duration::from_millis(20);
+pub const PACE: Duration = Duration::from_millis(20);
 /// The times of so many publications are kept, to tell how long proxies take for them.
 const MOST_PUBLICATIONS: usize = 64;
 
@@ -330,8 +330,8 @@ pub struct Controller {
 #[derive(Default)]
 struct Unpublished {
     cause: Option<TraceContext>,
-    /// Changes, and who waits for them still.
-    changes: Vec<(Option<Reply>, v1::Revision)>,
+    /// Who waits for it still, and with which change, if it is one.
+    waiting: Vec<(Option<Reply>, Option<v1::Revision>)>,
 }
 
 /// A change on its way to the store.
@@ -463,6 +463,7 @@ impl Controller {
                     self.probed(id, finding, moment);
                 }
                 Event::Recalled { revision, spec } => {
+                    self.tracks.recalled(revision);
                     if let Some((spec, materials)) = spec {
                         self.tracks.begin(revision, spec, materials);
                         self.publish(None);
@@ -497,6 +498,11 @@ impl Controller {
         [publish, self.health.next_due(), self.store_due()].into_iter().flatten().min()
     }
 
+    /// Whether something is to be published in a moment.
+    pub fn has_unpublished(&self) -> bool {
+        self.unpublished.is_some()
+    }
+
     fn next_publication(&self) -> Instant {
         self.publications.front().map_or(self.moment.now, |(_, at)| *at + PACE)
     }
@@ -511,6 +517,16 @@ impl Controller {
         } else {
             self.answer(mutation.reply, Err(Refused::Busy));
         }
+    }
+
+    /// Nothing is to be changed; but what there is may not be published yet.
+    fn answer_unchanged(&mut self, reply: Reply) {
+        if let Some(unpublished) = &mut self.unpublished {
+            return unpublished.waiting.push((Some(reply), None));
+        }
+        let (revision, version) = (self.revision, self.since);
+        let applied = Applied { revision, version, changes: Vec::new() };
+        self.effects.push(Effect::Answer(reply, Ok(applied)));
     }
 
     fn has_room_for(&self, mutation: &Mutation) -> bool {
@@ -535,10 +551,14 @@ impl Controller {
         let parts = parts(&self.in_force.asked, &in_force.asked);
         let changes = self.in_force.changes_to(&in_force);
         let is_same = parts.is_empty();
-        if *dry_run || is_same && !new_file {
-            self.counters.count_apply(if *dry_run { "dry_run" } else { "unchanged" });
+        if *dry_run {
+            self.counters.count_apply("dry_run");
             let applied = Applied { revision: self.revision, version: self.since, changes };
             return self.effects.push(Effect::Answer(mutation.reply, Ok(applied)));
+        }
+        if is_same && !new_file {
+            self.counters.count_apply("unchanged");
+            return self.answer_unchanged(mutation.reply);
         }
         let Mutation { comment, author, file_digest, cause, reply, .. } = mutation;
         let revision = (!is_same).then(|| {
@@ -624,12 +644,14 @@ impl Controller {
         let Some(Writing { next, file_digest, cause, reply, .. }) = self.writing.take() else {
             return self.go_on(moment);
         };
-        let answer = match (result, next) {
-            (Err(error), _) => Err(Refused::Store(error)),
+        let error = match (result, next) {
+            (Err(error), _) => error,
             (Ok(()), None) => {
                 self.file_digest = file_digest.or(self.file_digest);
-                let (revision, version) = (self.revision, self.since);
-                Ok(Applied { revision, version, changes: Vec::new() })
+                if let Some(reply) = reply {
+                    self.answer_unchanged(reply);
+                }
+                return self.go_on(moment);
             }
             (Ok(()), Some(next)) => {
                 self.file_digest = file_digest.or(self.file_digest);
@@ -637,7 +659,7 @@ impl Controller {
             }
         };
         if let Some(reply) = reply {
-            self.answer(reply, answer);
+            self.answer(reply, Err(Refused::Store(error)));
         }
         self.go_on(moment);
     }
@@ -651,17 +673,18 @@ impl Controller {
         moment: Moment,
     ) {
         let Next { in_force, materials, base, about } = next;
+        let handed_out = self.vault.handed_out().clone();
         self.vault.advance(&in_force.state, materials, &base, moment.wall);
         self.orders.retain(&in_force.state);
         let former = std::mem::replace(&mut self.in_force, in_force);
         let former_spec = former.asked.spec;
-        self.tracks.was_current(self.revision, former_spec.clone());
+        self.tracks.was_current(self.revision, former_spec.clone(), handed_out);
         self.revision = about.revision;
         if self.in_force.asked.spec != former_spec {
             self.spec_revision = self.revision;
         }
         self.sync_health(moment);
-        self.publish(cause).changes.push((reply, about));
+        self.publish(cause).waiting.push((reply, Some(about)));
         self.go_on(moment);
     }
 
@@ -683,14 +706,19 @@ impl Controller {
         if moment.now < self.next_publication() {
             return;
         }
-        let Some(Unpublished { cause, changes }) = self.unpublished.take() else { return };
+        let Some(Unpublished { cause, waiting }) = self.unpublished.take() else { return };
         self.publish_now(cause);
-        for (reply, about) in changes {
-            let v1::Revision { revision, changes, .. } = about.clone();
-            let applied = Applied { revision, version: self.since, changes };
-            self.announce(News::Revision(about), moment);
+        for (reply, about) in waiting {
+            let (revision, changes) = match about {
+                Some(about) => {
+                    let done = (about.revision, about.changes.clone());
+                    self.announce(News::Revision(about), moment);
+                    done
+                }
+                None => (self.revision, Vec::new()),
+            };
             if let Some(reply) = reply {
-                self.answer(reply, Ok(applied));
+                self.answer(reply, Ok(Applied { revision, version: self.since, changes }));
             }
         }
     }
@@ -714,7 +742,9 @@ impl Controller {
             materials.clone(),
         );
         let sealed = self.published.followed_by(version, self.revision, content);
-        let is_news = sealed.snapshot.id.digest != former.digest;
+        // A revision that changes nothing in force is known to proxies all the same.
+        let is_news = sealed.snapshot.id.digest != former.digest
+            || self.published.snapshot.revision != self.revision;
         if is_news || have_tracks_news || version.epoch != former.version.epoch {
             self.since = Version { version: version.version + 1, ..version };
             let of_tracks = self.tracks.date(&mut version);
@@ -740,7 +770,10 @@ impl Controller {
         }
         match self.tracks.begin_recent(revision) {
             true => drop(self.publish(None)),
-            false => self.effects.push(Effect::Recall(revision)),
+            false if self.tracks.recall(revision) => {
+                self.effects.push(Effect::Recall(revision));
+            }
+            false => {}
         }
     }
 
@@ -893,7 +926,7 @@ impl Controller {
             }
             ProxyEvent::Disconnected => self
                 .proxies
-                .disconnect(id, connection, moment.wall)
+                .disconnect(id, connection, moment)
                 .then(|| news("disconnected", None, String::new())),
         };
         if let Some(news) = news {

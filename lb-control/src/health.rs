@@ -74,7 +74,7 @@ impl HealthTracker {
         }
     }
 
-    /// What proxies are to go by.
+    /// What the checks say; how far that is acted upon, [`cap`] says.
     pub fn health(&self) -> Health {
         if self.rise <= self.level { Health::Healthy } else { Health::Unhealthy }
     }

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     backup::{BackupError, Backups},
     controller::{
-        Applied, Change, Controller, Effect, Event, Moment, Mutation, Refused, Unwritten,
+        Applied, Change, Controller, Effect, Event, Moment, Mutation, PACE, Refused, Unwritten,
     },
     desired::Batch,
     files,
@@ -294,6 +294,11 @@ impl Owner {
         self.inbox.close();
         while let Some(done) = self.writes.join_next().await {
             self.turn(done);
+        }
+        // Who waits for what is stored hears of it.
+        if self.controller.has_unpublished() {
+            tokio::time::sleep(PACE).await;
+            self.turn([]);
         }
         None
     }

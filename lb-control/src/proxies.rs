@@ -168,7 +168,7 @@ struct Proxy {
     hello: Hello,
     connection: Option<(ConnectionId, End)>,
     connected: Moment,
-    disconnected_since: Option<Duration>,
+    disconnected: Option<Moment>,
     applied_at: Option<Duration>,
     rejection: String,
     /// Of that.
@@ -201,7 +201,7 @@ impl Proxies {
             hello,
             connection: Some(connection),
             connected: moment,
-            disconnected_since: None,
+            disconnected: None,
             rejection: String::new(),
             rejected_revision: 0,
             problems: Vec::new(),
@@ -213,13 +213,13 @@ impl Proxies {
     }
 
     /// Returns whether this was the proxy's connection.
-    pub fn disconnect(&mut self, id: &ProxyId, connection: ConnectionId, wall: Duration) -> bool {
+    pub fn disconnect(&mut self, id: &ProxyId, connection: ConnectionId, moment: Moment) -> bool {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.connection = None;
-        proxy.disconnected_since = Some(wall);
+        proxy.disconnected = Some(moment);
         proxy.counted = Counted::default();
         self.forget_load(id);
-        let gone = self.by_id.iter().filter_map(|(id, p)| Some((p.disconnected_since?, id)));
+        let gone = self.by_id.iter().filter_map(|(id, p)| Some((p.disconnected?.now, id)));
         if gone.clone().count() > MOST_DISCONNECTED
             && let Some(oldest) = gone.min().map(|(_, id)| id.clone())
         {
@@ -403,17 +403,25 @@ impl Proxies {
     /// How far a backend has emptied that gets nothing new since version `since`. A count made
     /// under an older version does not prove anything: a request could have come after it. Nor does the
     /// silence of a proxy that was there a moment ago.
-    pub fn emptying(&self, backend: &Backend, since: Version, wall: Duration) -> Emptying {
+    pub fn emptying(
+        &self,
+        backend: &Backend,
+        since: Version,
+        current: Version,
+        now: Instant,
+    ) -> Emptying {
         let mut emptying = Emptying { empty: true, ..Emptying::default() };
-        let missed = self.by_id.iter().filter(|(_, proxy)| proxy.is_missed(wall));
+        let missed = self.by_id.iter().filter(|(_, proxy)| proxy.is_missed(now));
         emptying.waiting_for.extend(missed.map(|(id, _)| id.to_string()));
         for (id, proxy) in self.connected() {
-            if proxy.hello.running.is_none_or(|running| running.version < since) {
+            // One that runs nothing sends nothing, and begins with what is current.
+            let Some(running) = proxy.hello.running else { continue };
+            if !running.version.is_within(since, current) {
                 emptying.waiting_for.push(id.to_string());
             }
             let load = proxy.told.backends.get(backend).map_or(0, |load| load.in_flight);
             emptying.in_flight = emptying.in_flight.saturating_add(load);
-            emptying.empty &= proxy.told.version >= since;
+            emptying.empty &= proxy.told.version.is_within(since, current);
         }
         emptying.empty &= emptying.in_flight == 0 && emptying.waiting_for.is_empty();
         emptying
@@ -421,14 +429,15 @@ impl Proxies {
 
     /// How many are connected, and who of those does not run version `since` or a later one yet. Who was
     /// connected a moment ago may still have clients.
-    pub fn behind(&self, since: Version, wall: Duration) -> Spread {
+    pub fn behind(&self, since: Version, current: Version, now: Instant) -> Spread {
         let mut spread = Spread::default();
         for (id, proxy) in &self.by_id {
             let is_connected = proxy.connection.is_some();
             spread.connected += usize::from(is_connected);
-            if (is_connected || proxy.is_missed(wall))
-                && proxy.hello.running.is_none_or(|running| running.version < since)
-            {
+            let running = proxy.hello.running;
+            let is_behind =
+                running.is_none_or(|running| !running.version.is_within(since, current));
+            if is_behind && (is_connected || proxy.is_missed(now)) {
                 spread.behind.push(id.to_string());
             }
         }
@@ -476,8 +485,8 @@ fn current<'a>(
 
 impl Proxy {
     /// It was connected a moment ago, and may still have clients.
-    fn is_missed(&self, wall: Duration) -> bool {
-        self.disconnected_since.is_some_and(|since| wall < since + MISSED_FOR)
+    fn is_missed(&self, now: Instant) -> bool {
+        self.disconnected.is_some_and(|since| now < since.now + MISSED_FOR)
     }
 
     fn describe(&self, id: &ProxyId, current: SnapshotId) -> v1::Proxy {
@@ -490,7 +499,7 @@ impl Proxy {
             build: self.hello.build.clone(),
             connected,
             connected_since: Some(timestamp(self.connected.wall)),
-            disconnected_since: self.disconnected_since.map(timestamp),
+            disconnected_since: self.disconnected.map(|since| timestamp(since.wall)),
             epoch: running.version.epoch,
             version: running.version.version,
             hash: self.hello.running.map(|id| id.digest.to_string()).unwrap_or_default(),

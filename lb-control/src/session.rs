@@ -54,8 +54,8 @@ struct Refused {
     spec: u64,
     until: Instant,
     pause: Duration,
-    /// Of the track, too, this one was not taken.
-    of_track: Option<SnapshotId>,
+    /// The track, too, was refused: until then, and after so long a pause.
+    of_track: Option<(Instant, Duration)>,
 }
 
 /// What to do about what there is to send.
@@ -86,9 +86,13 @@ impl Session {
         let Some(refused) = self.refused.filter(is_refused) else {
             return self.towards(offers.current, now);
         };
-        let track = offers.track.filter(|track| refused.of_track != Some(*track));
+        let track = offers.track.filter(|_| refused.of_track.is_none_or(|(until, _)| until <= now));
         match track.map_or(Next::Nothing, |track| self.towards(track, now)) {
-            Next::Nothing => Next::WaitUntil(refused.until),
+            Next::Nothing => {
+                let of_track =
+                    refused.of_track.map(|(until, _)| until).filter(|until| now < *until);
+                Next::WaitUntil(of_track.map_or(refused.until, |until| until.min(refused.until)))
+            }
             Next::WaitUntil(at) => Next::WaitUntil(at.min(refused.until)),
             send @ Next::Send { .. } => send,
         }
@@ -122,8 +126,14 @@ impl Session {
     }
 
     pub fn applied(&mut self, id: SnapshotId, now: Instant) {
-        self.running = Some(id);
-        let Some(sent) = self.answered(id) else { return };
+        let is_other = self.running.replace(id) != Some(id);
+        let Some(sent) = self.answered(id) else {
+            // The answer to something that was overtaken: of which revision it is is not known any more.
+            if is_other {
+                self.revision = 0;
+            }
+            return;
+        };
         self.full_next = sent.id != id;
         if self.full_next {
             // If it made something else of it, again would hardly help.
@@ -146,20 +156,27 @@ impl Session {
     }
 
     fn refuse(&mut self, sent: &Sent, now: Instant) {
-        if sent.revision == self.revision && self.refused.is_some() {
-            let of_track = Some(sent.id);
-            self.refused = self.refused.map(|refused| Refused { of_track, ..refused });
+        if sent.revision == self.revision
+            && let Some(refused) = &mut self.refused
+        {
+            let pause = refused.of_track.map_or(REFUSED_PAUSE, |(_, last)| longer(last));
+            refused.of_track = Some((now + pause, pause));
             return;
         }
         let again = self.refused.filter(|refused| refused.spec == sent.spec);
-        let pause = again.map_or(REFUSED_PAUSE, |refused| (refused.pause * 2).min(MOST_PAUSE));
+        let pause = again.map_or(REFUSED_PAUSE, |refused| longer(refused.pause));
         let (spec, until) = (sent.spec, now + pause);
-        self.refused = Some(Refused { spec, until, pause, of_track: None });
+        let of_track = again.and_then(|refused| refused.of_track);
+        self.refused = Some(Refused { spec, until, pause, of_track });
     }
 
     fn answered(&mut self, id: SnapshotId) -> Option<Sent> {
         self.sent.take_if(|sent| sent.id.version == id.version)
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(MOST_PAUSE)
 }
 
 #[cfg(test)]
@@ -314,13 +331,34 @@ mod tests {
     }
 
     #[test]
-    fn a_track_that_is_refused_as_well_is_not_sent_again() {
+    fn a_track_that_is_refused_as_well_is_sent_again_after_a_pause_of_its_own() {
         let mut f = Fixture::new(Some(1));
         f.send(2, true);
         f.session.rejected(id(2), f.now);
+        f.now += REFUSED_PAUSE / 2;
         f.send_track(3);
         assert_eq!(f.session.rejected(id(3), f.now), Some(1));
-        assert_eq!(f.next_of(4, 2, Some(3)), Next::WaitUntil(f.now + REFUSED_PAUSE));
-        assert_eq!(f.next_of(6, 2, Some(5)), full(5));
+        let pause = Next::WaitUntil(f.now + REFUSED_PAUSE / 2);
+        assert_eq!(f.next_of(4, 2, Some(3)), pause);
+        assert_eq!(f.next_of(6, 2, Some(5)), pause, "however often it is published");
+        f.send(4, true);
+        f.session.sent.as_mut().expect("it is sent").spec = 2;
+        f.now += REFUSED_PAUSE / 2;
+        f.session.rejected(id(4), f.now);
+        assert_eq!(f.next_of(8, 2, Some(7)), Next::WaitUntil(f.now + REFUSED_PAUSE / 2));
+        f.now += REFUSED_PAUSE / 2;
+        assert_eq!(f.next_of(8, 2, Some(7)), full(7));
+    }
+
+    #[test]
+    fn a_late_answer_leaves_open_which_revision_runs() {
+        let mut f = Fixture::new(Some(1));
+        f.send(2, false);
+        f.now += ANSWER_TIMEOUT;
+        f.send(3, true);
+        f.session.applied(id(2), f.now);
+        assert_eq!(f.session.revision(), 0);
+        f.session.applied(id(3), f.now);
+        assert_eq!(f.session.revision(), 3);
     }
 }

@@ -172,7 +172,7 @@ pub fn parts(Asked { spec: from, overrides: former }: &Asked, next: &Asked) -> V
             let by_hand = new.get(backend);
             let content =
                 by_hand.map(|by_hand| encode::override_of(set, backend, by_hand).encode_to_vec());
-            parts.push(Part { kind: Kind::Override, name: format!("{set}/{backend}"), content });
+            parts.push(Part { kind: Kind::Override, name: format!("{set} {backend}"), content });
         }
     }
     parts

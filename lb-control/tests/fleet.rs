@@ -106,7 +106,7 @@ async fn a_rollback_is_a_new_revision_with_the_identical_state() {
     };
     fleet.apply(app(1)).await.expect("is valid");
     let first = hash().await;
-    let deletion = v1::ApplyRequest { replace_all: true, ..request("{}") };
+    let deletion = v1::ApplyRequest { replace_all: true, allow_empty: true, ..request("{}") };
     fleet.apply(deletion).await.expect("is valid");
     assert_ne!(hash().await, first);
     let rollback = v1::RollbackRequest { revision: 1, ..<_>::default() };
@@ -204,7 +204,8 @@ async fn a_drain_ends_at_its_deadline_or_when_it_is_taken_back() {
     let control = Control::in_memory();
     let mut fleet = control.fleet().await;
     fleet.apply(app(1)).await.expect("is valid");
-    let _silent = control.proxy("p1", None).await;
+    let mut silent = control.proxy("p1", None).await;
+    silent.follow_to(1).await;
     eventually("it is connected", async || {
         let listed = fleet.list_proxies(v1::ListProxiesRequest {}).await.expect("lists");
         (listed.into_inner().proxies.len() == 1).then_some(())

@@ -173,14 +173,14 @@ async fn a_key_is_in_no_answer_no_page_and_no_log() {
     }
 
     // Who gives back what was shown means the same key, now and after it was gone.
-    let empty = ApplyRequest { replace_all: true, ..<_>::default() };
+    let empty = ApplyRequest { replace_all: true, allow_empty: true, ..<_>::default() };
     fleet.change(empty).await;
     let mut spec = got.spec.expect("there is one");
     let shown = file::to_toml(&spec);
     spec.certificates.clear();
     fleet.apply(&shown).await;
     assert_eq!(curl::https(web, "a.test", "/", &pem, &[]).await.status, 200);
-    fleet.change(ApplyRequest { replace_all: true, ..<_>::default() }).await;
+    fleet.change(ApplyRequest { replace_all: true, allow_empty: true, ..<_>::default() }).await;
     let back = RollbackRequest { revision, ..<_>::default() };
     let back = api.rollback(back).await.expect("it is kept").into_inner();
     fleet.settled(back.revision).await;

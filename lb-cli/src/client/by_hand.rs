@@ -15,12 +15,12 @@ pub fn said(by_hand: &v1::Override) -> String {
 }
 
 /// That a rollback does not change it, a line each.
-pub fn notes(overrides: &[v1::Override]) -> String {
+pub fn notes<'a>(overrides: impl Iterator<Item = &'a v1::Override>) -> String {
     let note = |by_hand: &v1::Override| {
         let v1::Override { backend_set, backend, .. } = by_hand;
         format!("stays as it was set by hand: {backend_set}/{backend}: {}\n", said(by_hand))
     };
-    overrides.iter().map(note).collect()
+    overrides.map(note).collect()
 }
 
 /// Comments for the end of a spec in TOML: what holds instead of what it says.

@@ -24,7 +24,7 @@ impl Controller {
         acme::Seen {
             certificates: certificates.collect(),
             challenges: acme::possible(&self.in_force.state),
-            connected: self.proxies.behind(Version::default(), self.moment.wall).connected,
+            connected: self.spread(Version::default()).connected,
         }
     }
 
@@ -42,6 +42,6 @@ impl Controller {
 
     /// How far that has come.
     pub fn spread(&self, version: Version) -> Spread {
-        self.proxies.behind(version, self.moment.wall)
+        self.proxies.behind(version, self.current().version, self.moment.now)
     }
 }

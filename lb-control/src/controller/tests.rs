@@ -381,6 +381,44 @@ fn a_storm_is_published_once_in_a_while_and_acknowledged_with_that() {
 }
 
 #[test]
+fn who_asks_again_for_what_is_not_published_yet_waits_for_it() {
+    let mut f = Fixture::new(CHECKED);
+    let (mut first, mut second) = (f.drain("one"), f.drain("one"));
+    let committed = || Event::Committed { result: Ok(()), took: Duration::from_millis(1) };
+    f.apply([committed()]);
+    let (first, second) = (accepted(&mut first), accepted(&mut second));
+    assert_eq!((first.version.version, second.version.version), (2, 2));
+    assert_eq!((second.revision, second.changes.len()), (8, 0));
+}
+
+#[test]
+fn a_revision_that_changes_nothing_in_force_is_known_to_proxies_all_the_same() {
+    let mut f = Fixture::new(APP);
+    let weight = |weight| {
+        move |reply| Mutation {
+            change: Change::Set(Setting {
+                backend_set: "app".into(),
+                backend: "1.1.1.1:1".into(),
+                weight,
+                state: To::Stay,
+            }),
+            expected_revision: None,
+            dry_run: false,
+            comment: String::new(),
+            author: "ann".into(),
+            file_digest: None,
+            found: Found::default(),
+            cause: None,
+            reply,
+        }
+    };
+    let mut answer = f.mutate(weight(To::Be(1)));
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut answer).revision, 8);
+    assert_eq!(f.controller.published.snapshot.revision, 8);
+}
+
+#[test]
 fn flips_that_come_together_are_published_together() {
     let mut f = Fixture::new(CHECKED);
     f.wake();
@@ -520,6 +558,7 @@ fn emptying_is_told_while_the_backend_drains() {
     let one = (set, BackendName::new("one").expect("a valid name"));
     assert_eq!(f.controller.emptying(&one, Version::default()), None, "it does not drain");
     let _end = f.connect(1);
+    f.proxy(1, ProxyEvent::Applied { snapshot: f.controller.current(), revision: 0 });
     let mut answer = f.drain("one");
     f.commit(Ok(()));
     let since = accepted(&mut answer).version;

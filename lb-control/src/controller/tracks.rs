@@ -1,7 +1,7 @@
 //! Revisions that are in use besides the current one. A proxy that refuses the current revision stays on
 //! the one that it runs, and gets all the rest: who is there to serve, with what weights, and who is well.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lb_common::{
     map::{Change, changes},
@@ -19,8 +19,10 @@ const MOST_RECENT: usize = 8;
 #[derive(Debug, Default)]
 pub struct Tracks {
     by_revision: BTreeMap<u64, Track>,
-    /// What was asked for, newest last.
-    recent: VecDeque<(u64, DesiredState)>,
+    /// What was asked for, and what proxies had of what it needs; newest last.
+    recent: VecDeque<(u64, DesiredState, Materials)>,
+    /// Those that the store was asked for.
+    recalled: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -48,11 +50,11 @@ pub struct Now<'a> {
 
 impl Tracks {
     /// A revision was current.
-    pub fn was_current(&mut self, revision: u64, spec: DesiredState) {
+    pub fn was_current(&mut self, revision: u64, spec: DesiredState, materials: Materials) {
         if self.recent.len() == MOST_RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back((revision, spec));
+        self.recent.push_back((revision, spec, materials));
     }
 
     pub fn has(&self, revision: u64) -> bool {
@@ -61,10 +63,22 @@ impl Tracks {
 
     /// Begins a track, if its revision is known. It is published with the next turn.
     pub fn begin_recent(&mut self, revision: u64) -> bool {
-        let found = self.recent.iter().find(|(known, _)| *known == revision);
-        let Some((_, spec)) = found else { return false };
-        self.begin(revision, spec.clone(), Materials::new());
+        let found = self.recent.iter().find(|(known, ..)| *known == revision);
+        let Some((_, spec, materials)) = found else { return false };
+        let (spec, needed) = (spec.clone(), spec.materials_of_proxies());
+        let of_it = materials.iter().filter(|(id, _)| needed.contains(*id));
+        let of_it = of_it.map(|(id, content)| (id.clone(), content.clone())).collect();
+        self.begin(revision, spec, of_it);
         true
+    }
+
+    /// Whether the store is to be asked for it; once is enough, until [`Tracks::recalled`].
+    pub fn recall(&mut self, revision: u64) -> bool {
+        self.recalled.insert(revision)
+    }
+
+    pub fn recalled(&mut self, revision: u64) {
+        self.recalled.remove(&revision);
     }
 
     pub fn begin(&mut self, revision: u64, spec: DesiredState, materials: Materials) {
@@ -116,9 +130,9 @@ impl Track {
     fn turn(&mut self, revision: u64, now: Now<'_>) -> bool {
         let Now { in_force, unhealthy, materials } = now;
         for Change { key, new, .. } in changes(&self.of.backend_sets, &in_force.backend_sets) {
-            if let Some(own) = self.spec.backend_sets.get(key) {
-                let backends = &new.unwrap_or(own).backends;
-                let set = BackendSet { backends: backends.clone(), ..BackendSet::clone(own) };
+            // Of a set that is gone the last backends stay, as they were at last.
+            if let Some((own, new)) = self.spec.backend_sets.get(key).zip(new) {
+                let set = BackendSet { backends: new.backends.clone(), ..BackendSet::clone(own) };
                 self.state.backend_sets.insert(key.clone(), set.into());
             }
         }
@@ -137,6 +151,8 @@ impl Track {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::{material::MaterialId, secret::Secret};
+
     use super::*;
     use crate::desired::tests::{APP, state};
 
@@ -158,7 +174,7 @@ mod tests {
     #[test]
     fn a_track_has_its_own_routes_and_the_backends_of_now() {
         let mut tracks = Tracks::default();
-        tracks.was_current(3, state(APP));
+        tracks.was_current(3, state(APP), Materials::new());
         assert!(tracks.begin_recent(3) && !tracks.begin_recent(2));
         let now = state(
             r#"backend_sets = [
@@ -182,10 +198,38 @@ mod tests {
         let mut tracks = Tracks::default();
         tracks.begin(3, state(APP), Materials::new());
         let mut version = NOW;
+        let drained = state(&APP.replace(r#""1.1.1.1:1""#, r#""1.1.1.1:1", state = "draining""#));
+        turn(&mut tracks, &drained, &mut version);
         let without = state("backend_sets = [{ name = 'other' }]");
-        let sealed = turn(&mut tracks, &without, &mut version).remove(0);
-        assert_eq!(*sealed.snapshot.members["app"], state(APP).backend_sets["app"].backends);
+        assert!(turn(&mut tracks, &without, &mut version).is_empty());
+        let sealed = tracks.sealed().remove(0);
+        assert_eq!(*sealed.snapshot.members["app"], drained.backend_sets["app"].backends);
         tracks.retain(|revision| revision != 3);
         assert!(!tracks.has(3) && tracks.sealed().is_empty());
+    }
+
+    #[test]
+    fn what_only_an_earlier_revision_needs_goes_with_it() {
+        let id = |name: &str| MaterialId::of(name);
+        let secret = |text: &str| Secret::new(text.into());
+        let spec = "certificates = [{ name = 'old', cert = '/old.pem', key = '/old.pem' }]
+                    listeners = [{ name = 'web', address = '127.0.0.1:1', tls = { certificates = ['old'] } }]";
+        let mut tracks = Tracks::default();
+        let known =
+            [(id("file:/old.pem"), secret("old")), (id("file:/other.pem"), secret("other"))];
+        tracks.was_current(3, state(spec), known.into_iter().collect());
+        assert!(tracks.begin_recent(3));
+        let (mut version, now) = (NOW, state(""));
+        let sealed = turn(&mut tracks, &now, &mut version).remove(0);
+        let ids: Vec<_> = sealed.snapshot.materials.keys().collect();
+        assert_eq!(ids, [&id("file:/old.pem")]);
+    }
+
+    #[test]
+    fn the_store_is_asked_once() {
+        let mut tracks = Tracks::default();
+        assert!(tracks.recall(3) && !tracks.recall(3) && tracks.recall(4));
+        tracks.recalled(3);
+        assert!(tracks.recall(3));
     }
 }

@@ -185,7 +185,8 @@ impl Controller {
         let found = self.in_force.state.backend_sets.get(&backend.0)?.backend(&backend.1)?;
         let drains = found.state == BackendState::Draining;
         drains.then(|| {
-            let mut emptying = self.proxies.emptying(backend, since, self.moment.wall);
+            let mut emptying =
+                self.proxies.emptying(backend, since, self.current().version, self.moment.now);
             // Proxies of an earlier controller take a moment to come.
             emptying.empty &= self.moment.now >= self.all_back_at;
             emptying

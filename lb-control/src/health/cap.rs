@@ -42,6 +42,8 @@ pub struct Reach {
     pub failed: usize,
     /// Not found out yet.
     pub unknown: usize,
+    /// It cannot be found out, because this process is short of something.
+    pub not_made: usize,
     is_cut_off: bool,
 }
 
@@ -120,7 +122,14 @@ mod tests {
 
     #[test]
     fn a_controller_that_reaches_nobody_is_cut_off_until_it_reaches_somebody() {
-        let reach = |passed, failed, unknown| Reach { passed, failed, unknown, is_cut_off: false };
+        let not_made = 1;
+        let reach = |passed, failed, unknown| Reach {
+            passed,
+            failed,
+            unknown,
+            not_made,
+            is_cut_off: false,
+        };
         for (mut reach, expected) in [
             (reach(0, 2, 0), true),
             (reach(0, 1, 0), false),

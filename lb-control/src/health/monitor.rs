@@ -107,15 +107,26 @@ struct Target {
     since: Option<prost_types::Timestamp>,
     why: String,
     last_probe: Option<v1::Probe>,
-    latest: Option<Outcome>,
+    latest: Latest,
     /// It was told to fail, and to be held.
     is_told_held: bool,
+}
+
+/// What the latest check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Latest {
+    /// None was made.
+    Nothing,
+    /// It could not be made, and none was before.
+    NotMade,
+    Found(Outcome),
 }
 
 #[derive(Debug)]
 struct Stored {
     address: String,
     health: Health,
+    is_proven: bool,
     since: Option<prost_types::Timestamp>,
     why: String,
 }
@@ -254,12 +265,17 @@ impl Monitor {
             detail: detail.clone(),
             took: Some(duration::to_wire(took)),
         });
-        let Some(outcome) = outcome else { return false };
-        let latest = target.latest.replace(outcome);
-        *count(&mut self.reach, latest) -= 1;
-        *count(&mut self.reach, Some(outcome)) += 1;
+        let latest = match outcome {
+            Some(outcome) => Latest::Found(outcome),
+            None if target.latest == Latest::Nothing => Latest::NotMade,
+            None => target.latest,
+        };
+        let former = std::mem::replace(&mut target.latest, latest);
+        *count(&mut self.reach, former) -= 1;
+        *count(&mut self.reach, latest) += 1;
         let turned = self.look_around();
-        self.conclude(&key, outcome, detail, wall) || turned
+        let decided = outcome.is_some_and(|outcome| self.conclude(&key, outcome, detail, wall));
+        decided || turned
     }
 
     /// What an outcome makes of what is known. Returns whether that decided something.
@@ -411,6 +427,7 @@ impl Monitor {
                 since: target.since,
                 why: target.why.clone(),
                 held: self.why_held(&set.name, target),
+                proven: target.is_proven,
                 last_probe: target.last_probe.clone(),
                 ..status
             },
@@ -461,6 +478,7 @@ impl Monitor {
             is_same
         });
         let health = stored.as_ref().map(|stored| stored.health);
+        let is_proven = stored.as_ref().is_some_and(|stored| stored.is_proven);
         let tracker = HealthTracker::resume(check, health);
         let (since, why) = match stored {
             Some(stored) => (stored.since, stored.why),
@@ -473,13 +491,13 @@ impl Monitor {
             asking: asking.clone(),
             tracker,
             is_in_service: true,
-            is_proven: health == Some(Health::Healthy),
+            is_proven,
             is_out: health == Some(Health::Unhealthy),
             order: 0,
             since,
             why,
             last_probe: None,
-            latest: None,
+            latest: Latest::Nothing,
             is_told_held: false,
         }
     }
@@ -559,6 +577,7 @@ impl Target {
             health: wire(Some(decided)).into(),
             since: self.since,
             why: self.why.clone(),
+            proven: self.is_proven,
             ..v1::BackendStatus::default()
         })
     }
@@ -581,11 +600,12 @@ fn target_mut<'a>(
     sets.get_mut(set)?.targets.get_mut(backend)
 }
 
-fn count(reach: &mut Reach, latest: Option<Outcome>) -> &mut usize {
+fn count(reach: &mut Reach, latest: Latest) -> &mut usize {
     match latest {
-        None => &mut reach.unknown,
-        Some(Outcome::Pass) => &mut reach.passed,
-        Some(Outcome::Fail) => &mut reach.failed,
+        Latest::Nothing => &mut reach.unknown,
+        Latest::NotMade => &mut reach.not_made,
+        Latest::Found(Outcome::Pass) => &mut reach.passed,
+        Latest::Found(Outcome::Fail) => &mut reach.failed,
     }
 }
 
@@ -613,8 +633,9 @@ fn parse_stored(status: v1::BackendStatus) -> Option<(Key, Stored)> {
     };
     let set = BackendSetName::new(&status.backend_set).ok()?;
     let backend = BackendName::new(&status.backend).ok()?;
+    let is_proven = status.proven || health == Health::Healthy;
     let v1::BackendStatus { address, since, why, .. } = status;
-    Some(((set, backend), Stored { address, health, since, why }))
+    Some(((set, backend), Stored { address, health, is_proven, since, why }))
 }
 
 #[cfg(test)]

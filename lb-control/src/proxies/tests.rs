@@ -6,6 +6,8 @@ fn runs(version: u64) -> Runs {
     Runs { snapshot: snapshot(version), revision: 1, is_current: true }
 }
 
+/// That is published. Somebody else is at 9.
+const LAST: Version = Version { epoch: 1, version: 8 };
 const WALL: Duration = Duration::from_secs(1_700_000_000);
 
 fn moment() -> Moment {
@@ -53,7 +55,7 @@ fn the_newer_of_two_connections_counts_and_the_older_is_ended() {
     assert_eq!(connect(&mut proxies, "p", 1), None);
     assert_eq!(connect(&mut proxies, "p", 2), Some(Ended::Replaced { by: None }));
     assert_eq!(proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL), None);
-    assert!(!proxies.disconnect(&proxy("p"), ConnectionId(1), WALL));
+    assert!(!proxies.disconnect(&proxy("p"), ConnectionId(1), moment()));
     assert_eq!(lists(&proxies), [("p".into(), true, false)]);
     let began = proxies.applied(&proxy("p"), ConnectionId(2), runs(2), WALL);
     assert!(matches!(began, Some(Began::New { .. })), "{began:?}");
@@ -98,7 +100,7 @@ fn load_is_of_connected_proxies_as_they_last_reported() {
         proxies.report(&proxy(id), ConnectionId(connection), report(1, 100), now());
         proxies.report(&proxy(id), ConnectionId(connection), report(1, connection - 1), now());
     }
-    proxies.disconnect(&proxy("c"), ConnectionId(3), WALL);
+    proxies.disconnect(&proxy("c"), ConnectionId(3), moment());
     let ejections = vec![v1::LocalEjection { proxy_id: "a".into(), reason: "5xx".into() }];
     let expected = FleetLoad { in_flight: 1, ejections };
     assert_eq!(proxies.load(&backend()), expected);
@@ -118,7 +120,7 @@ fn who_does_not_run_what_is_current_is_told_with_why() {
     proxies.rejected(&proxy("b"), ConnectionId(1), "too odd", refusal);
     let problem = v1::Problem { resource: "listeners[web]".into(), reason: "in use".into() };
     proxies.problems(&proxy("c"), ConnectionId(2), vec![problem]);
-    proxies.disconnect(&proxy("d"), ConnectionId(3), WALL);
+    proxies.disconnect(&proxy("d"), ConnectionId(3), moment());
     let told = proxies.elsewhere(current).into_iter().map(|one| (one.proxy_id, one.why));
     let expected = [("b", "refused revision 4: too odd"), ("c", "listeners[web]: in use")];
     assert!(told.eq(expected.map(|(id, why)| (id.into(), why.into()))));
@@ -145,7 +147,7 @@ fn what_is_not_told_anew_is_as_it_was_and_a_part_proves_nothing() {
     let later = snapshot(3).version;
     tell(&mut proxies, idle(later, true));
     assert_eq!(proxies.load(&backend()), FleetLoad::default());
-    assert!(!proxies.emptying(&backend(), later, WALL).empty);
+    assert!(!proxies.emptying(&backend(), later, LAST, now()).empty);
     tell(&mut proxies, idle(later, false));
     assert!(proxies.busy.is_empty() && proxies.by_id["p"].told.backends.is_empty());
 }
@@ -172,7 +174,7 @@ fn traffic_is_told_of_connected_proxies_and_begins_anew_with_a_connection() {
     assert_eq!(seen(&proxies, 1), (Some((0.0, 2)), 5, 0.0));
     tell(&mut proxies, 1, 1, 30);
     assert_eq!(seen(&proxies, 3), (Some((10.0, 2)), 5, 10.0));
-    proxies.disconnect(&proxy("p"), ConnectionId(1), WALL);
+    proxies.disconnect(&proxy("p"), ConnectionId(1), moment());
     assert_eq!(seen(&proxies, 3), (None, 0, 10.0), "what it did counts until it is past");
     connect(&mut proxies, "p", 2);
     tell(&mut proxies, 2, 4, 10);
@@ -185,13 +187,17 @@ fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
     let mut proxies = Proxies::default();
     let since = snapshot(2).version;
     let seen = |proxies: &Proxies| {
-        let Emptying { in_flight, waiting_for, empty } = proxies.emptying(&backend(), since, WALL);
+        let Emptying { in_flight, waiting_for, empty } =
+            proxies.emptying(&backend(), since, LAST, now());
         (in_flight, waiting_for.join(" "), empty)
     };
     assert_eq!(seen(&proxies), (0, String::new(), true), "nobody is there");
     connect(&mut proxies, "a", 1);
     connect(&mut proxies, "b", 2);
     let (a, b) = (proxy("a"), proxy("b"));
+    assert_eq!(seen(&proxies), (0, String::new(), true), "they run nothing");
+    proxies.applied(&a, ConnectionId(1), runs(1), WALL);
+    proxies.applied(&b, ConnectionId(2), runs(9), WALL);
     proxies.report(&a, ConnectionId(1), report(1, 3), now());
     assert_eq!(seen(&proxies), (3, "a b".into(), false));
     proxies.applied(&a, ConnectionId(1), runs(2), WALL);
@@ -203,19 +209,20 @@ fn a_backend_is_empty_once_everyone_said_so_under_the_drain() {
     assert_eq!(seen(&proxies), (1, String::new(), false));
     proxies.report(&a, ConnectionId(1), report(2, 0), now());
     assert_eq!(seen(&proxies), (0, String::new(), true));
-    proxies.disconnect(&b, ConnectionId(2), WALL);
+    let gone = moment();
+    proxies.disconnect(&b, ConnectionId(2), gone);
     assert_eq!(seen(&proxies), (0, "b".into(), false), "it may have clients still");
-    let later = proxies.emptying(&backend(), since, WALL + MISSED_FOR);
+    let later = proxies.emptying(&backend(), since, LAST, gone.now + MISSED_FOR);
     assert!(later.empty, "it is taken to be gone");
 }
 
 #[test]
 fn the_oldest_of_too_many_disconnected_proxies_is_forgotten() {
-    let mut proxies = Proxies::default();
+    let (mut proxies, start) = (Proxies::default(), moment());
     for i in 0..=MOST_DISCONNECTED as u64 {
         connect(&mut proxies, &i.to_string(), i);
-        let wall = WALL + Duration::from_secs(i);
-        assert!(proxies.disconnect(&proxy(i), ConnectionId(i), wall));
+        let moment = Moment { now: start.now + Duration::from_secs(i), ..start };
+        assert!(proxies.disconnect(&proxy(i), ConnectionId(i), moment));
     }
     assert_eq!(proxies.by_id.len(), MOST_DISCONNECTED);
     assert!(!proxies.by_id.contains_key("0"));
@@ -234,17 +241,18 @@ fn too_many_connections_are_refused() {
 #[test]
 fn who_is_behind_counts_while_connected_and_a_moment_longer() {
     let mut proxies = Proxies::default();
-    let behind = |proxies: &Proxies, wall| {
-        let spread = proxies.behind(snapshot(2).version, wall);
+    let gone = moment();
+    let behind = |proxies: &Proxies, now| {
+        let spread = proxies.behind(snapshot(2).version, LAST, now);
         (spread.connected, spread.behind.join(" "))
     };
-    assert_eq!(behind(&proxies, WALL), (0, String::new()));
+    assert_eq!(behind(&proxies, gone.now), (0, String::new()));
     connect(&mut proxies, "a", 1);
     connect(&mut proxies, "b", 2);
-    assert_eq!(behind(&proxies, WALL), (2, "a b".into()));
+    assert_eq!(behind(&proxies, gone.now), (2, "a b".into()));
     proxies.applied(&proxy("a"), ConnectionId(1), runs(3), WALL);
-    assert_eq!(behind(&proxies, WALL), (2, "b".into()));
-    proxies.disconnect(&proxy("b"), ConnectionId(2), WALL);
-    assert_eq!(behind(&proxies, WALL), (1, "b".into()), "it may come back, with its clients");
-    assert_eq!(behind(&proxies, WALL + MISSED_FOR), (1, String::new()));
+    assert_eq!(behind(&proxies, gone.now), (2, "b".into()));
+    proxies.disconnect(&proxy("b"), ConnectionId(2), gone);
+    assert_eq!(behind(&proxies, gone.now), (1, "b".into()), "it may come back, with its clients");
+    assert_eq!(behind(&proxies, gone.now + MISSED_FOR), (1, String::new()));
 }

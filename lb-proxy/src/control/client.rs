@@ -172,13 +172,13 @@ impl<'a, I: Install> Client<'a, I> {
                 _ = tick.tick() => {
                     self.report(&mut outbox, &mut reporter);
                     if clock::now() - opened >= LASTED {
-                        match is_refused {
-                            // Another one may be the one that leads.
-                            true if self.settings.controllers.len() > 1 => {
-                                return Err(SessionError::Refused);
-                            }
-                            true => {}
-                            false => self.works(controller, &mut worked),
+                        // Of one that sends nothing that can be taken, another one may be the one that leads.
+                        let is_useless = is_refused && !worked;
+                        if is_useless && self.settings.controllers.len() > 1 {
+                            return Err(SessionError::Refused);
+                        }
+                        if !is_useless {
+                            self.works(controller, &mut worked);
                         }
                     }
                 }

@@ -31,6 +31,7 @@ pub struct Reporter {
     last: Option<Last>,
     /// The last one that fit into a report that not all fit into.
     cursor: Option<Key>,
+    looks: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ struct Told {
     load: Load,
     is_leaving: bool,
     totals: v1::Totals,
+    /// The look that saw it last.
+    seen: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +69,10 @@ struct News {
     more: Option<v1::Totals>,
     /// Not only counts.
     is_of_load: bool,
+    /// Somebody waits for it.
+    is_urgent: bool,
+    /// The backend gets nothing new.
+    is_leaving: bool,
 }
 
 // === impl Reporter ===
@@ -86,18 +93,21 @@ impl Reporter {
     ) -> Option<v1::Report> {
         let Some(last) = self.last.take() else { return Some(self.begin(seen, snapshot, now)) };
         let Seen { backends, totals, connections } = seen;
-        let (news, is_urgent) = self.compare(backends);
+        let mut news = self.compare(backends);
         let is_other = last.snapshot != snapshot;
         let Some(totals) = totals else {
-            self.last = Some(Last { snapshot, ..last });
-            let is_due = is_urgent || is_other;
+            news.retain(|one| one.is_urgent);
+            let is_due = is_other || !news.is_empty();
+            self.last = Some(last);
             return is_due.then(|| self.report(news, None, snapshot, connections));
         };
+        self.forget_unseen();
         let more = growth(&last.totals, &totals);
         let grew = more.is_some() || news.iter().any(|one| one.more.is_some());
         let is_due = is_other || grew || last.grew || !news.is_empty();
         let is_due = is_due || last.connections != connections;
-        self.last = Some(Last { snapshot, connections, totals, counted_at: now, grew });
+        let before = last.snapshot;
+        self.last = Some(Last { snapshot: before, connections, totals, counted_at: now, grew });
         let more = Some(more.unwrap_or_default());
         is_due.then(|| self.report(news, more, snapshot, connections))
     }
@@ -114,35 +124,48 @@ impl Reporter {
             self.backends.insert(one.key.clone(), Told { totals, ..Told::default() });
         }
         let Seen { backends, totals, connections } = seen;
-        let (news, _) = self.compare(backends);
+        let news = self.compare(backends);
         let totals = totals.unwrap_or_default();
-        self.last = Some(Last { snapshot, connections, totals, counted_at: now, grew: false });
+        let nothing = None;
+        self.last =
+            Some(Last { snapshot: nothing, connections, totals, counted_at: now, grew: false });
         self.report(news, Some(v1::Totals::default()), snapshot, connections)
     }
 
-    /// What differs from what was told, and whether somebody waits for it.
-    fn compare(&mut self, seen: Vec<BackendSeen>) -> (Vec<News>, bool) {
-        let (mut news, mut is_urgent) = (Vec::new(), false);
+    /// What differs from what was told.
+    fn compare(&mut self, seen: Vec<BackendSeen>) -> Vec<News> {
+        let mut news = Vec::new();
+        self.looks += 1;
         let mut idle = self.busy.clone();
         for one in seen {
             idle.remove(&one.key);
             let load = Load { in_flight: one.in_flight, ejection: one.ejection };
             let told = self.backends.entry(one.key.clone()).or_default();
             told.is_leaving = one.is_leaving;
+            told.seen = self.looks;
             let is_of_load = load != told.load;
-            is_urgent |= load.ejection != told.load.ejection || is_of_load && one.is_leaving;
+            let is_leaving = one.is_leaving;
+            let is_urgent = load.ejection != told.load.ejection || is_of_load && is_leaving;
             let more = one.totals.as_ref().and_then(|totals| growth(&told.totals, totals));
             if is_of_load || more.is_some() {
-                news.push(News { key: one.key, load, totals: one.totals, more, is_of_load });
+                let (key, totals) = (one.key, one.totals);
+                news.push(News { key, load, totals, more, is_of_load, is_urgent, is_leaving });
             }
         }
         for key in idle {
             let told = self.backends.entry(key.clone()).or_default();
-            is_urgent |= told.is_leaving || told.load.ejection.is_some();
-            let (load, totals, more) = Default::default();
-            news.push(News { key, load, totals, more, is_of_load: true });
+            let is_leaving = told.is_leaving;
+            let is_urgent = is_leaving || told.load.ejection.is_some();
+            let ((load, totals, more), is_of_load) = (Default::default(), true);
+            news.push(News { key, load, totals, more, is_of_load, is_urgent, is_leaving });
         }
-        (news, is_urgent)
+        news
+    }
+
+    /// After a look at all that was used: what was not seen is gone.
+    fn forget_unseen(&mut self) {
+        let (busy, looks) = (&self.busy, self.looks);
+        self.backends.retain(|key, told| told.seen == looks || busy.contains(key));
     }
 
     fn report(
@@ -155,13 +178,18 @@ impl Reporter {
         let mut partial = false;
         if news.len() > MOST {
             let cursor = self.cursor.take();
-            // What goes on is of more interest than counts; within either all have their turn.
+            // What is waited for comes first, then what goes on, then counts; within each all have their turn.
             let is_past = |key: &Key| cursor.as_ref().is_some_and(|cursor| key <= cursor);
-            let place = |one: &News| (!one.is_of_load, is_past(&one.key), one.key.clone());
+            let place =
+                |one: &News| (!one.is_urgent, !one.is_of_load, is_past(&one.key), one.key.clone());
             news.sort_by_cached_key(place);
-            partial = news[MOST..].iter().any(|one| one.is_of_load);
+            partial = news[MOST..].iter().any(|one| one.is_leaving);
             news.truncate(MOST);
             self.cursor = news.last().map(|one| one.key.clone());
+        }
+        // Until all of it is told, there is more to tell of this snapshot.
+        if let Some(last) = self.last.as_mut().filter(|_| !partial) {
+            last.snapshot = snapshot;
         }
         let backends = news.into_iter().map(|one| self.tell(one)).collect();
         v1::Report { backends, snapshot, more, connections, partial }
@@ -311,13 +339,41 @@ mod tests {
     }
 
     #[test]
-    fn another_snapshot_is_told_at_once_with_what_goes_on_under_it() {
+    fn another_snapshot_is_told_at_once_with_who_leaves_under_it() {
         let mut f = Fixture::new();
         let seen = |backends| Seen { backends, totals: None, connections: 3 };
         let now = f.later(200).now;
-        let report = f.reporter.next(seen(vec![backend("one", 1, 0)]), id(2), now);
+        let leaving = BackendSeen { is_leaving: true, ..backend("one", 1, 0) };
+        let report = f.reporter.next(seen(vec![leaving, backend("two", 1, 0)]), id(2), now);
         assert_eq!(told(report), Some(vec!["one 1".into()]));
-        assert_eq!(told(f.reporter.next(seen(vec![backend("one", 4, 0)]), id(2), now)), None);
+        assert_eq!(
+            told(f.reporter.next(seen(vec![backend("two", 4, 0)]), id(2), now)),
+            Some(vec!["one 0".into()])
+        );
+        assert_eq!(told(f.reporter.next(seen(vec![backend("two", 5, 0)]), id(2), now)), None);
+    }
+
+    #[test]
+    fn a_snapshot_is_told_until_all_who_leave_under_it_are() {
+        let mut f = Fixture::new();
+        let leaving = |i| BackendSeen { is_leaving: true, ..backend(&format!("b{i}"), 1, 0) };
+        let seen =
+            || Seen { backends: (0..1_001).map(leaving).collect(), totals: None, connections: 3 };
+        let now = f.later(200).now;
+        let mut next =
+            || f.reporter.next(seen(), id(2), now).map(|one| (one.backends.len(), one.partial));
+        assert_eq!([next(), next(), next()], [Some((1_000, true)), Some((1, false)), None]);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut f = Fixture::new();
+        for i in 0..50 {
+            f.later(900).look(&[backend(&format!("b{i}"), 1, 1)], 100);
+        }
+        f.later(900).look(&[], 100);
+        f.later(900).look(&[], 100);
+        assert!(f.reporter.backends.is_empty() && f.reporter.busy.is_empty());
     }
 
     #[test]
@@ -346,9 +402,12 @@ mod tests {
         }
         assert_eq!(grown.len(), 2_500, "all had their turn");
         let mut f = Fixture::new();
-        let busy: Vec<_> = (0..1_001).map(|i| backend(&format!("b{i}"), 1, 0)).collect();
-        assert!(f.later(900).look(&busy, 100).expect("it is due").partial);
-        assert_eq!(f.later(900).look(&busy, 100).expect("it is due").backends.len(), 1);
+        let busy: Vec<_> = (0..1_001).map(|i| backend(&format!("b{i:04}"), 1, 0)).collect();
+        assert!(
+            !f.later(900).look(&busy, 100).expect("it is due").partial,
+            "nobody waits for them"
+        );
+        assert_eq!(told(f.later(900).look(&busy, 100)), Some(vec!["b1000 1".into()]));
     }
 
     #[test]

@@ -322,3 +322,27 @@ fn a_status_says_why_nothing_is_known() {
     let status = f.monitor.status(&unchecked, &set.backends[0]);
     assert_eq!(status.why, "no health check");
 }
+
+#[test]
+fn who_proved_itself_once_counts_for_the_share_after_a_restart_too() {
+    let text = checked("prove_first = true", &many(4));
+    let mut f = Fixture::new(vec![], &text);
+    f.probe("....");
+    f.probe("....");
+    f.probe("xx..");
+    let mut f = Fixture::new(f.stored(), &text);
+    assert_eq!(f.unhealthy(), ["a", "b"]);
+    assert_eq!(f.probe("xxx."), ["app held", "c UNHEALTHY held"]);
+}
+
+#[test]
+fn a_check_that_cannot_be_made_does_not_hide_that_nobody_is_reached() {
+    let check = "max_unhealthy_percent = 100, unhealthy_after = 2, healthy_after = 2";
+    let mut f = Fixture::new(vec![], &checked(check, &many(3)));
+    f.now += Duration::from_secs(10);
+    let mut jobs: Vec<_> = std::iter::from_fn(|| f.monitor.start(f.now)).collect();
+    jobs.sort_by_key(|job| job.address);
+    f.finish(&jobs[0], None);
+    f.finish(&jobs[1], Outcome::Fail);
+    assert_eq!(f.finish(&jobs[2], Outcome::Fail), ["all held"]);
+}
