@@ -293,16 +293,21 @@ async fn run_stream(
     let mut leave = shared.leave.subscribe();
     leave.mark_unchanged();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    let mut round = 0;
+    let (mut round, mut bytes) = (0, 0);
     loop {
         tokio::select! {
             update = updates.message() => {
                 let update = update.ok()??;
-                let id = update.snapshot?;
-                let bytes = match &update.content {
+                bytes += match &update.content {
                     Some(Content::Full(bytes) | Content::Delta(bytes)) => bytes.len(),
+                    Some(Content::Part(part)) => {
+                        bytes += part.len();
+                        continue;
+                    }
                     None => 0,
                 };
+                let id = update.snapshot?;
+                let bytes = std::mem::take(&mut bytes);
                 *running = Some((id, update.revision));
                 send(Message::Applied(v1::Applied { snapshot: Some(id) })).await.ok()?;
                 let seen = Seen { proxy, id, at: clock::now(), bytes };

@@ -5,13 +5,14 @@
 //! its proxy.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use lb_common::{
@@ -19,8 +20,8 @@ use lb_common::{
     drain::Drain,
     id::{BackendName, BackendSetName, ProxyId},
 };
-use lb_proto::{MAX_MESSAGE_BYTES, update::parse_snapshot_id, v1};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use lb_proto::{MAX_MESSAGE_BYTES, parts, update::parse_snapshot_id, v1};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use v1::{
@@ -34,7 +35,7 @@ use crate::{
     load::Counts,
     owner::Handle,
     proxies::{ConnectionId, Ended, Hello, Load, Refusal, Report},
-    session::{ANSWER_TIMEOUT, Next, Session},
+    session::{Next, Session},
     trace::Delivery,
 };
 
@@ -44,9 +45,6 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of texts that a proxy sends for people to read, in bytes.
 const MOST_TEXT: usize = 1024;
 const MOST_PROBLEMS: usize = 100;
-/// So many whole snapshots are on their way at a time: each is copied for its stream, and a thousand proxies
-/// that come at once would take a thousand times what one takes.
-const MOST_ON_THEIR_WAY: usize = 32;
 
 type Updates = mpsc::Sender<Result<v1::Update, Status>>;
 
@@ -55,7 +53,6 @@ pub struct Service {
     handle: Handle,
     drain: Drain,
     last_connection: Arc<AtomicU64>,
-    whole: Arc<Semaphore>,
 }
 
 /// One proxy's connection.
@@ -66,15 +63,13 @@ struct Connection {
     session: Session,
     /// The last update that was sent, if it is of a trace and not answered yet.
     delivery: Option<Delivery>,
-    whole: Arc<Semaphore>,
-    /// A whole snapshot is on its way, since then.
-    on_its_way: Option<(OwnedSemaphorePermit, Instant)>,
+    /// What of the update that is being sent is not sent yet.
+    parts: VecDeque<v1::Update>,
 }
 
 pub fn server(handle: Handle, drain: Drain) -> DiscoveryServer<Service> {
     let last_connection = Arc::default();
-    let whole = Arc::new(Semaphore::new(MOST_ON_THEIR_WAY));
-    DiscoveryServer::new(Service { handle, drain, last_connection, whole })
+    DiscoveryServer::new(Service { handle, drain, last_connection })
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
@@ -125,8 +120,7 @@ impl Service {
             connection,
             session: Session::new(hello.running, hello.revision),
             delivery: None,
-            whole: Arc::clone(&self.whole),
-            on_its_way: None,
+            parts: VecDeque::new(),
             handle: self.handle.clone(),
         };
         let (end, ended) = oneshot::channel();
@@ -155,38 +149,33 @@ impl Connection {
             let current = Arc::clone(&published.borrow_and_update());
             let offers = current.offers(self.session.revision());
             let next = self.session.next(&offers, clock::now());
-            let is_whole = match next {
-                Next::Send { id, base } => current.update(id, base).1,
-                Next::Nothing | Next::WaitUntil(_) => false,
-            };
-            let whole = Arc::clone(&self.whole);
-            let on_its_way = self.on_its_way.as_ref().map(|(_, since)| *since);
+            let is_sending = !self.parts.is_empty();
             tokio::select! {
                 message = inbound.message() => match message? {
                     Some(message) => self.answered(message).await?,
                     None => return Ok(()),
                 },
                 Ok(()) = published.changed() => {}
-                // Ready at once, unless the proxy has not read the last one, or too many wait for all
-                // of it; then what is sent is what is current when it has.
-                Some((permit, place)) = reserve(updates, whole, is_whole),
-                    if matches!(next, Next::Send { .. }) =>
-                {
-                    if let Next::Send { id, base } = next {
+                // Ready at once, unless the proxy has not read the last one; then what is sent is
+                // what is current when it has.
+                Ok(permit) = updates.reserve(), if is_sending || matches!(next, Next::Send { .. }) => {
+                    if let Next::Send { id, base } = next && !is_sending {
                         let (update, full) = current.update(id, base);
-                        let now = clock::now();
-                        self.on_its_way = place.map(|place| (place, now));
-                        self.session.sent(id, update.revision, &offers, full, now);
-                        permit.send(Ok(update));
+                        self.session.sent(id, update.revision, &offers, full, clock::now());
+                        self.parts = parts::cut(update);
                         self.delivery = current
                             .cause()
                             .filter(|_| current.id() != before)
                             .map(|cause| Delivery::begin(cause, &self.id, id.version, full));
                     }
+                    if let Some(part) = self.parts.pop_front() {
+                        permit.send(Ok(part));
+                    }
+                    if self.parts.is_empty() {
+                        self.session.is_sent(clock::now());
+                    }
                 }
                 () = wait(next) => {}
-                // Who does not answer keeps nobody waiting.
-                () = passed(on_its_way) => self.on_its_way = None,
                 why = &mut ended => return Err(match why {
                     Ok(why) => self.status_of(&why),
                     Err(_) => ending(),
@@ -201,7 +190,6 @@ impl Connection {
         match message.message {
             Some(Message::Applied(applied)) => {
                 let snapshot = snapshot_of(applied.snapshot)?;
-                self.on_its_way = None;
                 self.session.applied(snapshot, clock::now());
                 if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
                     delivery.applied();
@@ -211,7 +199,6 @@ impl Connection {
             }
             Some(Message::Rejected(rejected)) => {
                 let snapshot = snapshot_of(rejected.snapshot)?;
-                self.on_its_way = None;
                 let refused = self.session.rejected(snapshot, clock::now());
                 let runs = self.session.revision();
                 let refusal = refused.map(|revision| Refusal { revision, runs });
@@ -261,27 +248,6 @@ impl Connection {
             }
             Ended::TooMany => Status::resource_exhausted("too many proxies are connected"),
         }
-    }
-}
-
-/// A place in the stream, and one among whole snapshots if it is one. `None` if nobody reads any more.
-async fn reserve(
-    updates: &Updates,
-    whole: Arc<Semaphore>,
-    is_whole: bool,
-) -> Option<(mpsc::Permit<'_, Result<v1::Update, Status>>, Option<OwnedSemaphorePermit>)> {
-    let place = match is_whole {
-        true => Some(whole.acquire_owned().await.ok()?),
-        false => None,
-    };
-    Some((updates.reserve().await.ok()?, place))
-}
-
-/// When a whole snapshot was not answered in time that was sent then.
-async fn passed(sent: Option<Instant>) {
-    match sent {
-        Some(sent) => tokio::time::sleep_until((sent + ANSWER_TIMEOUT).into()).await,
-        None => std::future::pending().await,
     }
 }
 

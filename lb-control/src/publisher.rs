@@ -288,7 +288,7 @@ mod tests {
             Some(v1::update::Content::Delta(bytes) | v1::update::Content::Full(bytes)) => {
                 bytes.as_ptr()
             }
-            None => panic!("no content"),
+            Some(v1::update::Content::Part(_)) | None => panic!("no content"),
         };
         let base = Some(snapshots[0].snapshot.id);
         assert_eq!((pointer(base), pointer(None)), (pointer(base), pointer(None)));

@@ -125,6 +125,13 @@ impl Session {
         self.sent = Some(Sent { id, revision, spec, full, at: now });
     }
 
+    /// The last of it is on its way; the time for an answer begins.
+    pub fn is_sent(&mut self, now: Instant) {
+        if let Some(sent) = &mut self.sent {
+            sent.at = now;
+        }
+    }
+
     pub fn applied(&mut self, id: SnapshotId, now: Instant) {
         let is_other = self.running.replace(id) != Some(id);
         let Some(sent) = self.answered(id) else {

@@ -76,7 +76,7 @@ fn unhealthy(update: &v1::Update) -> Vec<(String, Vec<String>)> {
             let delta = v1::Delta::decode(bytes.clone()).expect("decodes");
             (delta.changed, delta.gone)
         }
-        None => panic!("no content"),
+        Some(Content::Part(_)) | None => panic!("no content"),
     };
     let is_over = gone.into_iter().filter(|gone| gone.kind() == v1::Kind::Unhealthy);
     let is_over = is_over.map(|gone| (gone.name, vec![]));

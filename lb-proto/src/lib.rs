@@ -24,6 +24,7 @@ pub mod json;
 pub mod latency;
 pub mod list;
 pub mod parse;
+pub mod parts;
 pub mod pem;
 mod redacted;
 pub mod resources;

@@ -10,9 +10,12 @@ use std::{
 
 use lb_common::drain::{self, DrainTrigger};
 use lb_control::{Listeners, RunError, Settings, run};
-use lb_proto::v1::{
-    self, discovery_client::DiscoveryClient, fleet_client::FleetClient, proxy_message::Message,
-    update::Content,
+use lb_proto::{
+    parts::Assembly,
+    v1::{
+        self, discovery_client::DiscoveryClient, fleet_client::FleetClient, proxy_message::Message,
+        update::Content,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -37,6 +40,7 @@ pub struct Control {
 pub struct Proxy {
     say: mpsc::Sender<v1::ProxyMessage>,
     updates: Streaming<v1::Update>,
+    assembly: Assembly,
 }
 
 // === impl Control ===
@@ -85,7 +89,8 @@ impl Control {
         let mut client = DiscoveryClient::new(self.channel().await);
         let (say, messages) = mpsc::channel(16);
         let updates = client.subscribe(ReceiverStream::new(messages)).await.expect("is answered");
-        let proxy = Proxy { say, updates: updates.into_inner() };
+        let assembly = Assembly::default();
+        let proxy = Proxy { say, updates: updates.into_inner(), assembly };
         proxy
             .say(Message::Hello(v1::Hello { proxy_id: id.into(), running, ..<_>::default() }))
             .await;
@@ -137,8 +142,13 @@ impl Proxy {
 
     /// The next update, or how the stream ended.
     pub async fn try_next(&mut self) -> Result<v1::Update, Status> {
-        let next = soon("an update comes", self.updates.message()).await?;
-        next.ok_or_else(|| Status::ok("the stream ended"))
+        loop {
+            let next = soon("an update comes", self.updates.message()).await?;
+            let part = next.ok_or_else(|| Status::ok("the stream ended"))?;
+            if let Some(update) = self.assembly.take(part).expect("it is not too large") {
+                return Ok(update);
+            }
+        }
     }
 
     pub async fn next(&mut self) -> v1::Update {

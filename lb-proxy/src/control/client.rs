@@ -13,6 +13,7 @@ use http::Uri;
 use lb_common::{backoff::Backoff, clock, drain::Drain};
 use lb_proto::{
     MAX_MESSAGE_BYTES,
+    parts::{Assembly, TooLarge},
     v1::{self, discovery_client::DiscoveryClient, proxy_message::Message},
 };
 use tokio::{
@@ -52,6 +53,8 @@ enum SessionError {
     Broken(#[from] tonic::Status),
     #[error("the controller ended the stream")]
     Ended,
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     #[error("what it sends is refused, and there are others to ask")]
     Refused,
 }
@@ -139,11 +142,13 @@ impl<'a, I: Install> Client<'a, I> {
         let mut tick = interval(REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut worked, mut is_refused) = (false, false);
+        let mut assembly = Assembly::default();
         loop {
             tokio::select! {
                 () = drain.started() => break,
                 update = updates.message() => {
-                    let update = update?.ok_or(SessionError::Ended)?;
+                    let part = update?.ok_or(SessionError::Ended)?;
+                    let Some(update) = assembly.take(part)? else { continue };
                     let answer = self.control.take(&update);
                     let applied = answer.is_ok();
                     // Who hears that it is applied is to know already what of it lacks.

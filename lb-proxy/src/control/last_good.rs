@@ -392,7 +392,7 @@ fn followed(base: &Sealed, update: v1::Update) -> Result<Sealed, Problem> {
     let followed = match &update.content {
         Some(v1::update::Content::Full(bytes)) => Sealed::open(id, update.revision, bytes),
         Some(v1::update::Content::Delta(bytes)) => base.follow(id, update.revision, bytes),
-        None => Err(UpdateError::Empty),
+        Some(v1::update::Content::Part(_)) | None => Err(UpdateError::Empty),
     };
     followed.map_err(Problem::Invalid)
 }

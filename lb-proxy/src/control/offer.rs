@@ -63,7 +63,7 @@ pub fn judge(base: Option<&Sealed>, update: &v1::Update) -> Result<Offer, Refusa
             Some(base) => base.follow(id, update.revision, bytes)?,
             None => Sealed::default().follow(id, update.revision, bytes)?,
         },
-        None => return Err(UpdateError::Empty.into()),
+        Some(v1::update::Content::Part(_)) | None => return Err(UpdateError::Empty.into()),
     };
     if let Some(running) = running
         && sealed.snapshot.revision <= running.revision
