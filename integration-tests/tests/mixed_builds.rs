@@ -78,11 +78,11 @@ impl Session {
         let Some(Message::Hello(hello)) = &self.messages[0].message else {
             panic!("a session begins with a hello");
         };
-        let applied = self.messages.iter().filter_map(|message| match &message.message {
+        let mut applied = self.messages.iter().filter_map(|message| match &message.message {
             Some(Message::Applied(applied)) => applied.snapshot,
             _ => None,
         });
-        let last = applied.last().expect("it applied something");
+        let last = applied.next_back().expect("it applied something");
         let _stream = wire::repeat(fleet.controller.grpc(), self.messages.clone()).await;
         eventually("the controller knows what the proxy runs", async || {
             let list = fleet.list_proxies().await?;

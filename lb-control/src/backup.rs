@@ -20,15 +20,17 @@ mod restore;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    future::Future,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use lb_common::clock;
 use lb_proto::v1;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     store::{Contents, StoreError},
@@ -43,13 +45,16 @@ const SUFFIX: &str = ".backup";
 const UNFINISHED: &str = "unfinished";
 /// So many are kept. Which of them is dispensable is not for the controller to say.
 const MOST: usize = 100;
+/// Whoever has one made, and whoever waits for that.
+const MOST_ASKING: usize = 2;
 
 /// Where a controller puts its backups.
 #[derive(Debug)]
 pub struct Backups {
     directory: PathBuf,
     /// One at a time, because they are written under the same name.
-    alone: Mutex<()>,
+    alone: Arc<Mutex<()>>,
+    asking: Semaphore,
 }
 
 /// Why there is no backup.
@@ -62,6 +67,8 @@ pub enum BackupError {
     NoDirectory,
     #[error("{directory:?} has {MOST} backups already; move some elsewhere, or remove them")]
     TooMany { directory: PathBuf },
+    #[error("a backup is being written, and another one waits for that already; try again later")]
+    Busy,
     #[error("cannot write a backup to {directory:?}: {source}")]
     Write {
         directory: PathBuf,
@@ -76,27 +83,44 @@ pub enum BackupError {
 
 impl Backups {
     pub fn of(data_dir: &Path) -> Self {
-        Self { directory: data_dir.join(DIRECTORY), alone: Mutex::default() }
+        Self {
+            directory: data_dir.join(DIRECTORY),
+            alone: Arc::default(),
+            asking: Semaphore::new(MOST_ASKING),
+        }
     }
 
-    /// Writes one, off the runtime's threads.
+    /// Writes one. What is in it is read once it is its turn and there is a place for it: it may be large.
     ///
     /// # Errors
-    /// If there are too many, or if it cannot be written.
-    pub async fn write(&self, contents: Contents) -> Result<v1::BackupResponse, BackupError> {
-        let _alone = self.alone.lock().await;
+    /// If there are too many, or as many wait as may, or if it cannot be read or written.
+    pub async fn write(
+        &self,
+        contents: impl Future<Output = Result<Contents, StoreError>>,
+    ) -> Result<v1::BackupResponse, BackupError> {
+        let _asking = self.asking.try_acquire().map_err(|_| BackupError::Busy)?;
+        let alone = Arc::clone(&self.alone).lock_owned().await;
+        if self.off(count).await? >= MOST {
+            return Err(BackupError::TooMany { directory: self.directory.clone() });
+        }
+        let contents = contents.await?;
+        let written = move |directory: &Path| {
+            // Also if nobody waits for it any more.
+            let _alone = alone;
+            put(directory, &contents, clock::wall())
+        };
+        self.off(written).await
+    }
+
+    /// Off the runtime's threads.
+    async fn off<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, BackupError> {
         let directory = self.directory.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let cannot = |source| BackupError::Write { directory: directory.clone(), source };
-            if count(&directory).map_err(cannot)? >= MOST {
-                return Err(BackupError::TooMany { directory });
-            }
-            put(&directory, &contents, clock::wall()).map_err(cannot)
-        });
-        written.await.unwrap_or_else(|error| {
-            let (directory, source) = (self.directory.clone(), io::Error::other(error));
-            Err(BackupError::Write { directory, source })
-        })
+        let done = tokio::task::spawn_blocking(move || work(&directory)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| BackupError::Write { directory: self.directory.clone(), source })
     }
 }
 
@@ -123,13 +147,21 @@ fn put(directory: &Path, contents: &Contents, wall: Duration) -> io::Result<v1::
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let bytes = format::encode(contents, timestamp(wall));
-    file.write_all(&bytes)?;
-    file.sync_all()?;
     let revision = contents.revision();
     let path = directory.join(format!("lb-{}-revision-{revision}{SUFFIX}", stamp(wall)));
-    fs::rename(unfinished, &path)?;
+    let done = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)
+    };
+    if let Err(error) = done() {
+        // The disk may be full of it.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
     File::open(directory)?.sync_all()?;
     let path = path.to_string_lossy().into_owned();
     Ok(v1::BackupResponse { path, revision, bytes: bytes.len() as u64 })

@@ -138,7 +138,10 @@ impl ConfigFile {
         self.waits_for_store = matches!(
             &result,
             Err(ConfigError::Refused {
-                source: Refused::Store(_) | Refused::Unknown(_) | Refused::Unsettled,
+                source: Refused::Store(_)
+                    | Refused::Unknown(_)
+                    | Refused::Unsettled
+                    | Refused::NoLead,
                 ..
             })
         );

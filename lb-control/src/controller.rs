@@ -15,6 +15,7 @@
 //! - A change is published and acknowledged only after the store has it. If the store fails,
 //!   nothing changed, and nobody is told so before that is known.
 //! - One change is written at a time; those behind it wait, and nothing else waits for them.
+//! - Who finds that another controller has led meanwhile ends: a change of that one's must not be undone.
 //! - What changes nothing is not published, and versions only grow.
 //! - What comes in a storm is published together: at once when it was quiet, then once in `PACE`. A change is
 //!   acknowledged when it is published.
@@ -66,7 +67,7 @@ pub use crate::proxies::Moment;
 
 mod condition;
 mod keeping;
-mod lead;
+pub mod lead;
 mod orders;
 mod outage;
 mod storing;
@@ -102,7 +103,10 @@ pub enum Event {
     /// [`Effect::CommitMaterials`] is through.
     MaterialsCommitted(Result<(), Unwritten<Materials>>),
     /// [`Effect::ProbeStore`] is through.
-    StoreProbed(Result<Head, StoreError>),
+    StoreProbed {
+        number: u64,
+        result: Result<Head, StoreError>,
+    },
     /// [`Effect::Campaign`] is through.
     Led(Result<Term, StoreError>),
     /// Somebody who read from the store could not.
@@ -169,8 +173,8 @@ pub enum Effect {
     /// Write to the store; exactly one [`Event::Committed`] follows.
     Commit {
         term: Term,
-        /// The last revision that is there.
-        expected: u64,
+        /// The last that is there.
+        knows: Head,
         accepted: Accepted,
         cause: Option<TraceContext>,
     },
@@ -186,11 +190,18 @@ pub enum Effect {
         materials: Materials,
     },
     /// Look whether the store works; exactly one [`Event::StoreProbed`] follows.
-    ProbeStore(Term),
+    ProbeStore {
+        term: Term,
+        /// Each has a higher one.
+        number: u64,
+    },
     /// Lead for a later epoch, of at least this; exactly one [`Event::Led`] follows.
     Campaign {
         least: u64,
+        knows: Head,
     },
+    /// End: another controller has led meanwhile, and what is known here is not what is stored.
+    Yield(String),
     /// Say so.
     StoreFails(String),
     StoreWorks {
@@ -270,6 +281,11 @@ pub enum Refused {
          is not in force, try it again later"
     )]
     Unsettled,
+    #[error(
+        "the store fails, and this controller is to lead anew first, because a proxy runs what is later; \
+         this change is not in force, try it again later"
+    )]
+    NoLead,
     #[error("the controller is shutting down")]
     Ending,
 }
@@ -299,6 +315,8 @@ pub struct Controller {
     is_health_written: bool,
     storing: Storing,
     outage: Outage,
+    /// So many were begun.
+    store_probes: u64,
     lead: Lead,
     orders: acme::Ledger,
     proxies: Proxies,
@@ -324,8 +342,15 @@ struct Writing {
     cause: Option<TraceContext>,
     /// Unless they were told that it is not known what became of it.
     reply: Option<Reply>,
-    /// Whether it is stored is not known: why, and since when.
-    unknown: Option<(StoreError, Instant)>,
+    /// Whether it is stored is not known.
+    unknown: Option<Unknown>,
+}
+
+struct Unknown {
+    error: StoreError,
+    since: Instant,
+    /// So many probes of the store were begun before, which tell nothing about it.
+    probes: u64,
 }
 
 struct Next {
@@ -386,6 +411,7 @@ impl Controller {
             is_health_written: false,
             storing: Storing::default(),
             outage: Outage::default(),
+            store_probes: 0,
             lead: Lead::default(),
             orders: acme::Ledger::default(),
             proxies: Proxies::default(),
@@ -417,10 +443,12 @@ impl Controller {
                     });
                     let kept = self.storing.done(failed.unwrap_or_default());
                     self.tell(kept);
-                    self.store_materials();
+                    self.go_on(moment);
                 }
                 Event::File { problem } => self.file_problem = problem,
-                Event::StoreProbed(result) => self.store_probed(result, moment),
+                Event::StoreProbed { number, result } => {
+                    self.store_probed(number, result, moment);
+                }
                 Event::Led(result) => self.led(result, moment),
                 Event::StoreFailed(why) => self.store_fails(why, moment),
                 Event::Found(found) => self.found(found, moment),
@@ -483,7 +511,7 @@ impl Controller {
         if mutation.dry_run || self.may_begin() {
             self.begin(mutation, moment);
         } else if self.is_stuck() {
-            self.answer(mutation.reply, Err(Refused::Unsettled));
+            self.refuse_stuck(mutation.reply);
         } else if self.has_room_for(&mutation) {
             self.waiting.push_back(mutation);
         } else {
@@ -546,8 +574,8 @@ impl Controller {
             about: revision.about.clone(),
         });
         let accepted = Accepted { revision, materials, file_digest };
-        let (term, expected) = (self.term(), self.revision);
-        self.effects.push(Effect::Commit { term, expected, accepted, cause });
+        let (term, knows) = (self.term(), self.head());
+        self.effects.push(Effect::Commit { term, knows, accepted, cause });
         let reply = Some(reply);
         self.writing = Some(Writing { next, file_digest, cause, reply, unknown: None });
     }
@@ -918,9 +946,13 @@ impl Controller {
             Err(Refused::NotFound(_)) => "not_found",
             Err(Refused::Stale { .. }) => "stale",
             Err(Refused::Busy) => "busy",
-            Err(Refused::Store(_) | Refused::Unknown(_) | Refused::Unsettled | Refused::Ending) => {
-                "store_failed"
-            }
+            Err(
+                Refused::Store(_)
+                | Refused::Unknown(_)
+                | Refused::Unsettled
+                | Refused::NoLead
+                | Refused::Ending,
+            ) => "store_failed",
         });
         self.effects.push(Effect::Answer(reply, result));
     }

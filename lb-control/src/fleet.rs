@@ -77,7 +77,7 @@ pub fn status(refused: Refused) -> Status {
         Refused::Busy => Status::resource_exhausted(message),
         Refused::Store(error) => Status::new(store_code(&error), message),
         Refused::Unknown(_) => Status::unknown(message),
-        Refused::Unsettled | Refused::Ending => Status::unavailable(message),
+        Refused::Unsettled | Refused::NoLead | Refused::Ending => Status::unavailable(message),
     }
 }
 
@@ -238,7 +238,9 @@ impl Fleet for Service {
         let written = self.handle.back_up().await;
         written.map(Response::new).map_err(|error| match error {
             BackupError::NoDirectory => Status::failed_precondition(error.to_string()),
-            BackupError::TooMany { .. } => Status::resource_exhausted(error.to_string()),
+            BackupError::TooMany { .. } | BackupError::Busy => {
+                Status::resource_exhausted(error.to_string())
+            }
             BackupError::Write { .. } => Status::unavailable(error.to_string()),
             BackupError::Store(error) => store_status(error),
         })

@@ -81,7 +81,7 @@ use crate::{
     config_file::{ConfigError, ConfigFile},
     controller::{Controller, Moment},
     health::prober::{Prober, Share},
-    owner::{Handle, Running},
+    owner::{Failed, Handle, Running},
     store::{Store, StoreError, redb::Redb},
 };
 
@@ -130,6 +130,8 @@ pub enum RunError {
     Server(#[from] tonic::transport::Error),
     #[error("there is no thread for health checks: {0}")]
     Prober(#[source] io::Error),
+    #[error("{0}; start this one again, if it is to go on from what is stored")]
+    Overtaken(String),
     #[error("the controller's core failed; its log says where")]
     Core,
 }
@@ -195,7 +197,10 @@ pub async fn run_and_tell(
         served = server::serve(grpc, started, drain) => served.map_err(RunError::Server),
         // Whoever still does not want to end is cut off.
         () = ending => Ok(()),
-        () = running.failed() => return Err(RunError::Core),
+        failed = running.failed() => return Err(match failed {
+            Failed::Core => RunError::Core,
+            Failed::Overtaken(how) => RunError::Overtaken(how),
+        }),
     };
     tasks.shutdown().await;
     running.stop().await;
@@ -218,7 +223,8 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     };
     // Proxies refuse older epochs. The time of day is later than that of any store that was lost; and where
     // a clock went back, what is stored is.
-    let term = store.campaign(u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX)).await?;
+    let least = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
+    let term = store.campaign(least, None).await?;
     let mut stored = store.load().await?;
     // They are there before the first client can ask for a ticket.
     if let Some(keys) = tickets::renewed(&stored.materials, clock::wall()) {

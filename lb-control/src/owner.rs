@@ -52,7 +52,16 @@ pub struct Handle {
 /// The running owner.
 pub struct Running {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Option<Failed>>,
+}
+
+/// Why an owner ended by itself.
+#[derive(Debug)]
+pub enum Failed {
+    /// A part of it did, which is a bug; the log says where.
+    Core,
+    /// Another controller has led meanwhile: how that was found out.
+    Overtaken(String),
 }
 
 /// How a change is to be made.
@@ -78,6 +87,8 @@ struct Owner {
     writes: JoinSet<Event>,
     /// The state that was looked at for what is unwise in it.
     warned_of: DesiredState,
+    /// Why it is to end, if it is.
+    overtaken: Option<String>,
 }
 
 /// Starts the owner; `first` is published already when this returns. `trace_ratio` says how many of
@@ -111,6 +122,7 @@ pub fn spawn(
         prober,
         writes: JoinSet::new(),
         warned_of,
+        overtaken: None,
     };
     (handle, Running { stop, task: tokio::spawn(owner.run(stopped)) })
 }
@@ -220,7 +232,7 @@ impl Handle {
     /// If there is none, or if it cannot be read or written.
     pub async fn back_up(&self) -> Result<v1::BackupResponse, BackupError> {
         let backups = self.backups.as_ref().ok_or(BackupError::NoDirectory)?;
-        backups.write(self.told(self.store.contents().await).await?).await
+        backups.write(async { self.told(self.store.contents().await).await }).await
     }
 
     /// What happens from now on.
@@ -246,16 +258,17 @@ impl Running {
         let _ = self.task.await;
     }
 
-    /// Completes only if the owner fails, or the thread that makes its probes.
-    pub async fn failed(&mut self) {
-        let _ = (&mut self.task).await;
+    /// Completes only if the owner fails, or the thread that makes its probes, or if another controller
+    /// leads.
+    pub async fn failed(&mut self) -> Failed {
+        (&mut self.task).await.ok().flatten().unwrap_or(Failed::Core)
     }
 }
 
 // === impl Owner ===
 
 impl Owner {
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Option<Failed> {
         let mut events = Vec::with_capacity(BATCH);
         loop {
             let due = self.controller.next_due();
@@ -268,12 +281,15 @@ impl Owner {
                     Some(probed) => events.extend(probed.into_iter().map(probed_event)),
                     None => {
                         tracing::error!("the thread that makes probes has failed");
-                        return;
+                        return Some(Failed::Core);
                     }
                 },
                 () = sleep_until(due) => {}
             }
             self.turn(events.drain(..));
+            if let Some(how) = self.overtaken {
+                return Some(Failed::Overtaken(how));
+            }
         }
         self.inbox.close();
         while let Some(done) = self.writes.join_next().await {
@@ -284,6 +300,7 @@ impl Owner {
             tokio::time::sleep(PACE).await;
             self.turn([]);
         }
+        None
     }
 
     fn turn(&mut self, events: impl IntoIterator<Item = Event>) {
@@ -296,12 +313,12 @@ impl Owner {
     /// Whoever is told something may have left; that is no error.
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Commit { term, expected, accepted, cause } => {
+            Effect::Commit { term, knows, accepted, cause } => {
                 let store = Arc::clone(&self.store);
                 let span = trace::commit(cause);
                 self.writes.spawn(async move {
                     let started = clock::now();
-                    let result = store.commit(term, expected, accepted).await;
+                    let result = store.commit(term, knows, accepted).await;
                     if let Err(error) = &result {
                         tracing::error!(%error, "a change could not be stored");
                         trace::failed(&span, error);
@@ -326,14 +343,18 @@ impl Owner {
                     Event::MaterialsCommitted(result.map_err(unwritten))
                 });
             }
-            Effect::ProbeStore(term) => {
+            Effect::ProbeStore { term, number } => {
                 let store = Arc::clone(&self.store);
-                self.writes.spawn(async move { Event::StoreProbed(store.probe(term).await) });
+                self.writes.spawn(async move {
+                    Event::StoreProbed { number, result: store.probe(term).await }
+                });
             }
-            Effect::Campaign { least } => {
+            Effect::Campaign { least, knows } => {
                 let store = Arc::clone(&self.store);
-                self.writes.spawn(async move { Event::Led(store.campaign(least).await) });
+                let campaign = async move { store.campaign(least, Some(knows)).await };
+                self.writes.spawn(async move { Event::Led(campaign.await) });
             }
+            Effect::Yield(how) => self.overtaken = Some(how),
             Effect::StoreFails(why) => {
                 tracing::error!(why, "the store fails; proxies are served all the same");
             }
@@ -455,14 +476,39 @@ mod tests {
     #[tokio::test]
     async fn the_owner_fails_when_its_probes_can_be_made_no_more() {
         let store = Redb::in_memory().expect("opens");
-        store.campaign(1).await.expect("begins");
+        store.campaign(1, None).await.expect("begins");
         let stored = store.load().await.expect("loads");
         let moment = Moment { now: clock::now(), wall: clock::wall() };
         let (controller, first) = Controller::new(stored, fastrand::Rng::with_seed(1), moment)
             .expect("there is nothing in it");
         let (store, prober) = (Arc::new(store), Prober::failed());
         let (handle, mut running) = spawn(controller, first, store, prober, None, None);
-        running.failed().await;
+        assert!(matches!(running.failed().await, Failed::Core));
         assert!(matches!(handle.look(|_| ()).await, Err(Refused::Ending)));
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_another_one_overtook_ends_and_says_so() {
+        let store = Redb::in_memory().expect("opens");
+        store.campaign(1, None).await.expect("begins");
+        let stored = store.load().await.expect("loads");
+        let moment = Moment { now: clock::now(), wall: clock::wall() };
+        let (controller, first) = Controller::new(stored, fastrand::Rng::with_seed(1), moment)
+            .expect("there is nothing in it");
+        let shared: Arc<dyn Store> = Arc::new(store.clone());
+        let prober = Prober::start(crate::health::prober::Share::of(1_000)).expect("a thread");
+        let (handle, mut running) = spawn(controller, first, shared, prober, None, None);
+        store.campaign(1, None).await.expect("another one leads");
+        let set = v1::BackendSet { name: "new".into(), ..<_>::default() };
+        let request = v1::ApplyRequest { backend_sets: vec![set], ..<_>::default() };
+        let batch = Batch::parse(request).expect("is valid");
+        let change = Change::Batch(Box::new(batch));
+        let refused = handle.mutate(change, Terms::default()).await.expect_err("it leads no more");
+        assert!(matches!(refused, Refused::Store(StoreError::Fenced { .. })), "{refused}");
+        let Failed::Overtaken(how) = running.failed().await else { panic!("it did not fail") };
+        assert_eq!(
+            how,
+            "another controller leads, for epoch 2, and this one led for 1; ask that one"
+        );
     }
 }

@@ -39,11 +39,12 @@ pub const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
 /// Where it is. Nothing here blocks the thread that asks.
 #[tonic::async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Takes the lead, with an epoch that is later than all before it, and `least` at least.
+    /// Takes the lead, with an epoch that is later than all before it, and `least` at least. Who has loaded
+    /// what is there before says what was the last of it that it `knows`.
     ///
     /// # Errors
-    /// If it cannot be written.
-    async fn campaign(&self, least: u64) -> Result<Term, StoreError>;
+    /// If that is not the last any more, or if it cannot be written.
+    async fn campaign(&self, least: u64, knows: Option<Head>) -> Result<Term, StoreError>;
 
     /// All that a controller starts from.
     ///
@@ -51,12 +52,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If it cannot be read, or does not decode.
     async fn load(&self) -> Result<Stored, StoreError>;
 
-    /// Writes a change, if `expected` is the last revision.
+    /// Writes a change, if what it `knows` is the last that was written.
     ///
     /// # Errors
     /// If it is not, if another one leads, or if it cannot be written.
-    async fn commit(&self, term: Term, expected: u64, accepted: Accepted)
-    -> Result<(), StoreError>;
+    async fn commit(&self, term: Term, knows: Head, accepted: Accepted) -> Result<(), StoreError>;
 
     /// Replaces what was decided about these backends.
     ///
@@ -287,8 +287,8 @@ pub enum StoreError {
         "another controller leads, for epoch {leads}, and this one led for {epoch}; ask that one"
     )]
     Fenced { epoch: u64, leads: u64 },
-    #[error("revision {expected} is not the last one in the store; that is {current}")]
-    Conflict { expected: u64, current: u64 },
+    #[error("another controller has written {current} to the store, and this one knows {known}")]
+    Conflict { known: Head, current: Head },
     #[error("{path:?} failed, and whether it has what was written is not known yet: {source}")]
     Unknown { path: PathBuf, source: Box<dyn Error + Send + Sync> },
     #[error("{path:?} failed: {source}; look at its disk, the controller goes on once that works")]
@@ -297,20 +297,39 @@ pub enum StoreError {
     NoSuchRevision { number: u64, kept: Option<RangeInclusive<u64>> },
 }
 
+// === impl Head ===
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {}", self.revision)?;
+        match self.file_digest {
+            Some(digest) => write!(f, " with file {digest:016x}"),
+            None => Ok(()),
+        }
+    }
+}
+
 // === impl StoreError ===
 
 impl StoreError {
     /// Whether the store as such does not do what it should: what is asked next will hardly go better.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Conflict { .. } | Self::Unreadable { .. } | Self::NoSuchRevision { .. } => false,
+            Self::Fenced { .. }
+            | Self::Conflict { .. }
+            | Self::Unreadable { .. }
+            | Self::NoSuchRevision { .. } => false,
             Self::Directory { .. }
             | Self::InUse { .. }
             | Self::Open { .. }
-            | Self::Fenced { .. }
             | Self::Unknown { .. }
             | Self::Failed { .. } => true,
         }
+    }
+
+    /// Whether another controller has led meanwhile.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Fenced { .. } | Self::Conflict { .. })
     }
 
     /// The same once it is known that nothing was written.

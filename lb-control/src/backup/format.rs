@@ -2,12 +2,17 @@
 //!
 //! It is read to its end, and all of it decoded and parsed, before anything is made of it.
 
+use std::time::Duration;
+
 use lb_common::{material::MaterialId, secret::Secret};
 use lb_proto::{error::Problems, parse, v1};
 use prost::{DecodeError, Message, bytes::Bytes, encoding::decode_varint};
 use v1::backup_record::Record;
 
-use crate::store::{Contents, KeptMaterial, KeptRevision, StoredState, add_part};
+use crate::{
+    controller::lead,
+    store::{Contents, KeptMaterial, KeptRevision, StoredState, add_part},
+};
 
 /// What the file begins with. The number grows with what older programs would misread.
 const FIRST_LINE: &[u8] = b"lb backup 1\n";
@@ -32,6 +37,10 @@ pub enum FormatError {
     },
     #[error("{what}: {why}")]
     Wrong { what: String, why: String },
+    #[error(
+        "its epoch, {0}, is years from now; it is no controller's, or this host's clock is wrong"
+    )]
+    Far(u64),
     #[error("the state in it is not valid: {0}")]
     Invalid(#[source] Problems),
 }
@@ -87,11 +96,11 @@ fn put(bytes: &mut Vec<u8>, record: Record) {
     bytes.extend(record.encode_length_delimited_to_vec());
 }
 
-/// All of it, checked.
+/// All of it, checked, at this time of day.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode(bytes: &[u8]) -> Result<Contents, FormatError> {
+pub fn decode(bytes: &[u8], wall: Duration) -> Result<Contents, FormatError> {
     if !bytes.starts_with(FIRST_LINE) {
         let later = bytes.starts_with(ANY_FIRST_LINE);
         return Err(if later { FormatError::Later } else { FormatError::Other });
@@ -128,12 +137,20 @@ pub fn decode(bytes: &[u8]) -> Result<Contents, FormatError> {
     if end != encoded_end(reader.records - 1, before) {
         return Err(FormatError::Damaged("its checksum is another one"));
     }
+    // Nobody follows such a one, and there are later ones to come.
+    if lead::is_far(epoch, wall) {
+        return Err(FormatError::Far(epoch));
+    }
     check(&contents, revision)?;
     Ok(contents)
 }
 
 /// Whether a controller could start from it.
 fn check(contents: &Contents, revision: u64) -> Result<(), FormatError> {
+    // Each has a next one, however long they go on.
+    if i64::try_from(revision).is_err() {
+        return Err(FormatError::Damaged("its revision is out of range"));
+    }
     let numbers = contents.revisions.iter().map(|kept| kept.about.revision);
     let count = contents.revisions.len() as u64;
     if !numbers.eq((revision + 1).saturating_sub(count)..=revision) && count > 0

@@ -61,9 +61,9 @@ pub enum RestoreError {
 pub fn restore(file: &Path, data_dir: &Path, replace: bool) -> Result<Restored, RestoreError> {
     let path = || file.to_path_buf();
     let bytes = fs::read(file).map_err(|source| RestoreError::Read { path: path(), source })?;
-    let mut contents =
-        format::decode(&bytes).map_err(|source| RestoreError::Format { path: path(), source })?;
     let now = clock::wall();
+    let mut contents = format::decode(&bytes, now)
+        .map_err(|source| RestoreError::Format { path: path(), source })?;
     contents.epoch = contents.epoch.max(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     let aside = redb::restore(data_dir, contents.clone(), replace, &stamp(now))?;
     Ok(Restored { revision: contents.revision(), aside })

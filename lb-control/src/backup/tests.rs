@@ -1,3 +1,8 @@
+use std::{
+    future::{pending, ready},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use lb_common::{material::MaterialId, secret::Secret};
 use lb_proto::encode;
 use prost::Message;
@@ -7,14 +12,14 @@ use super::{format::FormatError, *};
 use crate::{
     desired::tests::{APP, state},
     store::{
-        Accepted, KeptMaterial, KeptRevision, Part, Revision, Store, StoreError, Verdict,
+        Accepted, Head, KeptMaterial, KeptRevision, Part, Revision, Store, StoreError, Verdict,
         redb::Redb,
     },
 };
 
 /// With three revisions, the key of the second one, and a verdict.
 async fn stored(store: &Redb) {
-    let term = store.campaign(50).await.expect("it leads");
+    let term = store.campaign(50, None).await.expect("it leads");
     let spec = encode::spec(&state(APP));
     for number in 1..=3 {
         let part = |kind, name: &str, content| Part { kind, name: name.into(), content };
@@ -38,7 +43,11 @@ async fn stored(store: &Redb) {
         });
         let revision = Some(Box::new(Revision { about, parts }));
         let accepted = Accepted { revision, materials, file_digest: Some(7) };
-        store.commit(term, number - 1, accepted).await.expect("commits");
+        let file_digest = (number > 1).then_some(7);
+        store
+            .commit(term, Head { revision: number - 1, file_digest }, accepted)
+            .await
+            .expect("commits");
     }
     let status =
         v1::BackendStatus { backend_set: "app".into(), backend: "one".into(), ..<_>::default() };
@@ -56,6 +65,8 @@ async fn contents() -> Contents {
     store.contents().await.expect("reads")
 }
 
+const WALL: Duration = Duration::from_secs(1_800_000_000);
+
 fn time() -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }
 }
@@ -67,16 +78,16 @@ async fn a_backup_has_all_that_the_store_has() {
     assert_eq!((contents.materials.len(), contents.health.len()), (1, 1));
     assert_eq!(contents.materials[0].needed, Some(2));
     let bytes = format::encode(&contents, time());
-    assert_eq!(format::decode(&bytes).expect("is whole"), contents);
+    assert_eq!(format::decode(&bytes, WALL).expect("is whole"), contents);
     let empty = Contents { epoch: 1, ..Contents::default() };
-    assert_eq!(format::decode(&format::encode(&empty, time())).expect("is whole"), empty);
+    assert_eq!(format::decode(&format::encode(&empty, time()), WALL).expect("is whole"), empty);
 }
 
 #[tokio::test]
 async fn nothing_but_a_whole_backup_is_taken_for_one() {
     let bytes = format::encode(&contents().await, time());
     for len in 0..bytes.len() {
-        let error = format::decode(&bytes[..len]).expect_err("it is cut off");
+        let error = format::decode(&bytes[..len], WALL).expect_err("it is cut off");
         let is_told = match error {
             FormatError::Other | FormatError::Later => len < "lb backup 1\n".len(),
             FormatError::CutOff { .. } => true,
@@ -88,14 +99,14 @@ async fn nothing_but_a_whole_backup_is_taken_for_one() {
         for bit in 0..8 {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << bit;
-            format::decode(&damaged).map(drop).expect_err("a bit is another one");
+            format::decode(&damaged, WALL).map(drop).expect_err("a bit is another one");
         }
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(format::decode(&longer), Err(FormatError::Damaged(_))));
+    assert!(matches!(format::decode(&longer, WALL), Err(FormatError::Damaged(_))));
     let later = [b"lb backup 2\n", &bytes[12..]].concat();
-    assert!(matches!(format::decode(&later), Err(FormatError::Later)));
+    assert!(matches!(format::decode(&later, WALL), Err(FormatError::Later)));
 }
 
 #[tokio::test]
@@ -103,7 +114,7 @@ async fn what_no_controller_could_start_from_is_refused_by_name() {
     let whole = contents().await;
     let refused = |contents: Contents| {
         let bytes = format::encode(&contents, time());
-        format::decode(&bytes).expect_err("it is wrong").to_string()
+        format::decode(&bytes, WALL).expect_err("it is wrong").to_string()
     };
     let mut wrong = whole.clone();
     wrong.revisions.remove(1);
@@ -115,6 +126,16 @@ async fn what_no_controller_could_start_from_is_refused_by_name() {
     wrong.revisions[1].back.changed =
         vec![v1::Resource { kind: 99, name: "x".into(), content: Default::default() }];
     assert_eq!(refused(wrong), "x of what leads back from revision 2: it is of kind 99");
+    let latest = u64::try_from((WALL + crate::controller::lead::FAR).as_millis()).expect("fits");
+    let refused_far = refused(Contents { epoch: latest, ..whole.clone() });
+    assert!(refused_far.contains("is years from now"), "{refused_far}");
+    let bytes = format::encode(&Contents { epoch: latest - 1, ..whole.clone() }, time());
+    format::decode(&bytes, WALL).expect("a clock may be wrong");
+    let mut wrong = whole.clone();
+    for (kept, number) in wrong.revisions.iter_mut().zip(i64::MAX as u64 - 1..) {
+        kept.about.revision = number;
+    }
+    assert_eq!(refused(wrong), "it is damaged: its revision is out of range");
     let mut wrong = whole;
     wrong.parts.retain(|part| part.kind() != Kind::BackendSet);
     assert!(refused(wrong).contains("the state in it is not valid: "));
@@ -146,20 +167,54 @@ async fn a_backup_is_whole_private_and_beside_the_store() {
     fs::create_dir(&directory).expect("it is ours");
     fs::write(directory.join(UNFINISHED), "half of one").expect("it is ours");
     let v1::BackupResponse { path, revision, bytes } =
-        backups.write(contents.clone()).await.expect("writes");
+        backups.write(ready(Ok(contents.clone()))).await.expect("writes");
     let path = Path::new(&path);
     assert_eq!((mode(path), mode(&directory)), (0o600, 0o700));
     let read = fs::read(path).expect("it is there");
     assert_eq!((read.len() as u64, revision), (bytes, 3));
-    assert_eq!(format::decode(&read).expect("is whole"), contents);
+    assert_eq!(format::decode(&read, WALL).expect("is whole"), contents);
     let names: Vec<_> = fs::read_dir(&directory).expect("it is ours").collect();
     assert_eq!(names.len(), 1, "{names:?}");
 
     for n in 1..MOST {
         fs::write(directory.join(format!("{n}{SUFFIX}")), "").expect("it is ours");
     }
-    let error = backups.write(contents).await.expect_err("there are too many");
+    let unread = async { panic!("there is no place for it") };
+    let error = backups.write(unread).await.expect_err("there are too many");
     assert!(matches!(error, BackupError::TooMany { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn one_backup_is_read_at_a_time_and_one_more_may_wait() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let backups = Backups::of(directory.path());
+    let (go_on, turn) = tokio::sync::oneshot::channel();
+    let read = AtomicBool::new(false);
+    let first = backups.write(async {
+        turn.await.expect("it is let go on");
+        read.store(true, Relaxed);
+        Ok(contents().await)
+    });
+    let second = backups.write(async {
+        assert!(read.load(Relaxed), "the first one is not through");
+        Ok(Contents { epoch: 1, ..Contents::default() })
+    });
+    let third = async {
+        let error = backups.write(pending()).await.expect_err("two are too many");
+        assert!(matches!(error, BackupError::Busy), "{error}");
+        go_on.send(()).expect("the first one waits");
+    };
+    let (first, second, ()) = tokio::join!(biased; first, second, third);
+    assert_eq!((first.expect("writes").revision, second.expect("writes").revision), (3, 0));
+}
+
+#[tokio::test]
+async fn nothing_unfinished_is_left_by_a_backup_that_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let name = format!("lb-{}-revision-3{SUFFIX}", stamp(WALL));
+    fs::create_dir(directory.path().join(&name)).expect("it is ours");
+    put(directory.path(), &contents().await, WALL).expect_err("something is in the way");
+    assert!(!fs::exists(directory.path().join(UNFINISHED)).expect("it is ours"));
 }
 
 #[test]
@@ -183,7 +238,7 @@ async fn what_was_restored_is_what_was_backed_up_with_a_later_epoch() {
     let restored = store.contents().await.expect("reads");
     assert!(restored.epoch > 1_700_000_000_000, "the time of day: {}", restored.epoch);
     assert_eq!(restored, Contents { epoch: restored.epoch, ..contents.clone() });
-    let far = store.campaign(restored.epoch + 1_000_000).await.expect("it leads");
+    let far = store.campaign(restored.epoch + 1_000_000, None).await.expect("it leads");
     let used = restore(&file, &data, true).expect_err("it is used");
     assert!(matches!(used, RestoreError::Store(StoreError::InUse { .. })), "{used}");
     drop(store);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::snapshot::Version;
 
-use super::{Controller, Effect, Moment, Refused, Writing, storing::Step};
+use super::{Controller, Effect, Moment, Refused, Reply, Unknown, Writing, storing::Step};
 use crate::store::{Head, StoreError, Term, Verdict};
 
 /// How long one who asked for a change waits to hear what became of it.
@@ -32,13 +32,18 @@ impl Controller {
         Term { epoch: self.current().version.epoch }
     }
 
+    /// What was written last, as far as this controller knows.
+    pub(super) fn head(&self) -> Head {
+        Head { revision: self.revision, file_digest: self.file_digest }
+    }
+
     pub(super) fn store_due(&self) -> Option<Instant> {
         self.outage.due()
     }
 
     /// Whether a change may be begun.
     pub(super) fn may_begin(&self) -> bool {
-        self.writing.is_none() && self.lead.is_settled()
+        self.writing.is_none() && self.lead.is_settled() && !self.storing.is_busy()
     }
 
     /// Whether what waits for the store waits for it to work again.
@@ -50,8 +55,25 @@ impl Controller {
         self.outage.is_on() && waits
     }
 
+    /// Says why nothing is begun.
+    pub(super) fn refuse_stuck(&mut self, reply: Reply) {
+        let refused = match &self.writing {
+            Some(_) => Refused::Unsettled,
+            None => Refused::NoLead,
+        };
+        self.answer(reply, Err(refused));
+    }
+
     pub(super) fn store_failed(&mut self, error: &StoreError, moment: Moment) {
-        if error.is_outage() {
+        if let StoreError::Fenced { epoch, .. } = error
+            && (*epoch != self.term().epoch || self.lead.is_in_doubt())
+        {
+            // It was asked before this controller led anew. If another one did, the next answer says so.
+            return;
+        }
+        if error.is_overtaken() {
+            self.effects.push(Effect::Yield(error.to_string()));
+        } else if error.is_outage() {
             self.store_fails(error.to_string(), moment);
         }
     }
@@ -59,6 +81,7 @@ impl Controller {
     pub(super) fn store_fails(&mut self, why: String, moment: Moment) {
         if self.outage.failed(why.clone(), moment.now) {
             self.effects.push(Effect::StoreFails(why));
+            self.store_materials();
         }
     }
 
@@ -70,8 +93,18 @@ impl Controller {
         }
     }
 
-    pub(super) fn store_probed(&mut self, result: Result<Head, StoreError>, moment: Moment) {
+    pub(super) fn store_probed(
+        &mut self,
+        number: u64,
+        result: Result<Head, StoreError>,
+        moment: Moment,
+    ) {
+        let unknown = self.writing.as_ref().and_then(|writing| writing.unknown.as_ref());
         match result {
+            // What it found was there before the change, or not yet: another one is to look again.
+            Ok(_) if unknown.is_some_and(|unknown| number <= unknown.probes) => {
+                self.outage.tried(moment.now);
+            }
             Ok(head) => {
                 self.find_out(head, moment);
                 self.store_worked(moment);
@@ -86,7 +119,7 @@ impl Controller {
     /// Now it is known what the store has.
     fn find_out(&mut self, head: Head, moment: Moment) {
         let unknown = self.writing.as_mut().and_then(|writing| writing.unknown.take());
-        let (Some((error, _)), Some(writing)) = (unknown, &self.writing) else { return };
+        let (Some(Unknown { error, .. }), Some(writing)) = (unknown, &self.writing) else { return };
         let is_there = match &writing.next {
             Some(next) => head.revision == next.about.revision,
             None => head.file_digest == writing.file_digest,
@@ -98,7 +131,8 @@ impl Controller {
     /// Whoever asked waits for it for a while.
     pub(super) fn unknown(&mut self, error: StoreError, moment: Moment) {
         if let Some(writing) = &mut self.writing {
-            writing.unknown = Some((error, moment.now));
+            let (since, probes) = (moment.now, self.store_probes);
+            writing.unknown = Some(Unknown { error, since, probes });
         }
     }
 
@@ -107,10 +141,11 @@ impl Controller {
     pub(super) fn attend_store(&mut self, moment: Moment) {
         if self.is_stuck() {
             while let Some(mutation) = self.waiting.pop_front() {
-                self.answer(mutation.reply, Err(Refused::Unsettled));
+                self.refuse_stuck(mutation.reply);
             }
         }
-        if let Some(Writing { unknown: Some((error, since)), reply, .. }) = &mut self.writing
+        if let Some(Writing { unknown: Some(Unknown { error, since, .. }), reply, .. }) =
+            &mut self.writing
             && moment.now >= *since + PATIENCE
             && let Some(reply) = reply.take()
         {
@@ -122,11 +157,13 @@ impl Controller {
         if is_idle && (is_due || !self.outage.is_on()) {
             // What did not reach the store last time may be there: a probe would be another one's.
             if let Some(least) = self.lead.ask() {
-                return self.effects.push(Effect::Campaign { least });
+                return self.effects.push(Effect::Campaign { least, knows: self.head() });
             }
         }
         if is_due {
-            self.effects.push(Effect::ProbeStore(self.term()));
+            self.store_probes += 1;
+            let (term, number) = (self.term(), self.store_probes);
+            self.effects.push(Effect::ProbeStore { term, number });
         }
     }
 
@@ -140,6 +177,8 @@ impl Controller {
                 self.store_worked(moment);
                 self.go_on(moment);
             }
+            // This controller ends, and asks for nothing more.
+            Err(error) if error.is_overtaken() => self.store_failed(&error, moment),
             Err(error) => {
                 self.lead.failed();
                 self.store_failed(&error, moment);
@@ -191,15 +230,12 @@ impl Controller {
     }
 
     pub(super) fn store_materials(&mut self) {
-        if self.writing.is_some() {
-            return;
+        // A store that fails is no reason to wait.
+        if self.outage.is_on() {
+            let asked = self.storing.give_up();
+            self.tell(asked);
         }
-        if !self.may_store() {
-            // A store that fails is no reason to wait.
-            if self.outage.is_on() {
-                let asked = self.storing.give_up();
-                self.tell(asked);
-            }
+        if self.writing.is_some() || !self.may_store() {
             return;
         }
         match self.storing.step() {

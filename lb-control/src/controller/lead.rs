@@ -15,11 +15,18 @@ use lb_common::snapshot::SnapshotId;
 /// Longer than clocks are wrong by, and than a fleet takes to count so many milliseconds up.
 pub const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Whether nobody follows this epoch.
+pub fn is_far(epoch: u64, wall: Duration) -> bool {
+    u64::try_from((wall + FAR).as_millis()).is_ok_and(|latest| epoch >= latest)
+}
+
 #[derive(Debug, Default)]
 pub struct Lead {
     /// The least that is needed.
     wanted: Option<u64>,
     is_asked: bool,
+    /// Something was asked for, and may be stored although it seemed to fail.
+    is_in_doubt: bool,
 }
 
 // === impl Lead ===
@@ -28,8 +35,7 @@ impl Lead {
     /// A proxy came that runs this.
     pub fn hello(&mut self, running: SnapshotId, current: SnapshotId, wall: Duration) {
         let is_ahead = running != current && running.version >= current.version;
-        let latest = u64::try_from((wall + FAR).as_millis()).unwrap_or(u64::MAX);
-        if is_ahead && running.version.epoch < latest {
+        if is_ahead && !is_far(running.version.epoch, wall) {
             self.wanted = self.wanted.max(Some(running.version.epoch + 1));
         }
     }
@@ -39,17 +45,23 @@ impl Lead {
         self.wanted.is_none() && !self.is_asked
     }
 
+    /// Whether the store may have a later epoch that was asked for here.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
     /// What the store is to be asked for; exactly one [`Lead::done`] or [`Lead::failed`] follows.
     pub fn ask(&mut self) -> Option<u64> {
         if self.is_asked {
             return None;
         }
         self.is_asked = self.wanted.is_some();
+        self.is_in_doubt |= self.is_asked;
         self.wanted
     }
 
     pub fn done(&mut self, epoch: u64) {
-        self.is_asked = false;
+        (self.is_asked, self.is_in_doubt) = (false, false);
         self.wanted = self.wanted.filter(|wanted| *wanted > epoch);
     }
 

@@ -184,8 +184,9 @@ fn describe(effect: &Effect) -> String {
         Effect::CommitMaterials { materials, .. } => {
             format!("commit {:?}", Vec::from_iter(materials.keys()))
         }
-        Effect::ProbeStore(Term { epoch }) => format!("probe store as {epoch}"),
-        Effect::Campaign { least } => format!("campaign for {least}"),
+        Effect::ProbeStore { term, .. } => format!("probe store as {}", term.epoch),
+        Effect::Campaign { least, .. } => format!("campaign for {least}"),
+        Effect::Yield(_) => "yield".into(),
         Effect::StoreFails(_) => "store fails".into(),
         Effect::StoreWorks { .. } => "store works".into(),
         Effect::LeadsFor { epoch } => format!("leads for {epoch}"),
@@ -626,7 +627,11 @@ fn material_is_stored_one_write_after_the_other_and_none_beside_a_change() {
     assert_eq!(stores(&mut f), ["one"]);
     f.apply([account("two"), account("three")]);
     assert!(stores(&mut f).is_empty(), "the first one is under way");
+    let mut answer = f.add_set("behind");
     f.apply([Event::MaterialsCommitted(Ok(()))]);
+    assert!(stores(&mut f).is_empty(), "now the change is");
+    f.commit(Ok(()));
+    accepted(&mut answer);
     assert_eq!(stores(&mut f), ["three"], "the latest counts");
     f.apply([Event::MaterialsCommitted(Ok(()))]);
     let _answer = f.add_set("new");
@@ -692,7 +697,8 @@ impl Fixture {
         self.moment.now = self.controller.store_due().expect("the store fails");
         self.apply([]);
         assert_eq!(self.seen().last().expect("it is tried"), "probe store as 3");
-        self.apply([Event::StoreProbed(result)]);
+        let number = self.controller.store_probes;
+        self.apply([Event::StoreProbed { number, result }]);
     }
 
     fn hello(&mut self, epoch: u64) {
@@ -807,6 +813,38 @@ fn who_brings_material_does_not_wait_for_a_store_that_fails() {
 }
 
 #[test]
+fn who_brings_material_does_not_wait_for_a_change_that_is_not_known_of() {
+    let mut f = Fixture::new(ORDERED);
+    let keep = || {
+        let Event::Found(Found { materials, .. }) = account("one") else { unreachable!() };
+        Event::Keep { materials, kept: oneshot::channel().0 }
+    };
+    let _answer = f.add_set("new");
+    f.apply([keep()]);
+    f.commit(Err(unknown()));
+    assert_eq!(f.seen(), ["commit 8", "store fails", "tell 1"]);
+    f.apply([keep()]);
+    assert_eq!(f.seen(), ["tell 1"]);
+}
+
+/// It may have looked before the change got there.
+#[test]
+fn a_probe_of_the_store_that_began_before_a_change_does_not_tell_what_became_of_it() {
+    let mut f = Fixture::new(APP);
+    f.apply([Event::StoreFailed("full".into())]);
+    f.moment.now = f.controller.store_due().expect("the store fails");
+    f.apply([]);
+    let mut answer = f.add_set("new");
+    f.commit(Err(unknown()));
+    let head = |revision| Ok(Head { revision, file_digest: None });
+    f.apply([Event::StoreProbed { number: 1, result: head(7) }]);
+    assert_eq!(f.seen(), ["store fails", "probe store as 3", "commit 8"]);
+    assert!(answered(&mut answer).is_none());
+    f.probe_store(head(8));
+    assert_eq!(accepted(&mut answer).revision, 8);
+}
+
+#[test]
 fn a_change_that_is_stored_ends_an_outage() {
     let mut f = Fixture::new(APP);
     f.apply([Event::StoreFailed("full".into())]);
@@ -842,7 +880,8 @@ fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
     assert_eq!(f.seen(), ["tell p connected", "campaign for 41"]);
     f.apply([Event::Led(Err(unknown()))]);
     assert_eq!(f.seen(), ["store fails"]);
-    assert!(refused(&mut f.add_set("new")).contains("try it again later"));
+    let why = "the store fails, and this controller is to lead anew first";
+    assert!(refused(&mut f.add_set("new")).starts_with(why));
     f.moment.now = f.controller.store_due().expect("the store fails");
     f.apply([]);
     assert_eq!(f.seen(), ["campaign for 41"], "it may lead for that already");
@@ -850,4 +889,40 @@ fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
     assert_eq!(f.seen(), ["publish 42.1 with 0 unhealthy", "leads for 42", "store works"]);
     f.hello(42);
     assert_eq!(f.seen().last().expect("it comes"), "campaign for 43", "9 is later than 1");
+}
+
+/// Its own later epoch fences what was asked before, and nobody else has led.
+#[test]
+fn a_controller_that_another_one_overtook_ends_and_one_that_leads_anew_does_not() {
+    let fenced = |leads| StoreError::Fenced { epoch: 3, leads };
+    let mut f = Fixture::new(APP);
+    f.apply([Event::StoreFailed("full".into())]);
+    f.moment.now = f.controller.store_due().expect("the store fails");
+    f.apply([]);
+    let mut answer = f.add_set("new");
+    f.commit(Ok(()));
+    accepted(&mut answer);
+    f.hello(40);
+    assert_eq!(f.seen().last().expect("it is asked for"), "campaign for 41", "beside the probe");
+    f.apply([Event::StoreProbed { number: 1, result: Err(fenced(41)) }]);
+    f.apply([Event::Led(Ok(Term { epoch: 41 }))]);
+    f.apply([Event::StoreProbed { number: 1, result: Err(fenced(41)) }]);
+    assert_eq!(f.seen(), ["publish 41.1 with 0 unhealthy", "leads for 41"]);
+
+    let mut f = Fixture::new(APP);
+    let mut answer = f.add_set("new");
+    f.commit(Err(fenced(50)));
+    assert!(refused(&mut answer).contains("another controller leads, for epoch 50"));
+    assert_eq!(f.seen(), ["commit 8", "yield"]);
+
+    let head = |revision| Head { revision, file_digest: None };
+    let overtaken = || StoreError::Conflict { known: head(7), current: head(8) };
+    let mut f = Fixture::new(APP);
+    let _answer = f.add_set("new");
+    f.commit(Err(overtaken()));
+    assert_eq!(f.seen(), ["commit 8", "yield"]);
+    let mut f = Fixture::new(APP);
+    f.hello(40);
+    f.apply([Event::Led(Err(overtaken()))]);
+    assert_eq!(f.seen(), ["tell p connected", "campaign for 41", "yield"]);
 }

@@ -2,7 +2,8 @@
 //!
 //! A connection that answered may serve a few probes more. Not for long, because whether the backend
 //! takes a new one is part of the question; and what goes wrong with it before there is an answer is
-//! concluded from only after a new one was tried.
+//! concluded from only after a new one was tried. But not silence: half the time is not enough to tell a
+//! backend that is slow, and a whole one more would be twice what the check allows.
 
 pub mod connection;
 mod grpc;

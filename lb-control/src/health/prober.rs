@@ -14,6 +14,7 @@
 //! - If the thread ends before the [`Prober`] does, [`Prober::probed`] says so.
 
 mod pool;
+mod turns;
 
 use std::{cell::RefCell, io, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use self::pool::Pool;
+use self::{pool::Pool, turns::Turns};
 use super::{
     monitor::Job,
     probe::{self, Finding},
@@ -113,6 +114,7 @@ impl Prober {
 
 async fn work(mut to_do: mpsc::Receiver<Job>, done: mpsc::Sender<Vec<Probed>>, kept: usize) {
     let pool = Rc::new(RefCell::new(Pool::new(kept, fastrand::Rng::new())));
+    let turns = Rc::new(Turns::new());
     let (found, findings) = mpsc::unbounded_channel();
     spawn_local(hand_over(findings, done));
     let mut sweeps = interval(SWEEP);
@@ -124,25 +126,37 @@ async fn work(mut to_do: mpsc::Receiver<Job>, done: mpsc::Sender<Vec<Probed>>, k
             _ = sweeps.tick() => pool.borrow_mut().sweep(clock::now()),
         }
         for job in jobs.drain(..) {
-            let (pool, found) = (Rc::clone(&pool), found.clone());
+            let (pool, turns, found) = (Rc::clone(&pool), Rc::clone(&turns), found.clone());
             spawn_local(async move {
                 // Nobody waits for it any more if that fails.
-                let _ = found.send(make(job, &pool).await);
+                let _ = found.send(make(job, &pool, &turns).await);
             });
         }
     }
 }
 
 /// A panic in a probe is a bug, but must not leave its backend unprobed for ever.
-async fn make(Job { id, due, address, asking }: Job, pool: &RefCell<Pool>) -> Probed {
-    let late = clock::now().saturating_duration_since(due);
+async fn make(
+    Job { id, due, address, asking }: Job,
+    pool: &RefCell<Pool>,
+    turns: &Turns,
+) -> Probed {
     let is_http = matches!(asking.check.probe, Probe::Http { .. });
     let (kept, uses) = match is_http {
         true => pool.borrow_mut().take(id, asking.check.interval),
         false => (None, 1),
     };
-    let probing = AssertUnwindSafe(probe::probe(address, &asking, kept, uses)).catch_unwind();
-    let (finding, kept) = probing.await.unwrap_or_else(|_| {
+    let shakes_hands = asking.tls.is_some() && kept.is_none();
+    let probing = async {
+        let late = clock::now().saturating_duration_since(due);
+        let probing = AssertUnwindSafe(probe::probe(address, &asking, kept, uses)).catch_unwind();
+        (late, probing.await)
+    };
+    let (late, probed) = match shakes_hands {
+        true => turns.take(probing).await,
+        false => probing.await,
+    };
+    let (finding, kept) = probed.unwrap_or_else(|_| {
         let detail = "not checked: the probe itself failed".into();
         (Finding { outcome: None, detail, took: Duration::ZERO }, None)
     });

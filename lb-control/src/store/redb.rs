@@ -86,21 +86,16 @@ impl Redb {
 
 #[tonic::async_trait]
 impl Store for Redb {
-    async fn campaign(&self, least: u64) -> Result<Term, StoreError> {
-        self.ask(move |tables| tables.campaign(least)).await
+    async fn campaign(&self, least: u64, knows: Option<Head>) -> Result<Term, StoreError> {
+        self.ask(move |tables| tables.campaign(least, knows)).await
     }
 
     async fn load(&self) -> Result<Stored, StoreError> {
         self.ask(Tables::load).await
     }
 
-    async fn commit(
-        &self,
-        term: Term,
-        expected: u64,
-        accepted: Accepted,
-    ) -> Result<(), StoreError> {
-        self.ask(move |tables| tables.commit(term, expected, &accepted)).await
+    async fn commit(&self, term: Term, knows: Head, accepted: Accepted) -> Result<(), StoreError> {
+        self.ask(move |tables| tables.commit(term, knows, &accepted)).await
     }
 
     async fn put_verdicts(&self, term: Term, verdicts: Vec<Verdict>) -> Result<(), StoreError> {
@@ -173,8 +168,12 @@ impl Tables {
         Ok(tables)
     }
 
-    fn campaign(&self, least: u64) -> Result<Term, StoreError> {
-        self.write(|transaction| {
+    fn campaign(&self, least: u64, knows: Option<Head>) -> Result<Term, StoreError> {
+        let refusal = |transaction: &WriteTransaction| match knows {
+            Some(known) => overtaken(transaction, known),
+            None => Ok(None),
+        };
+        self.0.write(refusal, |transaction| {
             let mut meta = transaction.open_table(META)?;
             let last = meta.get(META_EPOCH)?.map(|last| last.value());
             let epoch = last.map_or(least, |last| least.max(last.saturating_add(1)));
@@ -186,10 +185,7 @@ impl Tables {
     fn load(&self) -> Result<Stored, StoreError> {
         let (epoch, head, health, materials, chain) = self.0.read(|transaction| {
             let epoch = transaction.open_table(META)?.get(META_EPOCH)?.map(|epoch| epoch.value());
-            let head = Head {
-                revision: last(&transaction.open_table(REVISIONS)?)?,
-                file_digest: digest(&transaction.open_table(META)?)?,
-            };
+            let head = head(&transaction.open_table(REVISIONS)?, &transaction.open_table(META)?)?;
             let mut health = Vec::new();
             for entry in transaction.open_table(HEALTH)?.iter()? {
                 health.push(entry?.1.value().to_vec());
@@ -212,12 +208,10 @@ impl Tables {
         Ok(Stored { epoch, revision, state, file_digest, health, materials })
     }
 
-    fn commit(&self, term: Term, expected: u64, accepted: &Accepted) -> Result<(), StoreError> {
+    fn commit(&self, term: Term, knows: Head, accepted: &Accepted) -> Result<(), StoreError> {
         let Accepted { revision, materials, file_digest } = accepted;
         let refusal = |transaction: &WriteTransaction| {
-            let current = last(&transaction.open_table(REVISIONS)?)?;
-            let conflict = StoreError::Conflict { expected, current };
-            Ok(fenced(transaction, term)?.or((current != expected).then_some(conflict)))
+            Ok(fenced(transaction, term)?.or(overtaken(transaction, knows)?))
         };
         self.0.write(refusal, |transaction| {
             if let Some(revision) = revision {
@@ -256,8 +250,7 @@ impl Tables {
 
     fn probe(&self, term: Term) -> Result<Head, StoreError> {
         self.lead(term, |transaction| {
-            let revision = last(&transaction.open_table(REVISIONS)?)?;
-            Ok(Head { revision, file_digest: digest(&transaction.open_table(META)?)? })
+            head(&transaction.open_table(REVISIONS)?, &transaction.open_table(META)?)
         })
     }
 
@@ -302,7 +295,10 @@ impl Tables {
     }
 
     fn contents(&self) -> Result<Contents, StoreError> {
-        self.0.read(contents::read)
+        self.0
+            .read(contents::read)?
+            .decode()
+            .map_err(|Unreadable { what, why }| self.unreadable(what, why))
     }
 
     fn undone(&self, chain: Chain, revision: u64) -> Result<StoredState, StoreError> {
@@ -348,13 +344,22 @@ fn fenced(transaction: &WriteTransaction, term: Term) -> Result<Option<StoreErro
     Ok((leads != term.epoch).then_some(fenced))
 }
 
+fn overtaken(transaction: &WriteTransaction, known: Head) -> Result<Option<StoreError>, Error> {
+    let current = head(&transaction.open_table(REVISIONS)?, &transaction.open_table(META)?)?;
+    Ok((current != known).then_some(StoreError::Conflict { known, current }))
+}
+
+fn head(
+    revisions: &impl ReadableTable<u64, &'static [u8]>,
+    meta: &impl ReadableTable<&'static str, u64>,
+) -> Result<Head, Error> {
+    let file_digest = meta.get(META_FILE_DIGEST)?.map(|digest| digest.value());
+    Ok(Head { revision: last(revisions)?, file_digest })
+}
+
 /// The last revision's number; 0 before the first one.
 fn last(revisions: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, Error> {
     Ok(revisions.last()?.map_or(0, |(last, _)| last.value()))
-}
-
-fn digest(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<u64>, Error> {
-    Ok(meta.get(META_FILE_DIGEST)?.map(|digest| digest.value()))
 }
 
 #[cfg(test)]

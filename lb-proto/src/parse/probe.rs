@@ -66,8 +66,10 @@ pub fn http(
 ) -> Option<Probe> {
     let path = match wire.http.as_str() {
         "" => Some(defaults::HEALTH_PATH.into()),
-        path if path.starts_with('/') && PathAndQuery::from_str(path).is_ok() => Some(path.into()),
-        path => at.invalid("http", path, "a path, \"/health\""),
+        path => match sent(path) {
+            Some(path) => Some(path),
+            None => at.invalid("http", path, "a path, \"/health\""),
+        },
     };
     let statuses = if wire.statuses.is_empty() {
         Some(vec![200..=299])
@@ -94,6 +96,15 @@ pub fn http(
     })
 }
 
+/// What of a path is asked for: not what is behind a '#', which is nobody's business but a browser's.
+fn sent(path: &str) -> Option<String> {
+    // Behind a '#', nobody else looks for them.
+    if !path.starts_with('/') || path.contains(char::is_control) {
+        return None;
+    }
+    Some(PathAndQuery::from_str(path).ok()?.as_str().into())
+}
+
 fn text(field: &str, text: &str, at: &mut At<'_>) -> Option<String> {
     if text.len() > MOST_TEXT {
         let length = text.len();
@@ -115,5 +126,19 @@ fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
             (!range.is_empty()).then_some(range)
         }
         None => status(text).map(|status| status..=status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_a_fragments_sign_is_not_asked_for() {
+        assert_eq!(sent("/up?deep=1#part").as_deref(), Some("/up?deep=1"));
+        assert_eq!(sent("/#"), Some("/".into()));
+        for path in ["", "#", "*", "?a", "/a b", "/up#\r\nx: y", "/up\u{7f}", "/up#\0"] {
+            assert_eq!(sent(path), None, "{path:?}");
+        }
     }
 }

@@ -16,6 +16,9 @@ use super::{
     problem::{Problem, describe},
 };
 
+/// So much of what a backend says is told, in characters.
+const MOST_TOLD: usize = 200;
+
 /// The name of the service, empty for the whole server; and who is asked.
 pub async fn ask(
     address: SocketAddr,
@@ -43,6 +46,26 @@ pub async fn ask(
             other => Err(Problem::OfBackend(format!("{}, expected SERVING", other.as_str_name()))),
         },
         Err(status) if status.source().is_some() => Err(describe(&status, address)),
-        Err(status) => Err(Problem::OfBackend(format!("{}: {}", status.code(), status.message()))),
+        Err(status) => {
+            let why = format!("{}: {}", status.code(), told(status.message()));
+            Err(Problem::OfBackend(why))
+        }
+    }
+}
+
+/// In one line, because it is on pages and in logs.
+fn told(message: &str) -> String {
+    let chars = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+    chars.take(MOST_TOLD).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_backend_says_is_told_in_one_line_and_cut() {
+        assert_eq!(told("not\r\nready\0"), "not  ready ");
+        assert_eq!(told(&"ä".repeat(16 * 1024)), "ä".repeat(200));
     }
 }

@@ -1,7 +1,7 @@
 //! One HTTP/1.1 request and its answer, read as strictly as proxies read it: a backend whose answers
 //! they would refuse is not well.
 
-use std::{io, net::SocketAddr, ops::RangeInclusive};
+use std::{io, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use lb_http::{
@@ -9,7 +9,10 @@ use lb_http::{
     message::{Method, Response},
 };
 use lb_proto::encode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout_at,
+};
 
 use super::{
     connection::Stream,
@@ -23,6 +26,13 @@ use crate::health::probe::USER_AGENT;
 const LIMITS: Limits = Limits { head: 64 * 1024, fields: 100, target: 16 * 1024 };
 /// Most answers fit into so many bytes.
 const READ: usize = 1024;
+/// Before the final answer; as many as proxies pass.
+const MOST_INTERIMS: usize = 16;
+/// Of a body with all that is around its chunks, in bytes.
+const MOST_RAW: usize = 16 * LOOKED_AT;
+/// Once an answer is judged, the rest of it has so long to come. Else its connection is not used again:
+/// a new one costs less than what waits meanwhile.
+const REST: Duration = Duration::from_millis(10);
 
 /// What is asked for, and which answers pass.
 #[derive(Debug)]
@@ -60,20 +70,30 @@ impl Ask<'_> {
         self.judge(response.status, &search, verdict);
         let mut body = BodyDecoder::of_response(response.body);
         let goes_on = keeps && response.keeps_alive();
-        let mut read = 0;
+        let (mut raw, mut payload) = (0, 0);
         loop {
             let decoded = body.decode(&mut bytes).map_err(|error| malformed(&error))?;
+            payload += decoded.payload.len();
             search.add(&bytes[decoded.payload]);
             if search.is_found() {
                 self.judge(response.status, &search, verdict);
             }
-            read += decoded.consumed;
+            raw += decoded.consumed;
             bytes.drain(..decoded.consumed);
             let is_enough = verdict.is_said() && !goes_on;
-            if body.is_end() || is_enough || search.is_over() || read >= LOOKED_AT {
+            let is_long = payload >= LOOKED_AT || raw >= MOST_RAW;
+            if body.is_end() || is_enough || search.is_over() || is_long {
                 break;
             }
-            if more(stream, &mut bytes).await? == 0 {
+            let more = more(stream, &mut bytes);
+            let more = match verdict.said_at() {
+                Some(at) => match timeout_at((at + REST).into(), more).await {
+                    Ok(more) => more?,
+                    Err(_) => break,
+                },
+                None => more.await?,
+            };
+            if more == 0 {
                 body.end().map_err(|error| malformed(&error))?;
                 break;
             }
@@ -127,6 +147,7 @@ impl Ask<'_> {
 /// The final one; what comes behind it stays in `bytes`.
 async fn head(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<Response, Broken> {
     let (mut parser, mut response) = (HeadParser::default(), Response::default());
+    let mut interims = 0;
     loop {
         if bytes.is_empty() && more(stream, bytes).await? == 0 {
             return Err(Broken::Closed(None));
@@ -141,6 +162,11 @@ async fn head(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<Response, Brok
                 bytes.drain(..length);
                 if !response.is_interim() {
                     return Ok(response);
+                }
+                interims += 1;
+                if interims > MOST_INTERIMS {
+                    let why = format!("more than {MOST_INTERIMS} interim answers");
+                    return Err(Broken::Malformed(why));
                 }
                 (parser, response) = (HeadParser::default(), Response::default());
             }

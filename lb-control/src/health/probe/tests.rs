@@ -337,6 +337,43 @@ async fn a_body_that_never_ends_changes_nothing_of_what_the_status_says() {
     assert!(kept.is_none() && finding.took < Duration::from_millis(30), "{finding:?}");
 }
 
+/// Else a probe of a backend that is unwell would take as long as the check allows, and its finding too.
+#[tokio::test]
+async fn the_rest_of_an_answer_that_is_judged_is_not_waited_for() {
+    let hour = Duration::from_secs(3600);
+    for (answer, outcome) in [
+        (b"HTTP/1.1 503 No\r\ncontent-length: 10\r\n\r\n".as_slice(), FAIL),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n.", PASS),
+    ] {
+        let backend = Backend::start(vec![vec![answer, b""]]).await;
+        let asking = within(hour, http("/", ""));
+        let probed = probe(backend.address, &asking, None, 5);
+        let probed = tokio::time::timeout(Duration::from_secs(20), probed).await;
+        let (finding, kept) = probed.expect("nothing is waited for");
+        assert_eq!((finding.outcome, kept.is_some()), (outcome, false), "{finding:?}");
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_are_bounded() {
+    let answer = |interims: usize| -> &'static [u8] {
+        let interims = "HTTP/1.1 102 Processing\r\n\r\n".repeat(interims);
+        format!("{interims}HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").leak().as_bytes()
+    };
+    check_answer(answer(16), Outcome::Pass, "status 200").await;
+    check_answer(answer(17), Outcome::Fail, "more than 16 interim answers").await;
+}
+
+/// What is around chunks is nothing of the body.
+#[tokio::test]
+async fn a_body_in_small_chunks_is_looked_at_as_far_as_one_in_large_ones() {
+    let body = "1\r\n.\r\n".repeat(30_000);
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = format!("{head}{body}5\r\nready\r\n0\r\n\r\n").leak().as_bytes();
+    let backend = Backend::start(vec![vec![answer]]).await;
+    is(once(backend.address, &http("/", "ready")).await, PASS, "status 200");
+}
+
 /// Its connection goes on, and still it is noticed: when that has served its last probe.
 #[tokio::test]
 async fn a_backend_that_takes_no_new_connections_is_noticed_within_the_bound() {

@@ -27,6 +27,10 @@ impl Verdict {
         self.said.is_some()
     }
 
+    pub fn said_at(&self) -> Option<Instant> {
+        self.said.as_ref().map(|(_, at)| *at)
+    }
+
     /// With when it was said.
     pub fn into_said(self) -> Option<(Result<String, Problem>, Instant)> {
         self.said

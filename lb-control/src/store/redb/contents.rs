@@ -1,16 +1,18 @@
 //! All that is in a store, out of it and into a new one.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata, TryLockError},
     io,
+    os::unix::fs::{MetadataExt, fchown, lchown},
     path::{Path, PathBuf},
 };
 
 use ::redb::{
-    DatabaseError, Error, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction,
+    Database, DatabaseError, Error, ReadTransaction, ReadableDatabase, ReadableTable,
+    WriteTransaction,
 };
 use lb_common::{material::MaterialId, secret::Secret};
-use prost::{DecodeError, Message};
+use prost::Message;
 
 use super::{
     disk::{self, FILE},
@@ -18,6 +20,7 @@ use super::{
         FORMAT, HEALTH, MATERIALS, META, META_EPOCH, META_FILE_DIGEST, META_FORMAT, META_MATERIALS,
         META_UNDO_BYTES, NEEDED, PARTS, REVISIONS, UNDO,
     },
+    undo::Unreadable,
 };
 use crate::{
     backup::RestoreError,
@@ -28,9 +31,32 @@ use lb_proto::v1;
 /// One that is being made.
 const UNFINISHED: &str = "control.redb.unfinished";
 
+/// As it is in the file.
+pub struct Encoded {
+    /// But for what follows.
+    contents: Contents,
+    revisions: Vec<EncodedRevision>,
+    health: Vec<Vec<u8>>,
+}
+
+struct EncodedRevision {
+    number: u64,
+    about: Vec<u8>,
+    back: Vec<u8>,
+}
+
+/// The store that was there before, which no controller can open as long as this is there.
+enum Former {
+    None,
+    Readable(Database),
+    /// That is what backups are for.
+    Unreadable {
+        _lock: File,
+    },
+}
+
 /// As it is at one moment.
-pub fn read(transaction: &ReadTransaction) -> Result<Contents, Error> {
-    let corrupted = |error: DecodeError| Error::Corrupted(error.to_string());
+pub fn read(transaction: &ReadTransaction) -> Result<Encoded, Error> {
     let meta = transaction.open_table(META)?;
     let number = |key: &str| Ok::<_, Error>(meta.get(key)?.map(|value| value.value()));
     let mut contents = Contents {
@@ -45,13 +71,12 @@ pub fn read(transaction: &ReadTransaction) -> Result<Contents, Error> {
         let content = content.value().to_vec().into();
         contents.parts.push(v1::Resource { kind, name: name.to_owned(), content });
     }
-    let undo = transaction.open_table(UNDO)?;
+    let (undo, mut revisions) = (transaction.open_table(UNDO)?, Vec::new());
     for entry in transaction.open_table(REVISIONS)?.iter()? {
         let (number, about) = entry?;
-        let about = v1::Revision::decode(about.value()).map_err(corrupted)?;
-        let back = undo.get(number.value())?;
-        let back = back.map_or(Ok(v1::Delta::default()), |back| v1::Delta::decode(back.value()));
-        contents.revisions.push(KeptRevision { about, back: back.map_err(corrupted)? });
+        let (number, about) = (number.value(), about.value().to_vec());
+        let back = undo.get(number)?.map(|back| back.value().to_vec()).unwrap_or_default();
+        revisions.push(EncodedRevision { number, about, back });
     }
     let needed = transaction.open_table(NEEDED)?;
     for entry in transaction.open_table(MATERIALS)?.iter()? {
@@ -62,10 +87,11 @@ pub fn read(transaction: &ReadTransaction) -> Result<Contents, Error> {
             needed: needed.get(id.value())?.map(|needed| needed.value()),
         });
     }
+    let mut health = Vec::new();
     for entry in transaction.open_table(HEALTH)?.iter()? {
-        contents.health.push(v1::BackendStatus::decode(entry?.1.value()).map_err(corrupted)?);
+        health.push(entry?.1.value().to_vec());
     }
-    Ok(contents)
+    Ok(Encoded { contents, revisions, health })
 }
 
 /// Into an empty store.
@@ -125,35 +151,23 @@ pub fn restore(
         let path = path.to_path_buf();
         move |source| RestoreError::Write { path, source }
     };
-    fs::create_dir_all(directory).map_err(cannot(directory))?;
+    make_directory(directory).map_err(cannot(directory))?;
     let is_taken = fs::exists(&path).map_err(cannot(&path))?;
     // It is held until the other one is in its place, so that no controller starts on it meanwhile.
-    let former = match is_taken.then(|| disk::open_file(&path, false)) {
-        Some(Err(DatabaseError::DatabaseAlreadyOpen)) => {
-            return Err(StoreError::InUse { path }.into());
-        }
-        // One that cannot be read is what backups are for.
-        Some(Err(_)) | None => None,
-        Some(Ok(former)) => Some(former),
-    };
+    let former = if is_taken { Former::open(&path)? } else { Former::None };
     if is_taken && !replace {
         return Err(RestoreError::Taken { path });
     }
-    let known = former.as_ref().and_then(|former| {
-        let transaction = former.begin_read().ok()?;
-        let epoch = transaction.open_table(META).ok()?.get(META_EPOCH).ok()??.value();
-        Some(epoch)
-    });
-    contents.epoch = contents.epoch.max(known.unwrap_or(0));
+    contents.epoch = contents.epoch.max(former.epoch().unwrap_or(0));
 
     let unfinished = directory.join(UNFINISHED);
-    make(&unfinished, &contents)?;
+    let like = if is_taken { &path } else { directory };
     let put_in_place = || {
         let aside = is_taken.then(|| directory.join(format!("{FILE}.before-{stamp}")));
         match &aside {
             Some(aside) => {
                 fs::hard_link(&path, aside)?;
-                fs::rename(&unfinished, &path)?;
+                fs::rename(&unfinished, &path).inspect_err(|_| drop(fs::remove_file(aside)))?;
             }
             // Fails if a controller has made one meanwhile.
             None => {
@@ -164,20 +178,57 @@ pub fn restore(
         File::open(directory)?.sync_all()?;
         Ok(aside)
     };
-    let aside = put_in_place().map_err(cannot(&path))?;
+    let made = make(&unfinished, &contents, like);
+    let done = made.and_then(|()| put_in_place().map_err(cannot(&path)));
+    if done.is_err() {
+        // The disk may be full of it.
+        let _ = fs::remove_file(&unfinished);
+    }
     drop(former);
-    Ok(aside)
+    done
 }
 
-fn make(path: &Path, contents: &Contents) -> Result<(), RestoreError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(RestoreError::Write { path: path.into(), source });
-        }
-        _ => {}
+/// Those that are missing belong to whoever the one that they are in belongs to.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    let is_missing = |ancestor: &&Path| fs::metadata(ancestor).is_err();
+    let missing: Vec<_> = directory.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(directory)?;
+    // The uppermost first. A relative one has an empty ancestor, which is no directory's name.
+    for made in missing.into_iter().rev().filter(|made| !made.as_os_str().is_empty()) {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let like = fs::metadata(parent.unwrap_or(Path::new(".")))?;
+        give(&like, &fs::symlink_metadata(made)?, |uid, gid| lchown(made, uid, gid))?;
     }
+    Ok(())
+}
+
+/// Whoever restores may be root, and the controller another user, who is to be able to open what only its
+/// owner may read.
+fn give(
+    like: &Metadata,
+    is: &Metadata,
+    chown: impl FnOnce(Option<u32>, Option<u32>) -> io::Result<()>,
+) -> io::Result<()> {
+    match like.uid() == is.uid() {
+        true => Ok(()),
+        false => chown(Some(like.uid()), Some(like.gid())),
+    }
+}
+
+/// For whoever the file or directory `like` belongs to.
+fn make(path: &Path, contents: &Contents, like: &Path) -> Result<(), RestoreError> {
+    let new_file = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk::new_file(path)?;
+        give(&fs::metadata(like)?, &file.metadata()?, |uid, gid| fchown(&file, uid, gid))?;
+        Ok(file)
+    };
+    let file = new_file().map_err(|source| RestoreError::Write { path: path.into(), source })?;
     let made = || -> Result<(), Error> {
-        let database = disk::open_file(path, true)?;
+        let database = disk::database(file)?;
         let transaction = database.begin_write()?;
         write(&transaction, contents)?;
         transaction.commit()?;
@@ -186,3 +237,57 @@ fn make(path: &Path, contents: &Contents) -> Result<(), RestoreError> {
     let failed = |source| StoreError::Failed { path: path.into(), source: Box::new(source) };
     Ok(made().map_err(failed)?)
 }
+
+// === impl Encoded, Former ===
+
+impl Encoded {
+    pub fn decode(self) -> Result<Contents, Unreadable> {
+        fn decoded<M: Message + Default>(bytes: &[u8], what: String) -> Result<M, Unreadable> {
+            M::decode(bytes).map_err(|error| Unreadable { what, why: error.to_string() })
+        }
+        let Self { mut contents, revisions, health } = self;
+        for EncodedRevision { number, about, back } in revisions {
+            let about = decoded(&about, format!("revision {number}"))?;
+            let back = decoded(&back, format!("what leads back from revision {number}"))?;
+            contents.revisions.push(KeptRevision { about, back });
+        }
+        for status in health {
+            contents.health.push(decoded(&status, "a backend's health".into())?);
+        }
+        Ok(contents)
+    }
+}
+
+impl Former {
+    fn open(path: &Path) -> Result<Self, RestoreError> {
+        match disk::open_file(path) {
+            Ok(database) => Ok(Self::Readable(database)),
+            Err(DatabaseError::DatabaseAlreadyOpen) => {
+                Err(StoreError::InUse { path: path.into() }.into())
+            }
+            Err(_) => Self::lock(path),
+        }
+    }
+
+    /// Whatever is wrong with it: as long as it cannot be locked, a controller may run on it.
+    fn lock(path: &Path) -> Result<Self, RestoreError> {
+        let cannot = |source| RestoreError::Read { path: path.into(), source };
+        let file = File::open(path).map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self::Unreadable { _lock: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.into() }.into()),
+            Err(TryLockError::Error(source)) => Err(cannot(source)),
+        }
+    }
+
+    /// The latest one that anybody led for, if it can be read.
+    fn epoch(&self) -> Option<u64> {
+        let Self::Readable(former) = self else { return None };
+        let transaction = former.begin_read().ok()?;
+        let epoch = transaction.open_table(META).ok()?.get(META_EPOCH).ok()??.value();
+        Some(epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use crate::store::{HISTORY, HISTORY_BYTES, Part, Revision};
 
 impl Tables {
     fn begin(&self) -> (Term, Stored) {
-        let term = self.campaign(1).expect("it leads");
+        let term = self.campaign(1, None).expect("it leads");
         (term, self.load().expect("loads"))
     }
 
@@ -14,8 +14,8 @@ impl Tables {
     fn put(&self, revision: Option<Revision>, materials: Option<&Materials>, digest: Option<u64>) {
         let (revision, materials) = (revision.map(Box::new), materials.cloned());
         let accepted = Accepted { revision, materials, file_digest: digest };
-        let Head { revision, .. } = self.probe(self.term()).expect("it works");
-        self.commit(self.term(), revision, &accepted).expect("commits");
+        let head = self.probe(self.term()).expect("it works");
+        self.commit(self.term(), head, &accepted).expect("commits");
     }
 
     fn term(&self) -> Term {

@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::{super::Tables, *};
-use crate::store::{Accepted, Revision, Term};
+use super::{
+    super::{Tables, last, tables::REVISIONS},
+    *,
+};
+use crate::store::{Accepted, Head, Revision, Term};
 use lb_proto::v1;
 
 /// What is asked of a disk.
@@ -118,7 +121,7 @@ fn open(directory: &Path, cache: &Arc<Mutex<Cache>>) -> Disk {
     let cache = Arc::clone(cache);
     let backend =
         move |file| FileBackend::new(file).map(|file| Cached { file, cache: Arc::clone(&cache) });
-    let opened = backend(private(&path, true).expect("it is our directory")).and_then(create);
+    let opened = open_again(private(&path, true).expect("it is our directory"), &backend);
     let reopen = {
         let path = path.clone();
         move || reopen(&path, &backend)
@@ -134,17 +137,21 @@ fn change(number: u64) -> Accepted {
     Accepted { revision, materials: None, file_digest: None }
 }
 
+fn at(revision: u64) -> Head {
+    Head { revision, file_digest: None }
+}
+
 /// Changes one after the other while the disk has a fault, and afterwards.
 fn go_through(fault: Fault) {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = Arc::default();
     let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
-    let term = tables.campaign(1).expect("it leads");
-    tables.commit(term, 0, &change(1)).expect("all is well");
+    let term = tables.campaign(1, None).expect("it leads");
+    tables.commit(term, at(0), &change(1)).expect("all is well");
     cache.lock().expect("no panic").fault = Some(fault);
     let mut last = 1;
     for _ in 0..4 {
-        match tables.commit(term, last, &change(last + 1)) {
+        match tables.commit(term, at(last), &change(last + 1)) {
             Ok(()) => last += 1,
             Err(StoreError::Failed { .. }) => {}
             Err(StoreError::Unknown { .. }) => {
@@ -158,7 +165,7 @@ fn go_through(fault: Fault) {
     }
     cache.lock().expect("no panic").fault = None;
     tables
-        .commit(term, last, &change(last + 1))
+        .commit(term, at(last), &change(last + 1))
         .unwrap_or_else(|error| panic!("{fault:?}: {error}"));
     tables.history(None, 1).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
 
@@ -169,7 +176,7 @@ fn go_through(fault: Fault) {
     let numbers: Vec<_> =
         tables.history(None, 99).expect("reads").iter().map(|about| about.revision).collect();
     assert_eq!(numbers, (1..=last + 1).rev().collect::<Vec<_>>(), "{fault:?}");
-    assert_eq!(tables.campaign(1).expect("it leads"), Term { epoch: 2 });
+    assert_eq!(tables.campaign(1, None).expect("it leads"), Term { epoch: 2 });
 }
 
 #[test]
@@ -190,12 +197,41 @@ fn a_disk_that_fails_loses_nothing_that_was_acknowledged_and_is_used_again_once_
     }
 }
 
+/// Its process is started again, and later the power fails.
+#[test]
+fn what_only_seems_to_be_on_the_disk_is_written_once_more_by_the_next_process() {
+    for after in 0..4 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Arc::default();
+        let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
+        let term = tables.campaign(1, None).expect("it leads");
+        cache.lock().expect("no panic").fault =
+            Some(Fault { ask: Ask::Sync, errno: EIO, after, stays: true });
+        let _ = tables.commit(term, at(0), &change(1));
+        drop(tables);
+        cache.lock().expect("no panic").fault = None;
+        let store = open(directory.path(), &cache);
+        let shown = |disk: &Disk| {
+            let last = disk.read(|transaction| last(&transaction.open_table(REVISIONS)?));
+            last.expect("reads")
+        };
+        let believed = shown(&store);
+        // Not in good order, which would write something.
+        std::mem::forget(store);
+        *cache.lock().expect("no panic") = Cache::default();
+        let (path, copy) = (directory.path().join(FILE), directory.path().join("copy"));
+        fs::copy(&path, &copy).expect("it is ours");
+        fs::rename(&copy, &path).expect("it is ours");
+        assert_eq!(shown(&open(directory.path(), &cache)), believed, "{after}");
+    }
+}
+
 #[test]
 fn a_file_that_is_gone_is_not_made_anew_while_the_store_is_used() {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = Arc::default();
     let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
-    let term = tables.campaign(1).expect("it leads");
+    let term = tables.campaign(1, None).expect("it leads");
     fs::rename(directory.path().join(FILE), directory.path().join("moved")).expect("it is ours");
     let fault = Fault { ask: Ask::Write, errno: EIO, after: 0, stays: false };
     cache.lock().expect("no panic").fault = Some(fault);
@@ -211,16 +247,39 @@ fn another_process_that_took_the_store_meanwhile_leads() {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = Arc::default();
     let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
-    let term = tables.campaign(1).expect("it leads");
+    let term = tables.campaign(1, None).expect("it leads");
     let fault = Fault { ask: Ask::Write, errno: EIO, after: 0, stays: false };
     cache.lock().expect("no panic").fault = Some(fault);
     tables.0.close();
     *cache.lock().expect("no panic") = Cache::default();
     let other = Tables::open(directory.path()).expect("it is free");
-    other.campaign(1).expect("it leads now");
+    other.campaign(1, None).expect("it leads now");
     drop(other);
-    let error = tables.commit(term, 0, &change(1)).expect_err("the other one led");
+    let error = tables.commit(term, at(0), &change(1)).expect_err("the other one led");
     assert!(matches!(error, StoreError::Fenced { epoch: 1, leads: 2 }), "{error}");
+}
+
+#[test]
+fn nobody_leads_anew_on_a_store_that_has_what_he_does_not_know() {
+    let tables = Tables::new(Disk::in_memory().expect("opens")).expect("opens");
+    let term = tables.campaign(1, None).expect("it leads");
+    tables.commit(term, at(0), &change(1)).expect("commits");
+    let file = Accepted { file_digest: Some(7), ..Accepted::default() };
+    tables.commit(term, at(1), &file).expect("commits");
+    let head = Head { revision: 1, file_digest: Some(7) };
+    for known in [at(0), at(1), at(2)] {
+        let error = tables.campaign(9, Some(known)).expect_err("it is another one");
+        assert!(
+            matches!(error, StoreError::Conflict { current, .. } if current == head),
+            "{error}"
+        );
+        let error = tables.commit(term, known, &change(2)).expect_err("it is another one");
+        assert!(
+            matches!(error, StoreError::Conflict { current, .. } if current == head),
+            "{error}"
+        );
+    }
+    assert_eq!(tables.campaign(9, Some(head)).expect("it leads"), Term { epoch: 9 });
 }
 
 #[test]
