@@ -144,8 +144,11 @@ struct Bench {
 
 impl Bench {
     async fn run(&mut self, command: Command) -> Value {
-        // What came after the last one was answered is of that.
-        while let Ok(seen) = self.seen.try_recv() {
+        // What came after the last one was answered is of that; but those that came again did so before
+        // they are asked for.
+        while !matches!(command, Command::Restarted)
+            && let Ok(seen) = self.seen.try_recv()
+        {
             self.running[seen.proxy] = Some(seen.id);
         }
         match command {
