@@ -314,8 +314,10 @@ async fn run_stream(
                 };
                 let id = update.snapshot?;
                 let bytes = std::mem::take(&mut bytes);
-                *running = Some((id, update.revision));
-                send(Message::Applied(v1::Applied { snapshot: Some(id) })).await.ok()?;
+                let revision = update.revision;
+                *running = Some((id, revision));
+                let applied = v1::Applied { snapshot: Some(id), revision };
+                send(Message::Applied(applied)).await.ok()?;
                 let seen = Seen { proxy, id, at: clock::now(), bytes };
                 shared.seen.send(seen).ok()?;
             }

@@ -235,44 +235,6 @@ async fn a_backend_without_a_verdict_is_used_unless_it_has_to_prove_itself_first
     assert_eq!(client::get(web, "/").await.status(), 503);
 }
 
-/// The controller's way to the backends is not the proxies' way.
-#[tokio::test]
-async fn a_controller_that_is_cut_off_from_all_backends_costs_no_request() {
-    let cut_off = Arc::new(AtomicU16::new(0));
-    let backends = {
-        let mut backends = Vec::new();
-        for _ in 0..4 {
-            let cut_off = Arc::clone(&cut_off);
-            let backend = Backend::start(move |seen| match seen.head.target() {
-                "/health" if cut_off.load(SeqCst) == 1 => Reply::Hang,
-                _ => Reply::ok("served"),
-            });
-            backends.push(backend.await);
-        }
-        backends
-    };
-    let addresses: Vec<_> = backends.iter().map(Backend::address).collect();
-    let check = "health_check = { interval = '50ms', timeout = '50ms' }";
-    let fleet = Fleet::start(2, &app("retry = { attempts = 1 }", check, &addresses)).await;
-    for address in &addresses {
-        fleet.backend_is(*address, "healthy", healthy).await;
-    }
-    cut_off.store(1, SeqCst);
-    for address in &addresses {
-        let held = fleet.backend_is(*address, "unhealthy", unhealthy).await;
-        assert!(held.held.starts_with("every check fails"), "{held:?}");
-    }
-    assert!(answers(&fleet).await.iter().all(|text| text == "served"));
-    let set = fleet.backend_sets().await.remove(0);
-    assert_eq!((set.usable, set.held), (4, 4));
-
-    cut_off.store(0, SeqCst);
-    for address in &addresses {
-        let well = fleet.backend_is(*address, "healthy", healthy).await;
-        assert_eq!(well.held, "");
-    }
-}
-
 #[tokio::test]
 async fn checks_that_fail_for_most_of_a_set_take_half_of_it_out() {
     let well = Backend::start(|_| Reply::ok("served")).await;

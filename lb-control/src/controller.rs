@@ -959,4 +959,8 @@ impl Controller {
 }
 
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

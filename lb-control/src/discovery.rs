@@ -190,7 +190,7 @@ impl Connection {
         match message.message {
             Some(Message::Applied(applied)) => {
                 let snapshot = snapshot_of(applied.snapshot)?;
-                self.session.applied(snapshot, clock::now());
+                self.session.applied(snapshot, applied.revision, clock::now());
                 if let Some(delivery) = self.delivery.take_if(|sent| sent.is_of(snapshot)) {
                     delivery.applied();
                 }

@@ -132,12 +132,13 @@ impl Session {
         }
     }
 
-    pub fn applied(&mut self, id: SnapshotId, now: Instant) {
+    /// `revision` is what the proxy says that this is of; 0 if it does not.
+    pub fn applied(&mut self, id: SnapshotId, revision: u64, now: Instant) {
         let is_other = self.running.replace(id) != Some(id);
         let Some(sent) = self.answered(id) else {
-            // The answer to something that was overtaken: of which revision it is is not known any more.
+            // The answer to something that was overtaken.
             if is_other {
-                self.revision = 0;
+                self.revision = revision;
             }
             return;
         };
@@ -245,7 +246,7 @@ mod tests {
         let mut f = Fixture::new(None);
         f.send(7, true);
         assert_eq!(f.next(7), Next::Nothing, "it is on its way");
-        f.session.applied(id(7), f.now);
+        f.session.applied(id(7), 0, f.now);
         assert_eq!((f.next(7), f.next(8)), (Next::Nothing, from(7, 8)));
     }
 
@@ -255,7 +256,7 @@ mod tests {
         f.send(2, false);
         let deadline = Next::WaitUntil(f.now + ANSWER_TIMEOUT);
         assert_eq!((f.next(3), f.next(4)), (deadline, deadline));
-        f.session.applied(id(2), f.now);
+        f.session.applied(id(2), 0, f.now);
         assert_eq!(f.next(5), from(2, 5));
     }
 
@@ -287,7 +288,7 @@ mod tests {
         f.now += REFUSED_PAUSE;
         assert_eq!(f.next(2), full(2));
         f.send(3, true);
-        f.session.applied(id(3), f.now);
+        f.session.applied(id(3), 0, f.now);
         assert_eq!(f.next(4), from(3, 4));
     }
 
@@ -295,7 +296,7 @@ mod tests {
     fn a_proxy_that_makes_something_else_of_a_snapshot_is_not_sent_it_again() {
         let mut f = Fixture::new(None);
         f.send(2, true);
-        f.session.applied(SnapshotId { digest: Digest(666), ..id(2) }, f.now);
+        f.session.applied(SnapshotId { digest: Digest(666), ..id(2) }, 0, f.now);
         assert_eq!((f.next(2), f.next(3)), (Next::WaitUntil(f.now + REFUSED_PAUSE), full(3)));
     }
 
@@ -329,7 +330,7 @@ mod tests {
         let pause = Next::WaitUntil(f.now + REFUSED_PAUSE);
         assert_eq!(f.next_of(4, 2, Some(3)), Next::Send { id: id(3), base: None });
         f.send_track(3);
-        f.session.applied(id(3), f.now);
+        f.session.applied(id(3), 0, f.now);
         assert_eq!((f.session.revision(), f.next_of(4, 2, Some(3))), (1, pause));
         assert_eq!(f.next_of(6, 2, Some(5)), from(3, 5));
         f.now += REFUSED_PAUSE;
@@ -358,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_leaves_open_which_revision_runs() {
+    fn a_late_answer_says_itself_which_revision_runs() {
         let mut f = Fixture::new(Some(1));
         f.send(2, false);
         f.now += ANSWER_TIMEOUT;
         f.send(3, true);
-        f.session.applied(id(2), f.now);
-        assert_eq!(f.session.revision(), 0);
-        f.session.applied(id(3), f.now);
+        f.session.applied(id(2), 2, f.now);
+        assert_eq!(f.session.revision(), 2);
+        f.session.applied(id(3), 0, f.now);
         assert_eq!(f.session.revision(), 3);
     }
 }

@@ -242,7 +242,9 @@ async fn control_is_not_held_up_by_a_controller_that_does_not_read() {
     proxy.written(last).await;
 
     let mut queued = 0;
-    while session.next().await != Message::Applied(v1::Applied { snapshot: wire(last) }) {
+    while session.next().await
+        != Message::Applied(v1::Applied { snapshot: wire(last), revision: UPDATES })
+    {
         queued += 1;
     }
     assert!(queued < 20, "{queued} messages were queued");

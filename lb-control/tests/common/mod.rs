@@ -116,7 +116,7 @@ impl Proxy {
     }
 
     pub async fn applied(&self, snapshot: Option<v1::SnapshotId>) {
-        self.say(Message::Applied(v1::Applied { snapshot })).await;
+        self.say(Message::Applied(v1::Applied { snapshot, ..<_>::default() })).await;
     }
 
     pub async fn rejected(&self, snapshot: Option<v1::SnapshotId>, reason: &str) {

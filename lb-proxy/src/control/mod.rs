@@ -149,7 +149,7 @@ impl<I: Install> Control<'_, I> {
     /// Takes an update into service, or says why not.
     fn take(&mut self, update: &v1::Update) -> Result<v1::Applied, v1::Rejected> {
         match self.try_take(update) {
-            Ok(()) => Ok(v1::Applied { snapshot: update.snapshot }),
+            Ok(()) => Ok(v1::Applied { snapshot: update.snapshot, revision: update.revision }),
             Err(refusal) => Err(self.refuse(update, &refusal)),
         }
     }

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_replaced_and_never_queued() {
-        let applied = |version| v1::Applied { snapshot: id(version) };
+        let applied = |version| v1::Applied { snapshot: id(version), revision: version };
         let rejected = |version| v1::Rejected { snapshot: id(version), ..v1::Rejected::default() };
         let report = |version| v1::Report { snapshot: id(version), ..v1::Report::default() };
 

@@ -147,9 +147,9 @@ impl Session {
     }
 
     pub async fn applies(&mut self, update: v1::Update) {
-        let snapshot = update.snapshot;
+        let applied = v1::Applied { snapshot: update.snapshot, revision: update.revision };
         self.send(update).await;
-        assert_eq!(self.answer().await, Message::Applied(v1::Applied { snapshot }));
+        assert_eq!(self.answer().await, Message::Applied(applied));
     }
 
     /// Sends what is to be refused; returns the resource and the reason.
