@@ -16,6 +16,7 @@ use integration_tests::{
     nginx::Nginx,
     prometheus::{Prometheus, promtool},
 };
+use lb_proto::v1::{BackendStatus, Health};
 use serde_json::Value;
 
 #[path = "prometheus/expression.rs"]
@@ -70,6 +71,15 @@ async fn served(dir: &Path) -> (Fleet, [Nginx; 3]) {
     (fleet, backends)
 }
 
+/// The same, with one that is dead, so that what there is only then is seen, too.
+async fn served_by_two_of_three(dir: &Path) -> (Fleet, [Nginx; 3]) {
+    let (fleet, mut backends) = served(dir).await;
+    backends[2].kill();
+    let is_out = |one: &BackendStatus| one.health() == Health::Unhealthy;
+    fleet.backend_is(backends[2].address(), "unhealthy", is_out).await;
+    (fleet, backends)
+}
+
 /// The pages of the controller and of a proxy.
 async fn pages(fleet: &Fleet) -> [String; 2] {
     let page = async |address| client::get(address, "/metrics").await.text();
@@ -97,7 +107,7 @@ fn the_rules_are_valid_and_their_own_tests_pass() {
 #[tokio::test]
 async fn both_pages_are_as_prometheus_wants_them_and_as_documented() {
     let dir = tempfile::tempdir().expect("there is a place for temporary files");
-    let (fleet, _backends) = served(dir.path()).await;
+    let (fleet, _backends) = served_by_two_of_three(dir.path()).await;
     let pages = pages(&fleet).await;
     for page in &pages {
         assert_eq!(promtool(&["check", "metrics"], page), "");
@@ -184,7 +194,7 @@ async fn is_firing(prometheus: &Prometheus, label: &str, expected: &[(&str, &str
 #[tokio::test]
 async fn all_that_rules_and_dashboard_ask_for_exists() {
     let dir = tempfile::tempdir().expect("there is a place for temporary files");
-    let (fleet, _backends) = served(dir.path()).await;
+    let (fleet, _backends) = served_by_two_of_three(dir.path()).await;
     let families = families(&pages(&fleet).await);
     let prometheus = Prometheus::start(&fleet).await;
 

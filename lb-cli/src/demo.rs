@@ -7,7 +7,7 @@ use lb_common::{
     id::{ListenerName, ProxyId},
     telemetry,
 };
-use lb_proxy::config::{Config, Traffic};
+use lb_proxy::config::{Config, TrafficFlags};
 
 use crate::{
     backend,
@@ -165,10 +165,10 @@ impl Proxy {
             data_dir: data.join(self.id.as_str()),
             zone: String::new(),
             listen: [(ListenerName::new(LISTENER)?, self.http)].into(),
-            traffic: Traffic {
+            traffic: TrafficFlags {
                 workers: Some(NonZeroUsize::MIN),
                 drain_timeout: DRAIN_TIMEOUT,
-                ..Traffic::default()
+                ..TrafficFlags::default()
             },
         })
     }

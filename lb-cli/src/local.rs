@@ -14,7 +14,7 @@ use std::{net::TcpListener, pin::pin, process::ExitCode};
 use anyhow::Context;
 use futures_util::future::try_join_all;
 use lb_common::drain::{self, Signals, Stop};
-use lb_proxy::{Outcome, config::Config};
+use lb_proxy::{Shutdown, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What runs, with its sockets bound already.
@@ -121,10 +121,10 @@ impl Local {
 // === impl Ended ===
 
 impl Ended {
-    fn new(outcomes: &[Outcome]) -> Self {
+    fn new(outcomes: &[Shutdown]) -> Self {
         let cut = outcomes.iter().map(|outcome| match outcome {
-            Outcome::Drained => 0,
-            Outcome::Cut(connections) => *connections,
+            Shutdown::Drained => 0,
+            Shutdown::Cut(connections) => *connections,
         });
         match cut.sum() {
             0 => Self::Drained,

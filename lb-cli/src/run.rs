@@ -14,7 +14,7 @@ use lb_common::{
 };
 use lb_control::config::DashboardFlags;
 use lb_proto::v1;
-use lb_proxy::config::{Config, Traffic};
+use lb_proxy::config::{Config, TrafficFlags};
 use tempfile::TempDir;
 
 use crate::{
@@ -53,7 +53,7 @@ pub struct Args {
     dashboard: DashboardFlags,
 
     #[command(flatten)]
-    traffic: Traffic,
+    traffic: TrafficFlags,
 }
 
 /// Where it is managed.

@@ -32,11 +32,11 @@ use v1::{
 use crate::{
     controller::{Event, ProxyEvent},
     fleet::status,
-    load::Counts,
     owner::Handle,
-    proxies::{ConnectionId, Ended, Hello, Load, Refusal, Report},
+    proxies::{BackendLoad, ConnectionId, Ended, Hello, Refusal, Report},
     session::{Next, Session},
     trace::Delivery,
+    traffic::Increase,
 };
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -280,18 +280,18 @@ fn parse_report(report: v1::Report) -> Report {
     let v1::Report { backends, snapshot, more, connections, partial: is_partial } = report;
     let version = snapshot.as_ref().map(parse_snapshot_id).unwrap_or_default().version;
     let mut report = Report { version, connections, is_partial, ..Report::default() };
-    let mut counts = more.map(|own| Counts { own, ..Counts::default() });
+    let mut increase = more.map(|own| Increase { own, ..Increase::default() });
     for entry in backends {
         let Ok(set) = BackendSetName::new(&entry.backend_set) else { continue };
         let Ok(backend) = BackendName::new(&entry.backend) else { continue };
         let key = (set, backend);
-        if let (Some(counts), Some(more)) = (&mut counts, entry.more) {
-            counts.backends.push((key.clone(), more));
+        if let (Some(increase), Some(more)) = (&mut increase, entry.more) {
+            increase.backends.push((key.clone(), more));
         }
-        let load = Load { in_flight: entry.in_flight, ejection: entry.ejection.map(cut) };
+        let load = BackendLoad { in_flight: entry.in_flight, ejection: entry.ejection.map(cut) };
         report.backends.push((key, load));
     }
-    Report { counts, ..report }
+    Report { increase, ..report }
 }
 
 fn cut(mut text: String) -> String {

@@ -16,7 +16,7 @@
 //! - [`health`]: probes, and what they decide.
 //! - [`controller`]: the one owner of the state, pure; [`owner`] is its shell.
 //! - [`publisher`], [`session`], [`proxies`], [`discovery`]: how proxies get it, and what is known of
-//!   them; [`load`]: what their traffic is like.
+//!   them; [`traffic`]: what their traffic is like.
 //! - [`explain`]: what proxies would do with a request, by the code that they decide with.
 //! - [`fleet`], [`config_file`], [`admin`], [`server`]: the ways in; [`trace`] follows a change from
 //!   there to the proxies.
@@ -42,7 +42,6 @@ pub mod files;
 pub mod fleet;
 pub mod health;
 mod known;
-pub mod load;
 pub mod metrics;
 mod news;
 pub mod owner;
@@ -56,6 +55,7 @@ pub mod session;
 pub mod store;
 pub mod tickets;
 pub mod trace;
+pub mod traffic;
 pub mod vault;
 
 use std::{

@@ -42,7 +42,7 @@ pub struct Histogram {
 
 /// What was counted of a set's probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ProbeCounts {
     pub passed: u64,
     pub failed: u64,
     /// This process was short of something.
@@ -66,7 +66,7 @@ pub struct Facts<'a> {
     /// What is in the configuration file is not in force.
     pub has_file_problem: bool,
     pub is_store_failing: bool,
-    pub tallies: &'a BTreeMap<BackendSetName, Tally>,
+    pub probe_counts: &'a BTreeMap<BackendSetName, ProbeCounts>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
     pub certificates: Vec<Certificate<'a>>,
@@ -183,18 +183,18 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     for set in sets {
         held.sample(&[("backend_set", set.name)], set.held);
     }
-    const HEALTHY: &str = "0 while proxies are told to leave a backend alone for its health.";
-    let mut healthy = page.gauge("lb_control_backend_healthy", HEALTHY);
+    const UNHEALTHY: &str = "1 for each backend that proxies are told to leave alone.";
+    let mut unhealthy = page.gauge("lb_control_backend_unhealthy", UNHEALTHY);
     for set in sets {
-        for backend in &set.backends {
-            let labels = [("backend_set", set.name), ("backend", backend.name)];
-            healthy.sample(&labels, u8::from(backend.is_healthy));
+        // The others have no line: there are tens of thousands, as a rule well.
+        for backend in set.backends.iter().filter(|backend| !backend.is_healthy) {
+            unhealthy.sample(&[("backend_set", set.name), ("backend", backend.name)], 1);
         }
     }
     let mut probes = page.counter("lb_control_probes_total", "Health probes by their result.");
-    for (set, tally) in facts.tallies {
+    for (set, counts) in facts.probe_counts {
         for (result, count) in
-            [("pass", tally.passed), ("fail", tally.failed), ("not_made", tally.not_made)]
+            [("pass", counts.passed), ("fail", counts.failed), ("not_made", counts.not_made)]
         {
             probes.sample(&[("backend_set", set.as_str()), ("result", result)], count);
         }
@@ -211,8 +211,8 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     page.gauge("lb_control_probes_in_flight", IN_FLIGHT).value(facts.probes_in_flight);
     const CHANGES: &str = "Decisions that changed a backend's health.";
     let mut changes = page.counter("lb_control_health_changes_total", CHANGES);
-    for (set, tally) in facts.tallies {
-        changes.sample(&[("backend_set", set.as_str())], tally.decisions);
+    for (set, counts) in facts.probe_counts {
+        changes.sample(&[("backend_set", set.as_str())], counts.decisions);
     }
 }
 
@@ -318,9 +318,9 @@ mod tests {
         }
         counters.probe_lateness.observe(Duration::from_millis(2));
         let name = BackendSetName::new("app").expect("a valid name");
-        let tally = Tally { passed: 5, failed: 2, decisions: 1, ..Tally::default() };
+        let counts = ProbeCounts { passed: 5, failed: 2, decisions: 1, ..ProbeCounts::default() };
         counters.probes_took.observe(Duration::from_millis(30));
-        let tallies = [(name, tally)].into();
+        let probe_counts = [(name, counts)].into();
         let backend = |name, health, is_healthy| Backend { name, health, is_healthy };
         let set = BackendSet {
             name: "app",
@@ -349,7 +349,7 @@ mod tests {
             is_cut_off: false,
             has_file_problem: true,
             is_store_failing: true,
-            tallies: &tallies,
+            probe_counts: &probe_counts,
             certificates: Vec::new(),
             ca_files: vec![("/ca.pem", true)],
             orders: Orders::default(),
@@ -376,8 +376,7 @@ mod tests {
             "lb_control_backends_held{backend_set=\"app\"} 1",
             "lb_control_checks_cut_off 0",
             "lb_control_config_file_problem 1",
-            "lb_control_backend_healthy{backend_set=\"app\",backend=\"one\"} 0",
-            "lb_control_backend_healthy{backend_set=\"app\",backend=\"two\"} 1",
+            "lb_control_backend_unhealthy{backend_set=\"app\",backend=\"one\"} 1",
             "lb_control_probes_total{backend_set=\"app\",result=\"fail\"} 2",
             "lb_control_probe_seconds_sum 0.03",
             "lb_control_probe_lateness_seconds_bucket{le=\"0.0015\"} 0",
@@ -403,5 +402,6 @@ mod tests {
         }
         let gone = "lb_control_proxy_in_sync{proxy=\"p3\"}";
         assert!(!page.contains(gone), "who is not connected is neither in sync nor behind");
+        assert!(!page.contains("backend=\"two\""), "nothing is wrong with it");
     }
 }

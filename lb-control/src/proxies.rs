@@ -17,8 +17,8 @@ use lb_proto::v1;
 use tokio::sync::oneshot;
 
 use crate::{
-    load::{Counted, Counts, Traffic},
     metrics, timestamp,
+    traffic::{FleetTraffic, Increase, ProxyTraffic},
 };
 
 /// So many proxies may be connected at a time.
@@ -96,13 +96,13 @@ type Backend = (BackendSetName, BackendName);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub version: Version,
-    pub backends: Vec<(Backend, Load)>,
+    pub backends: Vec<(Backend, BackendLoad)>,
     /// Not all that changed is in it.
     pub is_partial: bool,
     /// Client connections.
     pub connections: u64,
     /// In some reports only.
-    pub counts: Option<Counts>,
+    pub increase: Option<Increase>,
 }
 
 /// What a proxy has told over its connection.
@@ -111,13 +111,13 @@ struct Told {
     /// All that it said holds under this version.
     version: Version,
     /// Of those that are not idle.
-    backends: HashMap<Backend, Load>,
+    backends: HashMap<Backend, BackendLoad>,
     in_flight: u64,
     connections: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Load {
+pub struct BackendLoad {
     pub in_flight: u64,
     /// Why the proxy keeps it out by itself, if it does.
     pub ejection: Option<String>,
@@ -151,7 +151,7 @@ pub struct Spread {
 #[derive(Debug, Default)]
 pub struct Proxies {
     by_id: BTreeMap<ProxyId, Proxy>,
-    traffic: Traffic,
+    traffic: FleetTraffic,
     /// What all connected proxies told, of backends that are not idle.
     busy: HashMap<Backend, Busy>,
 }
@@ -175,7 +175,7 @@ struct Proxy {
     rejected_revision: u64,
     problems: Vec<v1::Problem>,
     told: Told,
-    counted: Counted,
+    traffic: ProxyTraffic,
 }
 
 // === impl Proxies ===
@@ -206,7 +206,7 @@ impl Proxies {
             rejected_revision: 0,
             problems: Vec::new(),
             told: Told::default(),
-            counted: Counted::default(),
+            traffic: ProxyTraffic::default(),
         };
         self.by_id.insert(id.clone(), proxy);
         old.map(|(_, end)| (end, Ended::Replaced { by }))
@@ -217,7 +217,7 @@ impl Proxies {
         let Some(proxy) = self.current(id, connection) else { return false };
         proxy.connection = None;
         proxy.disconnected = Some(moment);
-        proxy.counted = Counted::default();
+        proxy.traffic = ProxyTraffic::default();
         self.forget_load(id);
         let gone = self.by_id.iter().filter_map(|(id, p)| Some((p.disconnected?.now, id)));
         if gone.clone().count() > MOST_DISCONNECTED
@@ -286,12 +286,12 @@ impl Proxies {
 
     pub fn report(&mut self, id: &ProxyId, connection: ConnectionId, report: Report, now: Instant) {
         let Some(proxy) = current(&mut self.by_id, id, connection) else { return };
-        let Report { version, backends, is_partial, connections, counts } = report;
-        if let Some(counts) = counts {
-            self.traffic.report(&mut proxy.counted, &counts, now);
+        let Report { version, backends, is_partial, connections, increase } = report;
+        if let Some(increase) = increase {
+            self.traffic.report(&mut proxy.traffic, &increase, now);
         }
         for (backend, load) in backends {
-            let former = match load == Load::default() {
+            let former = match load == BackendLoad::default() {
                 true => proxy.told.backends.remove(&backend),
                 false => proxy.told.backends.insert(backend.clone(), load.clone()),
             };
@@ -310,7 +310,7 @@ impl Proxies {
     fn forget_load(&mut self, id: &ProxyId) {
         let Some(proxy) = self.by_id.get_mut(id) else { return };
         for (backend, load) in std::mem::take(&mut proxy.told).backends {
-            settle(&mut self.busy, backend, &load, &Load::default());
+            settle(&mut self.busy, backend, &load, &BackendLoad::default());
         }
     }
 
@@ -319,7 +319,7 @@ impl Proxies {
         let describe = |(id, proxy): (&ProxyId, &Proxy)| v1::Proxy {
             load: proxy.connection.as_ref().map(|_| v1::Load {
                 in_flight: proxy.told.in_flight,
-                ..self.traffic.proxy(&proxy.counted, now)
+                ..self.traffic.proxy(&proxy.traffic, now)
             }),
             ..proxy.describe(id, current)
         };
@@ -459,7 +459,12 @@ fn told(problems: &[v1::Problem]) -> String {
 }
 
 /// Puts what is told of a backend in place of what was.
-fn settle(busy: &mut HashMap<Backend, Busy>, backend: Backend, former: &Load, load: &Load) {
+fn settle(
+    busy: &mut HashMap<Backend, Busy>,
+    backend: Backend,
+    former: &BackendLoad,
+    load: &BackendLoad,
+) {
     let sum = busy.entry(backend.clone()).or_default();
     let without = sum.in_flight.saturating_sub(former.in_flight);
     sum.in_flight = without.saturating_add(load.in_flight);

@@ -11,7 +11,7 @@ use clap::{Parser, error::ErrorKind};
 use http::Uri;
 use lb_common::id::{ListenerName, ProxyId};
 
-pub use traffic::Traffic;
+pub use traffic::TrafficFlags;
 
 mod traffic;
 
@@ -26,7 +26,7 @@ pub struct Config {
     pub zone: String,
     /// In place of the address in a listener's spec.
     pub listen: BTreeMap<ListenerName, SocketAddr>,
-    pub traffic: Traffic,
+    pub traffic: TrafficFlags,
 }
 
 /// A proxy of the fleet: carries the traffic that a controller's configuration describes.
@@ -93,7 +93,7 @@ pub struct Args {
     listen: Vec<(ListenerName, SocketAddr)>,
 
     #[command(flatten)]
-    traffic: Traffic,
+    traffic: TrafficFlags,
 }
 
 /// What `--help` says at its end; `command` is how the proxy is started.
@@ -236,7 +236,7 @@ mod tests {
             data_dir: "lb-data/p1".into(),
             zone: String::new(),
             listen: BTreeMap::new(),
-            traffic: Traffic::default(),
+            traffic: TrafficFlags::default(),
         };
         assert_eq!(config, expected);
         assert!(parse(&[]).expect_err("no controller").contains("--control <URL,..>"));

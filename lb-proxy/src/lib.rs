@@ -86,7 +86,7 @@ pub mod worker;
 
 /// How a proxy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Shutdown {
     /// Every client was served to its end.
     Drained,
     /// So many connections were cut when the drain timeout passed.
@@ -135,7 +135,7 @@ pub async fn run(
     config: Config,
     admin: std::net::TcpListener,
     drain: Drain,
-) -> Result<Outcome, RunError> {
+) -> Result<Shutdown, RunError> {
     let sockets = Sockets { admin, inherited: inherited::Sockets::default() };
     run_and_tell(config, sockets, drain, || {}).await
 }
@@ -150,7 +150,7 @@ pub async fn run_and_tell(
     sockets: Sockets,
     mut drain: Drain,
     ready: impl FnOnce(),
-) -> Result<Outcome, RunError> {
+) -> Result<Shutdown, RunError> {
     let Sockets { admin, inherited } = sockets;
     let last_good = LastGood::open(&config.data_dir)?;
     admin.set_nonblocking(true).map_err(RunError::Admin)?;
@@ -232,7 +232,7 @@ pub async fn run_and_tell(
     if let Some(log) = log {
         log.end().await;
     }
-    Ok(if cut == 0 { Outcome::Drained } else { Outcome::Cut(cut) })
+    Ok(if cut == 0 { Shutdown::Drained } else { Shutdown::Cut(cut) })
 }
 
 fn start_worker(

@@ -10,7 +10,7 @@ use lb_common::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Outcome, Sockets, config::Args, run_and_tell};
+use crate::{Shutdown, Sockets, config::Args, run_and_tell};
 
 const COULD_NOT_START: u8 = 1;
 const CUT: u8 = 3;
@@ -84,10 +84,10 @@ fn could_not_start(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(COULD_NOT_START)
 }
 
-fn code(outcome: Outcome) -> ExitCode {
+fn code(outcome: Shutdown) -> ExitCode {
     match outcome {
-        Outcome::Drained => ExitCode::SUCCESS,
-        Outcome::Cut(connections) => {
+        Shutdown::Drained => ExitCode::SUCCESS,
+        Shutdown::Cut(connections) => {
             tracing::warn!(connections, "the drain timeout passed, and connections were cut");
             ExitCode::from(CUT)
         }

@@ -14,7 +14,7 @@ mod tls;
 
 pub use backend_set::BackendSet;
 pub use challenges::Challenges;
-pub use listener::{Counted, CountedClient, Listener, Presence, Service};
+pub use listener::{CountedClient, CountedConnection, Listener, Presence, Service};
 pub use pick::Pick;
 pub use route::{Route, Split, Target};
 pub use routing::{Built, RoutingTable, View};

@@ -12,7 +12,7 @@ use crate::{
     asked::To,
     desired::tests::{APP, request, state},
     health::Outcome,
-    proxies::Load,
+    proxies::BackendLoad,
     store::StoredState,
 };
 
@@ -563,7 +563,7 @@ fn emptying_is_told_while_the_backend_drains() {
     f.commit(Ok(()));
     let since = accepted(&mut answer).version;
     let report = |in_flight| {
-        let load = Load { in_flight, ejection: None };
+        let load = BackendLoad { in_flight, ejection: None };
         let backends = vec![(one.clone(), load)];
         ProxyEvent::Reported(Report { version: since, backends, ..Report::default() })
     };

@@ -219,7 +219,7 @@ impl Controller {
             is_cut_off: self.health.is_cut_off(),
             has_file_problem: self.file_problem.is_some(),
             is_store_failing: self.outage.is_on(),
-            tallies: self.health.tallies(),
+            probe_counts: self.health.probe_counts(),
             certificates: self
                 .vault
                 .certificates()

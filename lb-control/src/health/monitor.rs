@@ -33,7 +33,7 @@ use super::{
     schedule::{Schedule, Start, TargetId},
     tls::ProbeTls,
 };
-use crate::{metrics::Tally, store::Verdict, timestamp};
+use crate::{metrics::ProbeCounts, store::Verdict, timestamp};
 
 type Key = (BackendSetName, BackendName);
 
@@ -52,7 +52,7 @@ pub struct Monitor {
     synced: (DesiredState, Materials),
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
-    tallies: BTreeMap<BackendSetName, Tally>,
+    probe_counts: BTreeMap<BackendSetName, ProbeCounts>,
     reach: Reach,
     /// How many backends were found to fail.
     failures: u64,
@@ -144,7 +144,7 @@ impl Monitor {
             unstored: BTreeSet::new(),
             synced: Default::default(),
             stored: stored.into_iter().filter_map(parse_stored).collect(),
-            tallies: BTreeMap::new(),
+            probe_counts: BTreeMap::new(),
             reach: Reach::default(),
             failures: 0,
             news: Vec::new(),
@@ -168,7 +168,7 @@ impl Monitor {
             match to.get(name) {
                 Some(set) => self.sync_set(set, old, desired, materials, now),
                 None => {
-                    self.tallies.remove(name);
+                    self.probe_counts.remove(name);
                     self.forget_all(name, old.targets);
                 }
             }
@@ -252,11 +252,11 @@ impl Monitor {
         // A target may go while it is probed.
         let Some(key) = self.keys.get(&id).cloned() else { return false };
         let Finding { outcome, detail, took } = finding;
-        let tally = self.tallies.entry(key.0.clone()).or_default();
+        let counts = self.probe_counts.entry(key.0.clone()).or_default();
         match outcome {
-            Some(Outcome::Pass) => tally.passed += 1,
-            Some(Outcome::Fail) => tally.failed += 1,
-            None => tally.not_made += 1,
+            Some(Outcome::Pass) => counts.passed += 1,
+            Some(Outcome::Fail) => counts.failed += 1,
+            None => counts.not_made += 1,
         }
         let Some(target) = target_mut(&mut self.sets, &key) else { return false };
         target.last_probe = Some(v1::Probe {
@@ -282,7 +282,7 @@ impl Monitor {
     fn conclude(&mut self, key: &Key, outcome: Outcome, why: String, wall: Duration) -> bool {
         let Some(target) = target_mut(&mut self.sets, key) else { return false };
         let Transition::Decided(health) = target.tracker.observe(outcome) else { return false };
-        self.tallies.entry(key.0.clone()).or_default().decisions += 1;
+        self.probe_counts.entry(key.0.clone()).or_default().decisions += 1;
         target.since = Some(timestamp(wall));
         target.why = why;
         match health {
@@ -406,8 +406,8 @@ impl Monitor {
     }
 
     /// By set, for metrics.
-    pub fn tallies(&self) -> &BTreeMap<BackendSetName, Tally> {
-        &self.tallies
+    pub fn probe_counts(&self) -> &BTreeMap<BackendSetName, ProbeCounts> {
+        &self.probe_counts
     }
 
     /// What is known about a backend; its load is for others to fill in.

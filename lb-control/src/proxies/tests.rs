@@ -31,7 +31,7 @@ fn backend() -> (BackendSetName, BackendName) {
 }
 
 fn report(version: u64, in_flight: u64) -> Report {
-    let load = Load { in_flight, ejection: (in_flight == 0).then(|| "5xx".into()) };
+    let load = BackendLoad { in_flight, ejection: (in_flight == 0).then(|| "5xx".into()) };
     let backends = vec![(backend(), load)];
     Report { version: snapshot(version).version, backends, ..Report::default() }
 }
@@ -140,7 +140,7 @@ fn what_is_not_told_anew_is_as_it_was_and_a_part_proves_nothing() {
     assert_eq!(proxies.load(&backend()).in_flight, 3);
     let idle = |version, is_partial| Report {
         version,
-        backends: vec![(backend(), Load::default())],
+        backends: vec![(backend(), BackendLoad::default())],
         is_partial,
         ..Report::default()
     };
@@ -158,8 +158,8 @@ fn traffic_is_told_of_connected_proxies_and_begins_anew_with_a_connection() {
     let start = now();
     let tell = |proxies: &mut Proxies, connection, second, requests| {
         let own = v1::Totals { requests, ..v1::Totals::default() };
-        let counts = Some(Counts { own, ..Counts::default() });
-        let report = Report { counts, connections: 5, ..report(1, 2) };
+        let increase = Some(Increase { own, ..Increase::default() });
+        let report = Report { increase, connections: 5, ..report(1, 2) };
         let now = start + Duration::from_secs(second);
         proxies.report(&proxy("p"), ConnectionId(connection), report, now);
     };

@@ -12,7 +12,7 @@ use crate::observe::{
 
 /// How traffic is carried, and what is told about it.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Traffic {
+pub struct TrafficFlags {
     /// Threads that carry traffic [default: one for each core]
     #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = workers)]
     pub workers: Option<NonZeroUsize>,
@@ -70,7 +70,7 @@ pub struct Traffic {
 const MAX_WORKERS: usize = 1024;
 const MAX_BUFFER_BYTES: usize = 256 * 1024 * 1024;
 
-impl Traffic {
+impl TrafficFlags {
     /// How many threads carry traffic.
     pub fn workers(&self) -> NonZeroUsize {
         let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -79,7 +79,7 @@ impl Traffic {
 }
 
 /// As if no flag were given.
-impl Default for Traffic {
+impl Default for TrafficFlags {
     fn default() -> Self {
         Self {
             workers: None,

@@ -31,7 +31,7 @@ use super::{
     status::{Connection, StreamError},
 };
 
-pub struct Client<'a, I> {
+pub struct Follower<'a, I> {
     settings: Settings,
     control: Control<'a, I>,
     /// Why the disk has an older snapshot, while it has.
@@ -74,9 +74,9 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// What has a problem if the disk has an older snapshot than the one that runs.
 const LAST_GOOD: &str = "last_known_good";
 
-// === impl Client ===
+// === impl Follower ===
 
-impl<'a, I: Install> Client<'a, I> {
+impl<'a, I: Install> Follower<'a, I> {
     pub fn new(
         settings: Settings,
         control: Control<'a, I>,

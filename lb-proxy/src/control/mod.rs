@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use self::{
-    client::Client,
+    client::Follower,
     last_good::LastGood,
     offer::{Offer, Refusal},
     status::{ControlStatus, LastGoodStatus, Rejection, Running},
@@ -101,7 +101,7 @@ pub async fn run(
     let mut control = Control { install, running: None, status: &status, good };
     control.restore(&last_good);
     let (problem, of_disk) = watch::channel(None);
-    let client = Client::new(settings, control, of_disk);
+    let client = Follower::new(settings, control, of_disk);
     // Side by side, so that a slow disk delays no update.
     tokio::join!(client.run(drain), last_good::keep(last_good, newest, &status, problem));
 }

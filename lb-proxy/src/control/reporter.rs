@@ -36,7 +36,7 @@ pub struct Reporter {
 
 #[derive(Debug, Default)]
 struct Told {
-    load: Load,
+    load: BackendLoad,
     is_leaving: bool,
     totals: v1::Totals,
     /// The look that saw it last.
@@ -44,7 +44,7 @@ struct Told {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Load {
+struct BackendLoad {
     in_flight: u64,
     ejection: Option<String>,
 }
@@ -64,7 +64,7 @@ struct Last {
 #[derive(Debug)]
 struct News {
     key: Key,
-    load: Load,
+    load: BackendLoad,
     totals: Option<v1::Totals>,
     more: Option<v1::Totals>,
     /// Not only counts.
@@ -139,7 +139,7 @@ impl Reporter {
         let mut idle = self.busy.clone();
         for one in seen {
             idle.remove(&one.key);
-            let load = Load { in_flight: one.in_flight, ejection: one.ejection };
+            let load = BackendLoad { in_flight: one.in_flight, ejection: one.ejection };
             let told = self.backends.entry(one.key.clone()).or_default();
             told.is_leaving = one.is_leaving;
             told.seen = self.looks;
@@ -204,7 +204,7 @@ impl Reporter {
             ejection: load.ejection.clone(),
             more,
         };
-        match load == Load::default() {
+        match load == BackendLoad::default() {
             true => self.busy.remove(&key),
             false => self.busy.insert(key.clone()),
         };

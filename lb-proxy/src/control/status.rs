@@ -17,12 +17,12 @@ pub struct ControlStatus {
     pub last_error: Option<StreamError>,
     pub last_rejection: Option<Rejection>,
     pub last_good: LastGoodStatus,
-    pub counts: Counts,
+    pub counts: StreamCounts,
 }
 
 /// How often what happened since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StreamCounts {
     /// Streams that were opened.
     pub streams: u64,
     /// Streams that did not open, or broke.

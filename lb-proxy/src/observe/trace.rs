@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Trace {
     /// Under way; ends before the request does.
-    attempt: Option<Attempt>,
+    attempt: Option<AttemptSpan>,
     request: Span,
     context: TraceContext,
     /// As it came.
@@ -58,7 +58,7 @@ pub enum Handed {
 }
 
 #[derive(Debug)]
-struct Attempt {
+struct AttemptSpan {
     span: Span,
     context: TraceContext,
     /// The head of one.
@@ -189,7 +189,7 @@ impl Trace {
         );
         continue_from(&span, self.context, &self.state);
         let attempt =
-            context_of(&span).map(|context| Attempt { span, context, has_response: false });
+            context_of(&span).map(|context| AttemptSpan { span, context, has_response: false });
         self.attempt = attempt;
     }
 

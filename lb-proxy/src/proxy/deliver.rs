@@ -15,7 +15,7 @@ use super::{
     error::{AttemptError, ProxyError},
     exchange::Exchange,
     sides::Sides,
-    tunnel::{self, Side, Tunnel},
+    tunnel::{Side, Tunnel, TunnelEnd},
 };
 use crate::{
     local::Local,
@@ -146,15 +146,15 @@ impl Delivery<'_> {
         // It is all counted.
         down.count_nothing();
         match end {
-            tunnel::End::Both => {
+            TunnelEnd::Both => {
                 record.ended();
                 Next::Close
             }
-            tunnel::End::Broken(_) => {
+            TunnelEnd::Broken(_) => {
                 record.reason("connection_terminated");
                 Next::Linger
             }
-            tunnel::End::Idle => {
+            TunnelEnd::Idle => {
                 worker.limits.tunnel_idle_timeout.increment();
                 record.reason("tunnel_idle_timeout");
                 Next::Close

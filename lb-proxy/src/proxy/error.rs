@@ -16,7 +16,7 @@ use crate::{policy::retry::Outcome, upstream::connect::ConnectError};
 pub enum ProxyError {
     /// No backend was tried.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refusal(#[from] Refusal),
     /// Nor was one for this.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -80,7 +80,7 @@ pub enum ClientError {
 impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Refused(refusal) => refusal.status(),
+            Self::Refusal(refusal) => refusal.status(),
             Self::Client(error) => error.status(),
             Self::TooManyConnections | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Self::Attempt { source, .. } => source.status(),
@@ -90,7 +90,7 @@ impl ProxyError {
     /// An error type of RFC 9209, section 2.3.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Refused(refusal) => refusal.kind(),
+            Self::Refusal(refusal) => refusal.kind(),
             Self::Client(_) => "http_request_error",
             Self::TooManyConnections => "connection_limit_reached",
             Self::NoRoom => "proxy_internal_error",
@@ -104,11 +104,11 @@ impl ProxyError {
             Self::Attempt { source, .. } => source.reason(),
             Self::Client(error) => error.reason(),
             Self::NoRoom => "max_buffer_bytes",
-            Self::Refused(Refusal::Request(RequestError::TargetTooLong)) => "max_target_bytes",
-            Self::Refused(Refusal::Request(
+            Self::Refusal(Refusal::Request(RequestError::TargetTooLong)) => "max_target_bytes",
+            Self::Refusal(Refusal::Request(
                 RequestError::HeadTooLong | RequestError::TooManyFields,
             )) => "max_header_bytes",
-            Self::Refused(_) | Self::TooManyConnections => self.kind(),
+            Self::Refusal(_) | Self::TooManyConnections => self.kind(),
         }
     }
 
@@ -116,7 +116,7 @@ impl ProxyError {
     pub fn client(&self) -> Option<ClientError> {
         match self {
             Self::Client(error) => Some(*error),
-            Self::Refused(_) | Self::Attempt { .. } | Self::TooManyConnections | Self::NoRoom => {
+            Self::Refusal(_) | Self::Attempt { .. } | Self::TooManyConnections | Self::NoRoom => {
                 None
             }
         }
@@ -127,7 +127,7 @@ impl ProxyError {
     pub fn ends_connection(&self) -> bool {
         match self {
             Self::Client(_) => true,
-            Self::Refused(refusal) => matches!(refusal, Refusal::MethodRefused(_)),
+            Self::Refusal(refusal) => matches!(refusal, Refusal::MethodRefused(_)),
             Self::TooManyConnections | Self::NoRoom => true,
             Self::Attempt { .. } => false,
         }

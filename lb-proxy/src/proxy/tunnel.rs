@@ -51,7 +51,7 @@ pub struct Tunnel<'a> {
 
 /// How a tunnel ended.
 #[derive(Debug)]
-pub enum End {
+pub enum TunnelEnd {
     /// Both sides have ended, and each got all that the other sent.
     Both,
     /// One of them failed. The other one got all that this one sent before, and may be sending.
@@ -115,7 +115,7 @@ impl Tunnel<'_> {
         timer: &LazyTimer,
         idle: Duration,
         mut moved: impl FnMut(u64, u64),
-    ) -> End {
+    ) -> TunnelEnd {
         let (mut since, mut lookout): (Option<Instant>, _) = (None, Lookout::default());
         let (mut held, mut is_kept_alive) = (Held::new(local), false);
         poll_fn(|cx| {
@@ -132,7 +132,7 @@ impl Tunnel<'_> {
             }
             if up.is_ready() && down.is_ready() {
                 let error = self.client.error.take().or(self.backend.error.take());
-                return Poll::Ready(error.map_or(End::Both, End::Broken));
+                return Poll::Ready(error.map_or(TunnelEnd::Both, TunnelEnd::Broken));
             }
             self.client.rest(local);
             self.backend.rest(local);
@@ -149,7 +149,7 @@ impl Tunnel<'_> {
                     client.stream.keep_alive();
                     backend.stream.keep_alive();
                 }
-                return timer.poll_expired(deadline, cx).map(|()| End::Idle);
+                return timer.poll_expired(deadline, cx).map(|()| TunnelEnd::Idle);
             }
             // A side that waits for the other to take something is not read.
             let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
@@ -166,8 +166,8 @@ impl Tunnel<'_> {
                 cx.waker().wake_by_ref();
             }
             waited.map(|waited| match waited {
-                Waited::Expired => End::Idle,
-                Waited::Gone => End::Broken(reset()),
+                Waited::Expired => TunnelEnd::Idle,
+                Waited::Gone => TunnelEnd::Broken(reset()),
             })
         })
         .await

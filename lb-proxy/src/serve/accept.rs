@@ -28,7 +28,7 @@ use crate::{
     local::Local,
     net::{listen, stream::Stream},
     proxy::{Context, error::ProxyError, reply, respond},
-    table::{Counted, CountedClient, Listener, Service},
+    table::{CountedClient, CountedConnection, Listener, Service},
 };
 
 /// How long connections that are being made get to complete, once no new ones begin.
@@ -215,7 +215,7 @@ enum TooMany {
 struct Open {
     local: Rc<Local>,
     /// `None` once it is refused: while it is told so, it takes nobody's place.
-    counted: Option<(Counted, Option<CountedClient>)>,
+    counted: Option<(CountedConnection, Option<CountedClient>)>,
 }
 
 impl Open {

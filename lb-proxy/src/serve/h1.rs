@@ -123,7 +123,7 @@ async fn turn(cx: &Context, down: &mut Downstream, served: &mut u32) -> Next {
             }
             return Next::Close;
         }
-        Read::Refused(error) => ProxyError::Refused(Refusal::Request(error)),
+        Read::Refused(error) => ProxyError::Refusal(Refusal::Request(error)),
         Read::Late => ProxyError::Client(ClientError::SlowHead),
         Read::NoRoom => ProxyError::NoRoom,
     };
@@ -142,15 +142,15 @@ fn count(local: &Local, error: &ProxyError) {
     metrics.refused(error.kind());
     let limits = &metrics.limits;
     match error {
-        ProxyError::Refused(Refusal::Request(RequestError::TargetTooLong)) => {
+        ProxyError::Refusal(Refusal::Request(RequestError::TargetTooLong)) => {
             limits.max_target_bytes.increment();
         }
-        ProxyError::Refused(Refusal::Request(
+        ProxyError::Refusal(Refusal::Request(
             RequestError::HeadTooLong | RequestError::TooManyFields,
         )) => limits.max_header_bytes.increment(),
         ProxyError::Client(ClientError::SlowHead) => limits.header_timeout.increment(),
         ProxyError::NoRoom => limits.max_buffer_bytes.increment(),
-        ProxyError::Refused(_)
+        ProxyError::Refusal(_)
         | ProxyError::Client(_)
         | ProxyError::Attempt { .. }
         | ProxyError::TooManyConnections => {}

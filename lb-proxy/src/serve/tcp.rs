@@ -21,7 +21,7 @@ use crate::{
     proxy::{
         Context,
         error::AttemptError,
-        tunnel::{End, Side, Tunnel},
+        tunnel::{Side, Tunnel, TunnelEnd},
     },
     table::{Pick, Route, Service, Taker, Target},
     upstream::connect::{ConnectError, connect},
@@ -70,14 +70,14 @@ pub fn serve(
             record.moved(from, to);
         });
         match end.await {
-            End::Both => record.ended(None),
-            End::Broken(error) => {
+            TunnelEnd::Both => record.ended(None),
+            TunnelEnd::Broken(error) => {
                 tracing::debug!(peer = %down.client.peer, %error, "connection ended");
                 record.ended(Some("connection_terminated"));
                 drop((record, backend, pick, in_flight));
                 Box::pin(linger(local, down)).await;
             }
-            End::Idle => {
+            TunnelEnd::Idle => {
                 local.metrics().limits.idle_timeout.increment();
                 record.ended(Some("idle_timeout"));
             }
@@ -90,11 +90,11 @@ struct Way {
     set: BackendSetName,
     /// What took it, unless that is its listener itself.
     route: Option<Arc<Route>>,
-    counted: Counted,
+    counted: CountedTcp,
 }
 
 /// Counts a connection for as long as it is open.
-struct Counted {
+struct CountedTcp {
     metrics: Sharded<TcpMetrics>,
     worker: usize,
     started: Instant,
@@ -115,7 +115,7 @@ impl Way {
         };
         let metrics = tcp.metrics_of(&set)?.clone();
         metrics.of(local.index).opened.increment();
-        let counted = Counted { metrics, worker: local.index, started: clock::now() };
+        let counted = CountedTcp { metrics, worker: local.index, started: clock::now() };
         Some(Self { set, route, counted })
     }
 
@@ -138,7 +138,7 @@ impl Way {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedTcp {
     fn drop(&mut self) {
         let metrics = self.metrics.of(self.worker);
         metrics.closed.increment();

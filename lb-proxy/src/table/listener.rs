@@ -54,7 +54,7 @@ pub struct Presence {
 
 /// Counts a connection of a listener for as long as it lives.
 #[derive(Debug)]
-pub struct Counted(Arc<Presence>);
+pub struct CountedConnection(Arc<Presence>);
 
 /// Counts a connection of a client at a listener for as long as it lives.
 #[derive(Debug)]
@@ -104,9 +104,9 @@ impl Presence {
 
     /// Counts a connection, and says if it is one too many. It may be let in all the same, if another
     /// one makes room.
-    pub fn count(self: &Arc<Self>, most: Option<NonZeroU32>) -> (Counted, bool) {
+    pub fn count(self: &Arc<Self>, most: Option<NonZeroU32>) -> (CountedConnection, bool) {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        (Counted(Arc::clone(self)), most.is_some_and(|most| most.get() <= before))
+        (CountedConnection(Arc::clone(self)), most.is_some_and(|most| most.get() <= before))
     }
 
     /// The same for a connection of this client.
@@ -123,7 +123,7 @@ impl Presence {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }

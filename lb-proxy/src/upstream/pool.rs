@@ -46,12 +46,12 @@ struct Idle {
 }
 
 /// Ids are counted by this process, so nobody can choose them to collide.
-type Plain = std::hash::BuildHasherDefault<Counted>;
+type Plain = std::hash::BuildHasherDefault<IdHasher>;
 
 #[derive(Debug, Default)]
-pub struct Counted(u64);
+pub struct IdHasher(u64);
 
-impl std::hash::Hasher for Counted {
+impl std::hash::Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.write_u64(u64::from(*byte));

@@ -131,7 +131,7 @@ fn a_probe_that_could_not_be_made_decides_nothing() {
     f.round(None);
     f.round(Outcome::Pass);
     assert_eq!(f.unhealthy(), [""; 0], "it did not interrupt what two passes said");
-    assert_eq!(f.monitor.tallies().values().map(|tally| tally.not_made).sum::<u64>(), 2);
+    assert_eq!(f.monitor.probe_counts().values().map(|counts| counts.not_made).sum::<u64>(), 2);
 }
 
 #[test]

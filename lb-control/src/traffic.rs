@@ -35,14 +35,14 @@ const FIRST_SPAN: Duration = Duration::from_secs(1);
 
 /// What one proxy counted since it told last.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counts {
+pub struct Increase {
     pub own: v1::Totals,
     pub backends: Vec<(Backend, v1::Totals)>,
 }
 
 /// The traffic of one connection of a proxy, as far as it told.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub struct ProxyTraffic {
     last: Option<Last>,
     window: Window,
 }
@@ -56,7 +56,7 @@ struct Last {
 
 /// The traffic of the fleet.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub struct FleetTraffic {
     /// Slots are counted from here.
     origin: Option<Instant>,
     fleet: Window,
@@ -73,12 +73,12 @@ struct Window([Slot; SLOTS]);
 #[derive(Clone, Debug, Default)]
 struct Slot {
     number: u64,
-    tally: Tally,
+    sums: Sums,
 }
 
 /// Shares of requests count too, because what was counted is spread over time.
 #[derive(Clone, Debug, Default)]
-struct Tally {
+struct Sums {
     requests: f32,
     errors: f32,
     latency: [f32; BUCKETS],
@@ -91,11 +91,11 @@ struct Span {
     to: f64,
 }
 
-// === impl Traffic ===
+// === impl FleetTraffic ===
 
-impl Traffic {
+impl FleetTraffic {
     /// Takes what a proxy tells over one connection. What it tells first is of no known time.
-    pub fn report(&mut self, proxy: &mut Counted, counts: &Counts, now: Instant) {
+    pub fn report(&mut self, proxy: &mut ProxyTraffic, counts: &Increase, now: Instant) {
         let origin = *self.origin.get_or_insert(now);
         let has_some = |totals: &v1::Totals| totals.requests > 0 || totals.errors > 0;
         let grew = has_some(&counts.own) || counts.backends.iter().any(|(_, more)| has_some(more));
@@ -123,7 +123,7 @@ impl Traffic {
     }
 
     /// Of one proxy.
-    pub fn proxy(&self, proxy: &Counted, now: Instant) -> v1::Load {
+    pub fn proxy(&self, proxy: &ProxyTraffic, now: Instant) -> v1::Load {
         self.load([&proxy.window], now)
     }
 
@@ -137,7 +137,7 @@ impl Traffic {
     }
 
     fn load<'a>(&self, windows: impl IntoIterator<Item = &'a Window>, now: Instant) -> v1::Load {
-        let mut sum = Tally::default();
+        let mut sum = Sums::default();
         if let Some(origin) = self.origin {
             let now = slots(now, origin);
             let to = now - in_slots(LAG);
@@ -177,18 +177,18 @@ impl Window {
             if share > 0.0 {
                 let slot = &mut self.0[number as usize % SLOTS];
                 if slot.number != number {
-                    *slot = Slot { number, tally: Tally::default() };
+                    *slot = Slot { number, sums: Sums::default() };
                 }
-                slot.tally.add(more, share as f32);
+                slot.sums.add(more, share as f32);
             }
         }
     }
 
-    fn sum(&self, span: Span, sum: &mut Tally) {
+    fn sum(&self, span: Span, sum: &mut Sums) {
         for slot in &self.0 {
             let share = span.overlap(slot.number) as f32;
             if share > 0.0 {
-                sum.merge(&slot.tally, share);
+                sum.merge(&slot.sums, share);
             }
         }
     }
@@ -214,9 +214,9 @@ fn in_slots(duration: Duration) -> f64 {
     duration.as_secs_f64() / SLOT.as_secs_f64()
 }
 
-// === impl Tally ===
+// === impl Sums ===
 
-impl Tally {
+impl Sums {
     fn add(&mut self, more: &v1::Totals, share: f32) {
         self.requests += more.requests as f32 * share;
         self.errors += more.errors as f32 * share;
@@ -256,14 +256,14 @@ mod tests {
 
     /// Counts that grow as a test says, told by proxies at times that it says.
     struct Fixture {
-        traffic: Traffic,
+        traffic: FleetTraffic,
         start: Instant,
     }
 
     /// A proxy that told so many requests in all.
     #[derive(Default)]
     struct Proxy {
-        counted: Counted,
+        counted: ProxyTraffic,
         told: u64,
     }
 
@@ -280,20 +280,20 @@ mod tests {
     }
 
     /// All of them sent to one backend.
-    fn counts(requests: u64) -> Counts {
-        Counts { own: totals(requests), backends: vec![(backend("one"), totals(requests))] }
+    fn counts(requests: u64) -> Increase {
+        Increase { own: totals(requests), backends: vec![(backend("one"), totals(requests))] }
     }
 
     impl Fixture {
         fn new() -> Self {
-            Self { traffic: Traffic::default(), start: lb_common::clock::now() }
+            Self { traffic: FleetTraffic::default(), start: lb_common::clock::now() }
         }
 
         fn at(&self, millis: u64) -> Instant {
             self.start + Duration::from_millis(millis)
         }
 
-        fn tell(&mut self, proxy: &mut Counted, millis: u64, counts: Counts) {
+        fn tell(&mut self, proxy: &mut ProxyTraffic, millis: u64, counts: Increase) {
             let now = self.at(millis);
             self.traffic.report(proxy, &counts, now);
         }
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn what_came_before_the_first_report_is_not_counted() {
-        let (mut f, mut proxy) = (Fixture::new(), Counted::default());
+        let (mut f, mut proxy) = (Fixture::new(), ProxyTraffic::default());
         f.tell(&mut proxy, 0, counts(1_000_000));
         f.tell(&mut proxy, 1_000, counts(30));
         about(f.fleet(2_250), 10.0);
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn traffic_that_has_stopped_decays_to_nothing() {
-        let (mut f, mut proxy) = (Fixture::new(), Counted::default());
+        let (mut f, mut proxy) = (Fixture::new(), ProxyTraffic::default());
         for second in 0..10 {
             f.tell(&mut proxy, second * 1_000, counts(50));
         }
@@ -379,11 +379,11 @@ mod tests {
 
     #[test]
     fn what_follows_a_pause_belongs_to_its_end() {
-        let (mut f, mut proxy) = (Fixture::new(), Counted::default());
+        let (mut f, mut proxy) = (Fixture::new(), ProxyTraffic::default());
         f.tell(&mut proxy, 0, counts(0));
         f.tell(&mut proxy, 60_000, counts(30));
         about(f.fleet(61_250), 10.0);
-        let mut held_up = Counted::default();
+        let mut held_up = ProxyTraffic::default();
         f.tell(&mut held_up, 100_000, counts(0));
         f.tell(&mut held_up, 101_000, counts(10));
         f.tell(&mut held_up, 109_000, counts(500));
@@ -393,13 +393,14 @@ mod tests {
 
     #[test]
     fn backends_are_told_apart_and_added_up() {
-        let (mut f, mut a, mut b) = (Fixture::new(), Counted::default(), Counted::default());
-        let of = |one, two| Counts {
+        let (mut f, mut a, mut b) =
+            (Fixture::new(), ProxyTraffic::default(), ProxyTraffic::default());
+        let of = |one, two| Increase {
             own: totals(one + two),
             backends: vec![(backend("one"), totals(one)), (backend("two"), totals(two))],
         };
         for proxy in [&mut a, &mut b] {
-            f.tell(proxy, 0, Counts::default());
+            f.tell(proxy, 0, Increase::default());
         }
         f.tell(&mut a, 1_000, of(30, 60));
         f.tell(&mut b, 1_000, of(3, 0));
@@ -414,15 +415,16 @@ mod tests {
 
     #[test]
     fn quantiles_come_from_all_proxies_together() {
-        let (mut f, mut a, mut b) = (Fixture::new(), Counted::default(), Counted::default());
+        let (mut f, mut a, mut b) =
+            (Fixture::new(), ProxyTraffic::default(), ProxyTraffic::default());
         let of = |bucket: usize, requests| {
             let mut latency = vec![0; bucket + 1];
             latency[bucket] = requests;
             let own = v1::Totals { requests, errors: 0, latency };
-            Counts { own, ..Counts::default() }
+            Increase { own, ..Increase::default() }
         };
         for proxy in [&mut a, &mut b] {
-            f.tell(proxy, 0, Counts::default());
+            f.tell(proxy, 0, Increase::default());
         }
         f.tell(&mut a, 1_000, of(3, 900)); // up to 1 ms
         f.tell(&mut b, 1_000, of(12, 100)); // 50 to 100 ms
@@ -433,11 +435,11 @@ mod tests {
 
     #[test]
     fn names_that_are_told_no_more_are_forgotten() {
-        let (mut f, mut proxy) = (Fixture::new(), Counted::default());
-        f.tell(&mut proxy, 0, Counts::default());
+        let (mut f, mut proxy) = (Fixture::new(), ProxyTraffic::default());
+        f.tell(&mut proxy, 0, Increase::default());
         for second in 1..100u64 {
             let name = backend(&format!("b{second}"));
-            let told = Counts { own: totals(0), backends: vec![(name, totals(1))] };
+            let told = Increase { own: totals(0), backends: vec![(name, totals(1))] };
             f.tell(&mut proxy, second * 1_000, told);
         }
         assert!(f.traffic.backends.len() <= SLOTS, "{}", f.traffic.backends.len());
@@ -445,11 +447,11 @@ mod tests {
 
     #[test]
     fn odd_totals_do_no_harm() {
-        let (mut f, mut proxy) = (Fixture::new(), Counted::default());
-        f.tell(&mut proxy, 0, Counts::default());
+        let (mut f, mut proxy) = (Fixture::new(), ProxyTraffic::default());
+        f.tell(&mut proxy, 0, Increase::default());
         let own = v1::Totals { requests: u64::MAX, errors: u64::MAX, latency: vec![u64::MAX; 99] };
-        f.tell(&mut proxy, 0, Counts { own: own.clone(), ..Counts::default() });
-        f.tell(&mut proxy, 1_000, Counts { own, ..Counts::default() });
+        f.tell(&mut proxy, 0, Increase { own: own.clone(), ..Increase::default() });
+        f.tell(&mut proxy, 1_000, Increase { own, ..Increase::default() });
         assert!(f.fleet(1_250).is_finite());
     }
 }
