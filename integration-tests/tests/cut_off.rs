@@ -31,7 +31,7 @@ const BACKENDS: usize = 4;
 
 #[tokio::test]
 async fn a_controller_that_reaches_no_backend_costs_no_request() {
-    let nothing_is_reached = |held: &str| held.starts_with("every check fails");
+    let nothing_is_reached = |held: &str| held.starts_with("every check of every set fails");
     check(true, BACKENDS as u32, nothing_is_reached).await;
 }
 

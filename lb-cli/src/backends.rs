@@ -146,7 +146,7 @@ fn health(status: &v1::BackendStatus) -> Cell {
     }
 }
 
-/// `app: 2 of 3 backends usable, round_robin`
+/// `app: 2 of 3 backends used, 1 of them although its checks fail, round_robin`
 fn summary(set: &v1::BackendSetStatus, screen: &Screen) -> String {
     let v1::BackendSetStatus { name, balance, backends, usable, held, .. } = set;
     let paint = match usable {
@@ -154,10 +154,12 @@ fn summary(set: &v1::BackendSetStatus, screen: &Screen) -> String {
         some if some < backends => Paint::Warn,
         _ => Paint::Good,
     };
-    let usable = screen.paint(paint, &format!("{usable} of {}", count(*backends, "backend")));
-    let held = match held {
-        0 => String::new(),
-        held => screen.paint(Paint::Warn, &format!(", {held} held although their checks fail")),
+    let of_all = screen.paint(paint, &format!("{usable} of {}", count(*backends, "backend")));
+    let held = match *held {
+        0 => return format!("{name}: {of_all} usable, {balance}\n"),
+        held if held == *usable => "all of them although their checks fail".into(),
+        1 => "1 of them although its checks fail".into(),
+        held => format!("{held} of them although their checks fail"),
     };
-    format!("{name}: {usable} usable{held}, {balance}\n")
+    format!("{name}: {of_all} used, {}, {balance}\n", screen.paint(Paint::Bad, &held))
 }

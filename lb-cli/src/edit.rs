@@ -109,7 +109,7 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
         match apply(&controller, &draft.text, revision, &args.comment).await {
             Ok(Answer::Applied(applied)) if applied.changes.is_empty() => {
                 crate::print(&format!(
-                    "nothing to change: revision {} is just that\n",
+                    "nothing to change: revision {} has it all already\n",
                     applied.revision
                 ));
                 return Ok(ExitCode::SUCCESS);

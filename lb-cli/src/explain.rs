@@ -115,9 +115,10 @@ fn render(request: &v1::ExplainRequest, answer: &v1::ExplainResponse, screen: &S
         screen,
     ));
     for v1::Elsewhere { proxy_id, revision, why } in elsewhere {
-        let runs = match revision {
+        let runs = match *revision {
             0 => "runs something else".into(),
-            revision => format!("runs revision {revision}"),
+            own if own == answer.revision => "does not run all of it".into(),
+            own => format!("runs revision {own}"),
         };
         let why = if why.is_empty() { "it has not answered yet" } else { why };
         let told = labelled("but", &format!("{proxy_id} {runs}: {why}"), screen);
@@ -242,11 +243,14 @@ fn backend_set(set: &v1::BackendSetVerdict, is_connection: bool, screen: &Screen
             verdict;
         let ejected = match ejected_by.as_slice() {
             [] => String::new(),
-            proxies => format!("kept out by {}", proxies.join(", ")),
+            proxies => format!("failed at {}, which keeps it out for a while", proxies.join(", ")),
         };
         let why = [why.as_str(), &ejected].into_iter().filter(|text| !text.is_empty());
         let may = match (backend == pick, eligible) {
             (true, _) => Cell::painted("picked", Paint::Good),
+            (_, true) if !ejected_by.is_empty() => {
+                Cell::painted(format!("not at {}", ejected_by.join(", ")), Paint::Warn)
+            }
             (_, true) => Cell::painted("yes", Paint::Good),
             _ => Cell::painted("no", Paint::Bad),
         };

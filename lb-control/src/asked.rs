@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use lb_common::{
     id::{BackendName, BackendSetName},
     map::changes,
-    spec::{Backend, BackendState, DesiredState, Override, Overrides, overridden},
+    spec::{Backend, BackendSet, BackendState, DesiredState, Override, Overrides, overridden},
 };
 use lb_proto::{error::Problems, v1};
 
@@ -163,16 +163,21 @@ impl Asked {
         self.put(set, backend, next);
     }
 
-    /// Forgets what was set of backends that are gone, in sets that are other ones than in `former`.
+    /// Forgets what was set of backends that are gone, in sets that are other ones than in `former`. Who was
+    /// made active by hand is so against what the spec said: once that says something else, it counts again.
     pub fn sweep(&mut self, former: &DesiredState) {
         let sets = self.spec.backend_sets.clone();
         for change in changes(&former.backend_sets, &sets) {
             let Some(of_set) = self.overrides.get(change.key).cloned() else { continue };
-            let is_there = |name: &BackendName| {
-                change.new.is_some_and(|set| set.backends.iter().any(|one| one.name == *name))
+            let state = |of: Option<&Arc<BackendSet>>, name: &BackendName| {
+                let found = of?.backends.iter().find(|one| one.name == *name)?;
+                Some(found.state)
             };
-            for backend in of_set.keys().filter(|name| !is_there(name)) {
-                self.let_go(change.key, backend, true, true);
+            for (backend, by_hand) in of_set.iter() {
+                let is_gone = state(change.new, backend).is_none();
+                let is_another = state(change.old, backend) != state(change.new, backend);
+                let is_over = is_another && by_hand.state == Some(BackendState::Active);
+                self.let_go(change.key, backend, is_gone, is_gone || is_over);
             }
         }
     }
@@ -284,6 +289,23 @@ mod tests {
         let disabled = asked(APP).set(&disabled, HAND).expect("is there");
         let error = disabled.undrain("app", "1.1.1.1:1", HAND).expect_err("it is disabled");
         assert_eq!(error.to_string(), "backend: 1.1.1.1:1 is disabled, not draining");
+    }
+
+    #[test]
+    fn who_was_made_active_by_hand_is_so_until_the_spec_says_something_else() {
+        let spec = |state: &str, weight: u32| {
+            let backend = format!(r#""1.1.1.1:1", state = "{state}", weight = {weight}"#);
+            asked(&APP.replace(r#""1.1.1.1:1""#, &backend))
+        };
+        let active = spec("draining", 2).undrain("app", "1.1.1.1:1", HAND).expect("it drains");
+        for (next, expected) in
+            [("draining", "active"), ("disabled", "disabled"), ("active", "active")]
+        {
+            let mut edited = Asked { spec: spec(next, 3).spec, ..active.clone() };
+            edited.sweep(&active.spec);
+            assert_eq!(edited.overrides.is_empty(), next != "draining", "{next}");
+            assert_eq!(of_app(&InForce::new(edited))[0], format!("3 {expected}"));
+        }
     }
 
     #[test]

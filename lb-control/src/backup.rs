@@ -163,7 +163,8 @@ fn put(directory: &Path, contents: &Contents, wall: Duration) -> io::Result<v1::
         return Err(error);
     }
     File::open(directory)?.sync_all()?;
-    let path = path.to_string_lossy().into_owned();
+    // Whoever reads it is elsewhere.
+    let path = std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned();
     Ok(v1::BackupResponse { path, revision, bytes: bytes.len() as u64 })
 }
 

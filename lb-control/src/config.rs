@@ -39,7 +39,7 @@ pub struct Args {
 
     /// A TOML file with the whole desired state
     ///
-    /// It replaces the state when it changes and on SIGHUP. A file that is wrong changes nothing,
+    /// It replaces the state when it changes. A file that is wrong changes nothing,
     /// and the log says what is wrong with it. At a start, a file that was applied before is not
     /// applied again, so that later changes through the API stay.
     #[arg(long, env = "LB_CONFIG", value_name = "FILE")]
@@ -79,7 +79,7 @@ Examples:
 
 Signals:
   SIGTERM, SIGINT   end in order; a second one ends at once, with exit code 143 or 130
-  SIGHUP            read the configuration file again
+  SIGHUP            read the configuration file again, if it is not the one applied last
 
 LB_LOG filters the log: \"warn\", or \"lb_control=debug,info\"."
     )

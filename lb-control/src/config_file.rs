@@ -83,25 +83,11 @@ impl ConfigFile {
     /// If it cannot be read, is wrong, or cannot be stored.
     pub async fn apply_if_new(&mut self) -> Result<(), ConfigError> {
         let read = self.read().await;
-        self.deal_with_new(read).await
+        self.deal_with(read, false).await
     }
 
-    async fn deal_with_new(
-        &mut self,
-        read: Result<Content, ConfigError>,
-    ) -> Result<(), ConfigError> {
-        if let Ok(content) = &read {
-            let applied = self.handle.look(|controller| controller.file_digest()).await;
-            if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
-                self.dealt_with = Some(Ok(content.digest));
-                let _ = self.handle.send(Event::File { problem: None }).await;
-                return Ok(());
-            }
-        }
-        self.deal_with(read).await
-    }
-
-    /// Applies the file whenever it changes and on SIGHUP, for ever.
+    /// Applies the file whenever it changes, for ever. SIGHUP tries at once what was refused; it is sent to
+    /// rotate logs, too, and so what was applied last is not applied again by it.
     pub async fn follow(mut self, mut hangup: Signal) {
         let mut before = self.dealt_with;
         let mut same = 0;
@@ -118,18 +104,30 @@ impl ConfigFile {
             if !asked && self.waits_for_store && self.handle.look(fails).await.unwrap_or(true) {
                 continue;
             }
-            let done = match asked {
-                true => self.deal_with(read).await,
-                false => self.deal_with_new(read).await,
-            };
-            if let Err(error) = done {
+            if let Err(error) = self.deal_with(read, asked).await {
                 tracing::error!("the configuration file changes nothing: {error}");
             }
         }
     }
 
-    async fn deal_with(&mut self, read: Result<Content, ConfigError>) -> Result<(), ConfigError> {
+    async fn deal_with(
+        &mut self,
+        read: Result<Content, ConfigError>,
+        asked: bool,
+    ) -> Result<(), ConfigError> {
         let seen = seen(&read);
+        if let Ok(content) = &read {
+            let applied = self.handle.look(|controller| controller.file_digest()).await;
+            if applied.map_err(|refused| self.refused(refused))? == Some(content.digest) {
+                self.dealt_with = Some(seen);
+                let _ = self.handle.send(Event::File { problem: None }).await;
+                if asked {
+                    let file = self.path.display();
+                    tracing::info!(%file, "the configuration file is as it was applied last, and changes nothing");
+                }
+                return Ok(());
+            }
+        }
         let result = match read {
             Ok(content) => self.apply(content).await,
             Err(error) => Err(error),

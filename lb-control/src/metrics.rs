@@ -254,7 +254,7 @@ fn proxies(facts: &Facts<'_>, page: &mut Page) {
     let connected = || proxies.iter().filter(|proxy| proxy.is_connected);
     page.gauge("lb_control_proxies_connected", "Proxies that are connected.")
         .value(connected().count());
-    page.gauge("lb_control_proxies_in_sync", "Connected proxies that run what they should.")
+    page.gauge("lb_control_proxies_in_sync", "Connected proxies that run all of what they should.")
         .value(connected().filter(|proxy| proxy.is_in_sync).count());
     const CONNECTED: &str = "1 while a proxy is connected, 0 once it was.";
     let mut family = page.gauge("lb_control_proxy_connected", CONNECTED);

@@ -405,7 +405,7 @@ async fn recall(store: &dyn Store, revision: u64) -> Event {
     };
     let spec: Result<_, String> = read.await;
     if let Err(error) = &spec {
-        let what = "what a proxy runs that refuses the current revision is not kept up to date";
+        let what = "a proxy stays on an earlier revision, which cannot be read, and so gets no news of backends and health";
         tracing::error!(revision, %error, "{what}");
     }
     Event::Recalled { revision, spec: spec.ok() }

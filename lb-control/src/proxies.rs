@@ -368,14 +368,14 @@ impl Proxies {
         now: Instant,
     ) -> Vec<metrics::Proxy> {
         let describe = |(id, proxy): (&ProxyId, &Proxy)| {
-            let is_in_sync = proxy.hello.running == Some(current);
+            let runs_it = proxy.hello.running == Some(current);
             let since = overtaken(proxy.hello.running).max(proxy.connected.now);
             metrics::Proxy {
                 id: id.to_string(),
                 is_connected: proxy.connection.is_some(),
-                is_in_sync,
+                is_in_sync: runs_it && proxy.problems.is_empty(),
                 is_rejecting: !proxy.rejection.is_empty() || !proxy.problems.is_empty(),
-                lag: match is_in_sync {
+                lag: match runs_it {
                     true => Duration::ZERO,
                     false => now.saturating_duration_since(since),
                 },

@@ -52,6 +52,8 @@ struct Sent {
 #[derive(Clone, Copy, Debug)]
 struct Refused {
     spec: u64,
+    /// What came from an earlier epoch may have been refused for that.
+    epoch: u64,
     until: Instant,
     pause: Duration,
     /// The track, too, was refused: until then, and after so long a pause.
@@ -82,7 +84,10 @@ impl Session {
     }
 
     pub fn next(&self, offers: &Offers, now: Instant) -> Next {
-        let is_refused = |refused: &Refused| refused.spec == offers.spec && now < refused.until;
+        let is_refused = |refused: &Refused| {
+            let (spec, epoch) = (offers.spec, offers.current.version.epoch);
+            (refused.spec, refused.epoch) == (spec, epoch) && now < refused.until
+        };
         let Some(refused) = self.refused.filter(is_refused) else {
             return self.towards(offers.current, now);
         };
@@ -173,9 +178,9 @@ impl Session {
         }
         let again = self.refused.filter(|refused| refused.spec == sent.spec);
         let pause = again.map_or(REFUSED_PAUSE, |refused| longer(refused.pause));
-        let (spec, until) = (sent.spec, now + pause);
+        let (spec, epoch, until) = (sent.spec, sent.id.version.epoch, now + pause);
         let of_track = again.and_then(|refused| refused.of_track);
-        self.refused = Some(Refused { spec, until, pause, of_track });
+        self.refused = Some(Refused { spec, epoch, until, pause, of_track });
     }
 
     fn answered(&mut self, id: SnapshotId) -> Option<Sent> {
@@ -356,6 +361,18 @@ mod tests {
         assert_eq!(f.next_of(8, 2, Some(7)), Next::WaitUntil(f.now + REFUSED_PAUSE / 2));
         f.now += REFUSED_PAUSE / 2;
         assert_eq!(f.next_of(8, 2, Some(7)), full(7));
+    }
+
+    #[test]
+    fn what_was_refused_is_offered_at_once_by_a_later_epoch() {
+        let mut f = Fixture::new(Some(9));
+        f.send(2, true);
+        f.session.rejected(id(2), f.now);
+        assert_eq!(f.next(2), Next::WaitUntil(f.now + REFUSED_PAUSE));
+        let version = Version { epoch: 2, version: 1 };
+        let current = SnapshotId { version, ..id(2) };
+        let offers = Offers { current, spec: 2, track: None };
+        assert_eq!(f.session.next(&offers, f.now), Next::Send { id: current, base: None });
     }
 
     #[test]

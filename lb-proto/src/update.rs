@@ -436,7 +436,9 @@ mod tests {
             let bytes = base.delta(&next).encode_to_vec();
             let followed = opened(&base).follow(next.snapshot.id, 2, &bytes).expect(what);
             assert_eq!(followed.snapshot, opened(&next).snapshot, "{what}");
-            assert_eq!(followed.snapshot.members, next.snapshot.members, "{what}");
+            let Snapshot { id, revision, members, unhealthy, .. } = &*followed.snapshot;
+            assert_eq!((*id, *revision), (next.snapshot.id, 2), "{what}");
+            assert_eq!((members, unhealthy), (&next.snapshot.members, &next.snapshot.unhealthy));
             assert_eq!(followed.resources.digest(), next.snapshot.id.digest, "{what}");
             // As if there had been nothing before.
             let anew = Sealed::new(
@@ -502,6 +504,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dated_is_the_same_at_another_version() {
+        let sealed = seal(version(1), 7, state(A), unhealthy(&[("a", "1.1.1.1:1")]));
+        let dated = sealed.dated(version(5));
+        let id = SnapshotId { version: version(5), digest: sealed.snapshot.id.digest };
+        assert_eq!(*dated.snapshot, Snapshot { id, ..Snapshot::clone(&sealed.snapshot) });
+        assert_eq!(dated.resources.encode(), sealed.resources.encode());
+        assert_eq!(opened(&dated).snapshot.id, id);
+    }
+
+    #[test]
+    fn an_id_comes_back_from_the_wire_as_it_was() {
+        let digest = Digest(0xf1e2_d3c4_b5a6_9788_796a_5b4c_3d2e_1f00);
+        let id = SnapshotId { version: Version { epoch: 3, version: 4 }, digest };
+        assert_eq!(parse_snapshot_id(&snapshot_id(id)), id);
+    }
+
+    #[test]
     fn a_delta_from_elsewhere_is_refused() {
         let base = seal(version(1), 1, state(A), unhealthy(&[]));
         let other = seal(version(1), 1, state(B), unhealthy(&[]));
@@ -549,8 +568,10 @@ mod tests {
         let content = open_content(&v1::BackendSet { name: "b".into(), ..<_>::default() });
         resources.put(Key::new(Kind::BackendSet, "a"), content);
         let id = SnapshotId { version: version(1), digest: resources.digest() };
-        let refused = Sealed::open(id, 1, &resources.encode()).expect_err("it is odd").to_string();
-        assert_eq!(refused, "backend_sets[a]: is called \"b\" within");
+        let refused = Sealed::open(id, 1, &resources.encode()).expect_err("it is odd");
+        assert_eq!(refused.to_string(), "backend_sets[a]: is called \"b\" within");
+        assert_eq!(refused.resource(), "backend_sets[a]");
+        assert_eq!(UpdateError::Empty.resource(), "", "it is no resource's fault");
     }
 
     #[test]

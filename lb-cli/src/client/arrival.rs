@@ -1,6 +1,6 @@
 //! What becomes of a change at the proxies.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
 use lb_common::clock;
 use lb_proto::{duration, v1};
@@ -13,15 +13,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A proxy refused it, or part of it does not work there.
 pub const REFUSED: u8 = 5;
-/// Not all run it within the time.
+/// Not all run it within the time, or nobody is there to.
 pub const LATE: u8 = 6;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Arrival {
+    /// So many are connected.
+    connected: usize,
     /// Who does not run it or not all of it, and why.
     refused: Vec<String>,
     /// Who has not answered.
     late: Vec<String>,
+    /// Who was connected when it was asked for, and is not any more.
+    lost: Vec<String>,
 }
 
 /// Says what connected proxies made of a revision: at once if they all run it, or else after a moment, or
@@ -35,15 +39,26 @@ pub async fn tell(
     wait: Option<Duration>,
 ) -> Result<ExitCode, Refused> {
     let deadline = clock::now() + wait.unwrap_or(A_LOOK);
-    let Arrival { refused, late } = loop {
+    let mut seen = BTreeSet::new();
+    let Arrival { connected, refused, late, lost } = loop {
         let request = v1::ListProxiesRequest {};
         let listed = controller.call(async |mut api| api.list_proxies(request).await).await?;
-        let arrival = Arrival::of(revision, &listed.proxies);
-        if arrival.late.is_empty() || clock::now() >= deadline {
+        let arrival = Arrival::of(revision, &listed.proxies, &mut seen);
+        // Right after a restart of the controller, its proxies are about to come back.
+        let is_through = arrival.late.is_empty() && (arrival.connected > 0 || wait.is_none());
+        if is_through || clock::now() >= deadline {
             break arrival;
         }
         tokio::time::sleep(PAUSE).await;
     };
+    let nobody = connected == 0 && wait.is_some();
+    if nobody {
+        crate::complain(&format!("revision {revision}: no proxy is connected that could run it"));
+    }
+    for id in &lost {
+        let what = "was lost meanwhile, and is not waited for";
+        crate::complain(&format!("revision {revision}: {id} {what}"));
+    }
     for one in &refused {
         crate::complain(&format!("revision {revision}: {one}"));
     }
@@ -53,20 +68,28 @@ pub async fn tell(
         let within = within.unwrap_or_else(|| " yet; --wait waits for that".into());
         crate::complain(&format!("revision {revision} is not run by {late}{within}"));
     }
-    Ok(match (refused.is_empty(), late.is_empty()) {
+    let is_late = nobody || (!late.is_empty() && wait.is_some());
+    Ok(match (refused.is_empty(), is_late) {
         (false, _) => ExitCode::from(REFUSED),
-        (true, false) if wait.is_some() => ExitCode::from(LATE),
-        (true, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(LATE),
+        (true, false) => ExitCode::SUCCESS,
     })
 }
 
 // === impl Arrival ===
 
 impl Arrival {
-    fn of(revision: u64, proxies: &[v1::Proxy]) -> Self {
+    /// `seen` are those that were connected before.
+    fn of(revision: u64, proxies: &[v1::Proxy], seen: &mut BTreeSet<String>) -> Self {
         let mut arrival = Self::default();
-        for proxy in proxies.iter().filter(|proxy| proxy.connected) {
+        for proxy in proxies {
             let v1::Proxy { id, rejection, .. } = proxy;
+            if !proxy.connected {
+                arrival.lost.extend(seen.get(id).cloned());
+                continue;
+            }
+            arrival.connected += 1;
+            seen.insert(id.clone());
             if !rejection.is_empty() && proxy.rejected_revision >= revision {
                 arrival.refused.push(format!("{id} refuses it: {rejection}"));
             } else if proxy.revision < revision {
@@ -108,12 +131,18 @@ mod tests {
             v1::Proxy { connected: false, ..proxy("gone", 1) },
         ];
         let expected = Arrival {
+            connected: 6,
             refused: vec![
                 "refused refuses it: too odd".into(),
                 "partly does not run all of it: listeners[web]: in use".into(),
             ],
             late: vec!["slow".into(), "refused-before".into()],
+            lost: vec![],
         };
-        assert_eq!(Arrival::of(4, &proxies), expected);
+        let mut seen = BTreeSet::new();
+        assert_eq!(Arrival::of(4, &proxies, &mut seen), expected);
+        let lost = [v1::Proxy { connected: false, ..proxy("slow", 3) }];
+        let lost = Arrival::of(4, &lost, &mut seen);
+        assert_eq!(lost, Arrival { lost: vec!["slow".into()], ..Arrival::default() });
     }
 }

@@ -28,13 +28,15 @@ pub fn comments(overrides: &[v1::Override]) -> String {
     if overrides.is_empty() {
         return String::new();
     }
-    let mut text = String::from("\n# Set by hand; it holds whatever this file says:\n");
+    let mut text = String::from("\n# Set by hand, and in force whatever this file says:\n");
     for by_hand in overrides {
         let v1::Override { backend_set, backend, weight, state, .. } = by_hand;
         let name = format!("{backend_set}/{backend}");
         let mut ends = Vec::new();
-        if !state.is_empty() {
-            ends.push(format!("lb undrain {name}"));
+        match state.as_str() {
+            "" => {}
+            "draining" => ends.push(format!("lb undrain {name}")),
+            _ => ends.push(format!("lb undrain {name} --reset")),
         }
         if weight.is_some() {
             ends.push(format!("lb weight {name} --reset"));

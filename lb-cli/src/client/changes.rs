@@ -12,7 +12,10 @@ pub fn tell_done(done: &v1::ApplyResponse, output: &Output) -> anyhow::Result<()
     if output.json {
         output::json(done)?;
     } else if done.changes.is_empty() {
-        crate::print(&format!("nothing to change: revision {} is just that\n", done.revision));
+        crate::print(&format!(
+            "nothing to change: revision {} has it all already\n",
+            done.revision
+        ));
     } else {
         crate::print(&lines(&done.changes, &output.colors.screen()));
         crate::print(&format!("done: revision {}\n", done.revision));

@@ -84,7 +84,10 @@ pub async fn settle(
         return Ok(ExitCode::SUCCESS);
     }
     if proposed.changes.is_empty() {
-        crate::print(&format!("nothing to change: revision {} is just that\n", proposed.revision));
+        crate::print(&format!(
+            "nothing to change: revision {} has it all already\n",
+            proposed.revision
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     let summary = changes::summary(&proposed.changes);

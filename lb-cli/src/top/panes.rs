@@ -78,8 +78,12 @@ static SETS: [Field<v1::BackendSetStatus>; 9] = [
     field(Column::number("P99", 5), |set, _| p99(set.load.as_ref())),
     field(Column::number("FLIGHT", 7), |set, _| flight(set.load.as_ref())),
     field(Column::text("NOTE", 10, 60).optional().drop(3), |set, _| {
-        let none = set.usable == 0 && set.backends > 0;
-        Cell::text(if none { "its requests get 503" } else { "" }).tone(Tone::Bad)
+        let note = match (set.usable, set.held) {
+            (0, _) if set.backends > 0 => "its requests get 503".into(),
+            (_, 0) => String::new(),
+            (_, held) => format!("{held} fail their checks and are used all the same"),
+        };
+        Cell::text(note).tone(Tone::Bad)
     }),
 ];
 
@@ -377,11 +381,12 @@ fn proxy_detail(proxy: &v1::Proxy, cx: &Context<'_>) -> String {
 // === of backend sets ===
 
 fn usable(set: &v1::BackendSetStatus, _: &Context<'_>) -> Cell {
-    let v1::BackendSetStatus { backends, usable, .. } = set;
+    let v1::BackendSetStatus { backends, usable, held, .. } = set;
     let lost = backends.saturating_sub(*usable);
-    let (word, tone) = match (*usable, lost) {
-        (0, _) => (" none", Tone::Bad),
-        (_, 0) => (" all", Tone::Good),
+    let (word, tone) = match (*usable, *held, lost) {
+        (0, ..) => (" none", Tone::Bad),
+        (_, 1.., _) => (" held", Tone::Bad),
+        (_, _, 0) => (" all", Tone::Good),
         _ => ("", Tone::Warning),
     };
     // By the share that is lost: a set of two that lost one is worse off than one of ten.

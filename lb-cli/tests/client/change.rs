@@ -25,7 +25,7 @@ async fn a_weight_changes_and_nothing_else_does() {
     assert_eq!(backends(&fleet).await, expected);
 
     let again = ok(lb(&fleet, &["weight", "app/[::1]:4", "3"]).await);
-    assert_eq!(again, "nothing to change: revision 2 is just that\n");
+    assert_eq!(again, "nothing to change: revision 2 has it all already\n");
     let back = json(&fleet, &["weight", "app/[::1]:4", "1", "-m", "done with it"]).await;
     assert_eq!(back["revision"], 3);
     let history = json(&fleet, &["history"]).await;
@@ -67,7 +67,7 @@ async fn undrain_ends_a_drain_and_keeps_the_weight() {
     assert_eq!(said, expected);
     assert_eq!(backends(&fleet).await[0], value!(["one", 0, "active"]));
     let again = ok(lb(&fleet, &["undrain", "app/one"]).await);
-    assert_eq!(again, "nothing to change: revision 3 is just that\n");
+    assert_eq!(again, "nothing to change: revision 3 has it all already\n");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn what_is_set_by_hand_outlives_the_file_and_is_told_until_it_is_reset() {
 
     let got = ok(lb(&fleet, &["get"]).await);
     let told: Vec<_> = got.lines().skip_while(|line| !line.starts_with("# Set by hand")).collect();
-    assert_eq!(told[0], "# Set by hand; it holds whatever this file says:");
+    assert_eq!(told[0], "# Set by hand, and in force whatever this file says:");
     assert!(told[1].starts_with("#   app/[::1]:4: weight 9, by "), "{got}");
     assert!(told[1].ends_with(" (lb weight app/[::1]:4 --reset)"), "{got}");
     assert!(told[2].starts_with("#   app/one: draining, by "), "{got}");

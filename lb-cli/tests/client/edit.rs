@@ -46,7 +46,7 @@ async fn leaving_it_alone_or_emptying_it_changes_nothing() {
         assert_eq!(ok(edit(&fleet, script).await), "nothing was changed\n", "{script}");
     }
     let comment = ok(edit(&fleet, "echo '# mine' >> \"$1\"").await);
-    assert_eq!(comment, "nothing to change: revision 1 is just that\n");
+    assert_eq!(comment, "nothing to change: revision 1 has it all already\n");
     assert_eq!(kept(&fleet), [] as [PathBuf; 0]);
 }
 

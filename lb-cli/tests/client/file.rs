@@ -78,7 +78,10 @@ async fn apply_takes_back_unchanged_what_get_prints() {
     for part in parts {
         let got = ok(lb(&fleet, &[&["get"], part].concat()).await);
         let applied = ok(lb_with(&fleet, &["apply", "-f", "-", "--yes"], &got).await);
-        assert_eq!(applied, "nothing to change: revision 1 is just that\n", "{part:?}\n{got}");
+        assert_eq!(
+            applied, "nothing to change: revision 1 has it all already\n",
+            "{part:?}\n{got}"
+        );
     }
     assert_eq!(revision(&fleet).await, 1);
 }

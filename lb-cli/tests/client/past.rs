@@ -98,7 +98,7 @@ async fn a_rollback_is_shown_asked_for_and_made() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("done: revision 4"), "{text}");
     let same = ok(lb(&fleet, &["rollback", "1", "--yes"]).await);
-    assert_eq!(same, "nothing to change: revision 4 is just that\n");
+    assert_eq!(same, "nothing to change: revision 4 has it all already\n");
     let history = json(&fleet, &["history", "-n", "1"]).await;
     assert_eq!(history["revisions"][0]["comment"], "rollback to 1");
 

@@ -150,9 +150,14 @@ impl Model {
             }
         }
         let sets = &next.spec.sets;
+        let says = |sets: &Sets, set: Name, backend: Name| Some(sets.get(set)?.get(backend)?.state);
         next.by_hand.retain(|(set, backend), by_hand| {
-            let is_there = sets.get(set).is_some_and(|backends| backends.contains_key(backend));
-            is_there && *by_hand != ByHand::default()
+            let is = says(sets, set, backend);
+            // It was against what the spec said.
+            if is != says(&self.spec.sets, set, backend) {
+                by_hand.state = by_hand.state.filter(|state| *state != BackendState::Active);
+            }
+            is.is_some() && *by_hand != ByHand::default()
         });
         next.spec.routes.values().all(|set| sets.contains_key(set)).then_some(next)
     }

@@ -152,6 +152,9 @@ fn backend_verdict(
             _ => "unhealthy".to_owned(),
         });
     }
+    if let Some(held) = status.map(|status| &status.held).filter(|held| !held.is_empty()) {
+        why.push(format!("used although its checks fail: {held}"));
+    }
     v1::BackendVerdict {
         backend: backend.name.to_string(),
         address: backend.address.to_string(),

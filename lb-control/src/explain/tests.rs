@@ -218,13 +218,17 @@ fn every_backend_that_is_not_eligible_has_its_reasons_and_what_is_reported_is_to
         busy,
         status("down", v1::Health::Unhealthy, "connect refused"),
         status("came-back", v1::Health::Healthy, "200 OK"),
+        v1::BackendStatus {
+            held: "the half is out".into(),
+            ..status("one", v1::Health::Unhealthy, "500")
+        },
     ];
     let response = explain_with(&snapshot, statuses, get("http://a/")).expect("is a question");
     let set = &sets(response)[0];
     let told: Vec<_> =
         set.backends.iter().map(|b| (b.backend.as_str(), b.eligible, b.why.as_str())).collect();
     let expected = [
-        ("one", true, ""),
+        ("one", true, "used although its checks fail: the half is out"),
         ("two", true, ""),
         ("drains", false, "draining; weight 0"),
         ("off", false, "disabled"),

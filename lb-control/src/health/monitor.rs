@@ -37,7 +37,8 @@ use crate::{metrics::ProbeCounts, store::Verdict, timestamp};
 
 type Key = (BackendSetName, BackendName);
 
-const CUT_OFF: &str = "every check fails, so the controller is taken to be cut off itself";
+const CUT_OFF: &str =
+    "every check of every set fails: the controller is cut off, or the checks are wrong";
 
 #[derive(Debug)]
 pub struct Monitor {

@@ -35,8 +35,8 @@ pub enum Refusal {
     #[error(transparent)]
     Update(#[from] UpdateError),
     #[error(
-        "it has no {what}, {running} has, and its revision {revision} is no later change; \
-         an accepted change may delete everything, anything else that does is a loss"
+        "the controller has no {what} at its revision {revision}, and this proxy has some at {running}: \
+         nobody removed them, so the controller has lost them. Restore its backup, or apply its file again"
     )]
     Emptied { what: &'static str, running: Version, revision: u64 },
     #[error("{}", .0.reason)]
