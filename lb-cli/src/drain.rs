@@ -19,7 +19,8 @@ use crate::{
 /// Take a backend out of service without losing a request
 ///
 /// It gets nothing new from any proxy, and keeps what it has. This waits until it is empty on every
-/// connected proxy, or the deadline passes; it stays draining in either case, until lb undrain.
+/// proxy that is connected, or was within the last 30 s and may be serving still, or the deadline passes; it
+/// stays draining in either case, until lb undrain.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {

@@ -42,10 +42,11 @@ pub struct Args {
     #[arg(long, env = "LB_ID", value_name = "ID", value_parser = ProxyId::new)]
     id: Option<ProxyId>,
 
-    /// Controllers to follow, any of them
+    /// Where the controller to follow is, or may be
     ///
-    /// The first one asked is drawn at random; when it fails, the next one is asked. While none
-    /// answers, the proxy serves what it has, and after a restart what its data directory has.
+    /// Several are the places of one controller that moves: two that run at once would each have a
+    /// state of its own. The first one asked is drawn at random; when it fails, the next one is asked. While
+    /// none answers, the proxy serves what it has, and after a restart what its data directory has.
     #[arg(
         long,
         env = "LB_CONTROL",

@@ -304,6 +304,41 @@ fn too_many_waiting_changes_are_refused() {
 }
 
 #[test]
+fn waiting_changes_take_no_more_than_so_many_bytes() {
+    let mut f = Fixture::new(APP);
+    let large = |name: &str| {
+        let comment = "x".repeat(MOST_WAITING_BYTES / 2 - 1024);
+        v1::ApplyRequest { comment, ..add(name) }
+    };
+    let mut answers: Vec<_> =
+        ["written", "waits", "waits-too", "refused"].map(|name| f.request(large(name))).into();
+    assert!(refused(&mut answers[3]).contains("try again"));
+    let mut small = f.add_set("small");
+    for answer in answers[..3].iter_mut().chain([&mut small]) {
+        assert!(answered(answer).is_none());
+    }
+}
+
+#[test]
+fn a_state_that_no_proxy_could_be_sent_is_refused_when_it_is_asked_for() {
+    let mut f = Fixture::new(APP);
+    let route = |name: &str, length: usize| v1::Route {
+        name: name.into(),
+        answer: Some(v1::Answer { status: 200, body: "x".repeat(length), ..<_>::default() }),
+        ..<_>::default()
+    };
+    let most = MAX_MESSAGE_BYTES - ROOM;
+    let mut asked = |length| {
+        let routes = vec![route("large", length)];
+        f.request(v1::ApplyRequest { dry_run: true, routes, ..<_>::default() })
+    };
+    accepted(&mut asked(most - 1024));
+    let why = refused(&mut asked(most));
+    assert!(why.starts_with("the state as a whole: takes "), "{why}");
+    assert!(why.contains(&format!("and {most} is the most; make it smaller")), "{why}");
+}
+
+#[test]
 fn a_dry_run_says_the_same_and_changes_nothing_even_while_another_change_is_written() {
     let mut f = Fixture::new(APP);
     let mut real = f.add_set("new");

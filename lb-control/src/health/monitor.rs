@@ -376,6 +376,10 @@ impl Monitor {
             let targets = self.sets.values_mut().flat_map(|set| set.targets.values_mut());
             for target in targets.filter(|target| !target.is_out) {
                 let decided = target.is_proven.then_some(Health::Healthy);
+                if target.tracker.decided() != decided {
+                    // Why it was found to fail tells nothing about it.
+                    target.why = String::new();
+                }
                 target.tracker = HealthTracker::resume(&target.asking.check, decided);
             }
         }

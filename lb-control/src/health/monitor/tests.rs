@@ -264,6 +264,10 @@ fn a_controller_that_reaches_nobody_takes_nobody_out_and_counts_anew_afterwards(
     }
     assert_eq!(f.unhealthy(), ["a"], "who was out before stays out");
     assert_eq!(f.probe(".xxx"), ["all mended"]);
+    let desired = state(&checked(check, &many(4)));
+    let set = &desired.backend_sets["app"];
+    let status = f.monitor.status(set, &set.backends[3]);
+    assert_eq!((status.health(), status.why), (v1::Health::Healthy, String::new()));
     assert_eq!(f.probe(".xx."), ["a HEALTHY"]);
     assert_eq!(f.unhealthy(), [""; 0], "they have failed once or twice since then");
     assert_eq!(f.probe(".xx."), ["b UNHEALTHY", "c UNHEALTHY"]);
