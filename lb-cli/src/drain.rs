@@ -135,7 +135,7 @@ async fn follow(
             view.end();
             let rest = match message.waiting_for.as_slice() {
                 [] => format!("{} in flight still", count(message.in_flight, "request")),
-                proxies => format!("not applied yet by {}", proxies.join(", ")),
+                proxies => format!("not applied yet by {}", output::some(proxies)),
             };
             crate::complain(&format!(
                 "{title} is not empty after {}: {rest}; it stays draining",
@@ -202,8 +202,12 @@ impl View {
         let v1::DrainProgress { in_flight, waiting_for, elapsed, .. } = progress;
         let elapsed = elapsed.and_then(|wire| duration::from_wire(wire).ok()).unwrap_or_default();
         let waiting = match waiting_for.as_slice() {
+            [] if *in_flight == 0 && !progress.drained => {
+                // The controller has just started, and does not know all of them yet.
+                ", waiting for proxies that may come back".into()
+            }
             [] => String::new(),
-            proxies => format!(", waiting for {}", proxies.join(", ")),
+            proxies => format!(", waiting for {}", output::some(proxies)),
         };
         format!("{in_flight} in flight{waiting}, {} of {}", short(elapsed), short(self.deadline))
     }
@@ -246,6 +250,9 @@ mod tests {
             drained,
             ..v1::DrainProgress::default()
         };
+        let just_started = view.text(&progress(0, &[], false));
+        let expected = "0 in flight, waiting for proxies that may come back, ";
+        assert!(just_started.starts_with(expected), "{just_started}");
         let steps = [
             (progress(0, &["p1"], false), 0),
             (progress(8, &["p1"], false), 0),

@@ -100,6 +100,16 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
+/// So many names are told one by one.
+const MOST_NAMES: usize = 8;
+
+/// The first of some names, and how many more there are.
+pub fn some(names: &[String]) -> String {
+    let (told, rest) = names.split_at(names.len().min(MOST_NAMES));
+    let told = told.join(", ");
+    if rest.is_empty() { told } else { format!("{told} and {} more", rest.len()) }
+}
+
 /// `3 backends`, `1 backend`
 pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
     let n = n.try_into().unwrap_or(u64::MAX);
@@ -186,6 +196,13 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_names_the_first_are_told() {
+        let names: Vec<_> = (1..=10).map(|i| format!("p{i}")).collect();
+        assert_eq!(some(&names[..2]), "p1, p2");
+        assert_eq!(some(&names), "p1, p2, p3, p4, p5, p6, p7, p8 and 2 more");
+    }
 
     #[test]
     fn a_text_is_broken_at_spaces_and_only_on_a_terminal() {

@@ -118,7 +118,8 @@ async fn every_command_that_it_prints_works() {
         ("more for backend 1", "\"revision\": \"2\"",   1),
         ("DrainBackend",       "\"drained\": true",     1),
         ("History",            "\"time\"",              3),
-        ("Rollback",           "\"revision\": \"4\"",   1),
+        ("UndrainBackend",     "\"revision\": \"4\"",   1),
+        ("Rollback",           "\"revision\": \"5\"",   1),
         ("/table",             "\"usable\": true",      3),
     ];
     for (command, part, times) in expected {

@@ -91,7 +91,6 @@ impl Admin {
         let mut connections = JoinSet::new();
         let mut accepted = pin!(accepted(listener));
         while let Some(connection) = accepted.next().await {
-            let Ok(connection) = connection else { continue };
             while connections.try_join_next().is_some() {}
             if connections.len() >= MOST_CONNECTIONS {
                 connections.join_next().await;

@@ -282,8 +282,8 @@ pub enum Refused {
     )]
     Unsettled,
     #[error(
-        "the store fails, and this controller is to lead anew first, because a proxy runs what is later; \
-         this change is not in force, try it again later"
+        "the store fails, and this controller is to be written down as the one that leads first; this \
+         change is not in force, try it again later"
     )]
     NoLead,
     #[error("the controller is shutting down")]

@@ -224,18 +224,34 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     // Proxies refuse older epochs. The time of day is later than that of any store that was lost; and where
     // a clock went back, what is stored is.
     let least = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
-    let term = store.campaign(least, None).await?;
+    let led = store.campaign(least, None).await;
     let mut stored = store.load().await?;
     // They are there before the first client can ask for a ticket.
-    if let Some(keys) = tickets::renewed(&stored.materials, clock::wall()) {
-        store.put_materials(term, keys.clone()).await?;
-        stored.materials.extend(keys);
-    }
-    let revision = stored.revision;
-    tracing::info!(epoch = term.epoch, revision, "store opened");
+    let keys = tickets::renewed(&stored.materials, clock::wall());
+    let unled = match led {
+        Ok(term) => {
+            if let Some(keys) = &keys {
+                store.put_materials(term, keys.clone()).await?;
+            }
+            None
+        }
+        // What can be read is enough to look after proxies and backends.
+        Err(error) if error.is_outage() => {
+            stored.epoch = least.max(stored.epoch + 1);
+            Some(error)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    stored.materials.extend(keys.unwrap_or_default());
+    let (epoch, revision) = (stored.epoch, stored.revision);
+    tracing::info!(epoch, revision, "store opened");
     let moment = Moment { now: clock::now(), wall: clock::wall() };
     let (mut controller, first) = Controller::new(stored, fastrand::Rng::new(), moment)
         .map_err(|problems| RunError::Stored { revision, problems })?;
+    if let Some(error) = unled {
+        tracing::error!(%error, "the store fails; proxies are served all the same");
+        controller.lead_later(error.to_string());
+    }
     let share = Share::of(raise_descriptor_limit());
     controller.set_room_for_probes(share.concurrent);
     let prober = Prober::start(share).map_err(RunError::Prober)?;

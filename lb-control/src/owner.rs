@@ -360,7 +360,10 @@ impl Owner {
             }
             Effect::StoreWorks { after } => tracing::info!(?after, "the store works again"),
             Effect::LeadsFor { epoch } => {
-                tracing::info!(epoch, "a proxy runs what is later; this controller leads anew");
+                tracing::info!(
+                    epoch,
+                    "this controller leads for a later epoch, for what a proxy runs or because the store works now"
+                );
             }
             Effect::Tell(kept) => {
                 for kept in kept {

@@ -1,12 +1,15 @@
 //! The gRPC server: both services, reflection and health on one port.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use lb_common::drain::Drain;
 use lb_proto::v1::{discovery_server::DiscoveryServer, fleet_server::FleetServer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::Stream;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::Server;
 use tonic_health::server::{HealthReporter, health_reporter};
 use tonic_reflection::server::Builder;
@@ -20,6 +23,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_STREAMS: u32 = 1024;
 /// Of one request, in bytes.
 const MOST_HEADERS: u32 = 16 * 1024;
+/// How long a connection may say nothing at first.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// So many such connections there may be at a time; who comes then waits for one of them.
+const MOST_SILENT: usize = 256;
 /// How long to wait after the system refused to accept a connection, for lack of descriptors most
 /// likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -57,7 +64,7 @@ pub async fn serve(
         .add_service(health)
         .add_service(descriptors().build_v1().expect(built))
         .add_service(descriptors().build_v1alpha().expect(built))
-        .serve_with_incoming_shutdown(accepted(listener), async move {
+        .serve_with_incoming_shutdown(speaking(accepted(listener)), async move {
             drain.started().await;
             end_watches(&mut reporter).await;
         })
@@ -66,14 +73,14 @@ pub async fn serve(
 
 /// Accepts for ever. Errors that are the system's pass with time, and those that are one
 /// connection's with the next one.
-pub fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+pub fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
     stream::unfold(listener, |listener| async move {
         loop {
             match listener.accept().await {
                 Ok((connection, _)) => {
                     // Without it a connection is slower, and works.
                     let _ = connection.set_nodelay(true);
-                    return Some((Ok(connection), listener));
+                    return Some((connection, listener));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -84,6 +91,40 @@ pub fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStrea
     })
 }
 
+/// Those that have begun to say something, as long as somebody takes them. Who says nothing takes up a
+/// descriptor, which the checks of backends lack then: so there are few of these at a time, and not for long.
+fn speaking(
+    connections: impl Stream<Item = TcpStream> + Send + 'static,
+) -> impl Stream<Item = io::Result<TcpStream>> + Unpin {
+    let (speaking, incoming) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut connections = std::pin::pin!(connections);
+        let silent = Arc::new(Semaphore::new(MOST_SILENT));
+        loop {
+            let next = async {
+                let room = Arc::clone(&silent).acquire_owned().await;
+                (room, connections.next().await)
+            };
+            let (room, Some(connection)) = (tokio::select! {
+                next = next => next,
+                () = speaking.closed() => return,
+            }) else {
+                return;
+            };
+            let speaking = speaking.clone();
+            tokio::spawn(async move {
+                let first = tokio::time::timeout(FIRST_BYTE, connection.peek(&mut [0])).await;
+                drop(room);
+                if matches!(first, Ok(Ok(1..))) {
+                    // Nobody takes it any more at the end.
+                    let _ = speaking.send(Ok(connection)).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(incoming)
+}
+
 /// Whoever watches the health of a service would keep its connection open for ever.
 async fn end_watches(reporter: &mut HealthReporter) {
     use tonic::server::NamedService;
@@ -91,5 +132,39 @@ async fn end_watches(reporter: &mut HealthReporter) {
         ["", FleetServer::<fleet::Service>::NAME, DiscoveryServer::<discovery::Service>::NAME]
     {
         reporter.clear_service_status(service).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn listening() -> (SocketAddr, impl Stream<Item = io::Result<TcpStream>> + Unpin) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        (listener.local_addr().expect("is bound"), speaking(accepted(listener)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_let_go_and_takes_nobody_elses_place() {
+        let (address, mut accepted) = listening().await;
+        let mut silent = Vec::new();
+        for _ in 0..=MOST_SILENT {
+            silent.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        assert!(accepted.next().now_or_never().is_none(), "nobody has said anything");
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"PRI").await.expect("it is open");
+        let mut taken = accepted.next().await.expect("it goes on").expect("it is a connection");
+        let mut said = [0; 3];
+        taken.read_exact(&mut said).await.expect("nothing of it is lost");
+        assert_eq!(&said, b"PRI");
+        for mut silent in silent {
+            assert_eq!(silent.read(&mut [0]).await.expect("it ended in order"), 0);
+        }
     }
 }

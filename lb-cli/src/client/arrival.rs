@@ -63,7 +63,7 @@ pub async fn tell(
         crate::complain(&format!("revision {revision}: {one}"));
     }
     if !late.is_empty() {
-        let late = late.join(", ");
+        let late = crate::output::some(&late);
         let within = wait.map(|wait| format!(" within {}", duration::format(wait)));
         let within = within.unwrap_or_else(|| " yet; --wait waits for that".into());
         crate::complain(&format!("revision {revision} is not run by {late}{within}"));

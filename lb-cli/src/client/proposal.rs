@@ -79,16 +79,25 @@ pub async fn settle(
     let screen = output.colors.screen();
     let Consent { yes, dry_run, wait, .. } = *consent;
     let proposed = call(None, true).await?;
-    if output.json && (dry_run || proposed.changes.is_empty()) {
+    if output.json && dry_run {
         output::json(&proposed)?;
         return Ok(ExitCode::SUCCESS);
     }
     if proposed.changes.is_empty() {
-        crate::print(&format!(
-            "nothing to change: revision {} has it all already\n",
-            proposed.revision
-        ));
-        return Ok(ExitCode::SUCCESS);
+        let revision = proposed.revision;
+        match output.json {
+            true => output::json(&proposed)?,
+            false => {
+                crate::print(&format!(
+                    "nothing to change: revision {revision} has it all already\n"
+                ));
+            }
+        }
+        return match dry_run || wait.is_none() {
+            true => Ok(ExitCode::SUCCESS),
+            // Somebody may have asked for it before, and without waiting.
+            false => Ok(arrival::tell(controller, proposed.revision, wait).await?),
+        };
     }
     let summary = changes::summary(&proposed.changes);
     if !output.json {

@@ -60,11 +60,10 @@ pub fn text(places: &Places, file: &Path) -> String {
 
     guide.part("Take backend 2 out without losing a request; see what was done; undo all of it:");
     let drained = backends.get(1).unwrap_or(&backend);
-    guide.command(&with(
-        &format!(r#"{{"backend_set":"demo","backend":"{drained}"}}"#),
-        "DrainBackend",
-    ));
+    let drained = format!(r#"{{"backend_set":"demo","backend":"{drained}"}}"#);
+    guide.command(&with(&drained, "DrainBackend"));
     guide.command(&format!("{call}/History"));
+    guide.command(&with(&drained, "UndrainBackend"));
     guide.command(&with(r#"{"revision":1}"#, "Rollback"));
 
     guide.part("Let backend 3 fail its health check for a while, and look at it:");

@@ -89,6 +89,29 @@ async fn changes_at_the_same_time_do_not_undo_each_other() {
 }
 
 #[tokio::test]
+async fn who_waits_for_what_is_there_already_is_told_all_the_same_if_nobody_runs_it() {
+    let fleet = fleet().await;
+    let file = ok(lb(&fleet, &["get"]).await);
+    let path = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&path, &file).expect("it is written");
+    let path = path.path().to_str().expect("it has a name");
+    let said = lb(&fleet, &["apply", "-f", path, "--wait=10ms"]).await;
+    assert_eq!(said.code, Some(6), "{said:?}");
+    assert!(said.out.starts_with("nothing to change"), "{said:?}");
+    assert!(said.err.contains("no proxy is connected that could run it"), "{said:?}");
+    ok(lb(&fleet, &["apply", "-f", path]).await);
+}
+
+#[tokio::test]
+async fn undrain_reset_leaves_the_state_to_the_file_again() {
+    let fleet = fleet().await;
+    ok(lb(&fleet, &["drain", "app/one"]).await);
+    let said = ok(lb(&fleet, &["undrain", "app/one", "--reset"]).await);
+    assert!(said.contains("state: draining -> active"), "{said}");
+    assert!(!ok(lb(&fleet, &["get"]).await).contains("by hand"));
+}
+
+#[tokio::test]
 async fn what_is_set_by_hand_outlives_the_file_and_is_told_until_it_is_reset() {
     let fleet = fleet().await;
     let file = ok(lb(&fleet, &["get"]).await);

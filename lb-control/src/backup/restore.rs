@@ -60,7 +60,14 @@ pub enum RestoreError {
 /// controller has it.
 pub fn restore(file: &Path, data_dir: &Path, replace: bool) -> Result<Restored, RestoreError> {
     let path = || file.to_path_buf();
-    let bytes = fs::read(file).map_err(|source| RestoreError::Read { path: path(), source })?;
+    let read = || {
+        // A device may have no end.
+        match fs::metadata(file)?.is_file() {
+            true => fs::read(file),
+            false => Err(io::Error::other("is not a file")),
+        }
+    };
+    let bytes = read().map_err(|source| RestoreError::Read { path: path(), source })?;
     let now = clock::wall();
     let mut contents = format::decode(&bytes, now)
         .map_err(|source| RestoreError::Format { path: path(), source })?;

@@ -37,6 +37,12 @@ impl Controller {
         Head { revision: self.revision, file_digest: self.file_digest }
     }
 
+    /// It could not be written for which epoch this controller leads: that is to be done once the store works.
+    pub fn lead_later(&mut self, why: String) {
+        self.outage.failed(why, self.moment.now);
+        self.lead.want(self.term().epoch + 1);
+    }
+
     pub(super) fn store_due(&self) -> Option<Instant> {
         self.outage.due()
     }

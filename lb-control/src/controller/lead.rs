@@ -36,8 +36,13 @@ impl Lead {
     pub fn hello(&mut self, running: SnapshotId, current: SnapshotId, wall: Duration) {
         let is_ahead = running != current && running.version >= current.version;
         if is_ahead && !is_far(running.version.epoch, wall) {
-            self.wanted = self.wanted.max(Some(running.version.epoch + 1));
+            self.want(running.version.epoch + 1);
         }
+    }
+
+    /// To lead for this epoch at the least.
+    pub fn want(&mut self, epoch: u64) {
+        self.wanted = self.wanted.max(Some(epoch));
     }
 
     /// Whether the epoch stays as it is.

@@ -915,7 +915,7 @@ fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
     assert_eq!(f.seen(), ["tell p connected", "campaign for 41"]);
     f.apply([Event::Led(Err(unknown()))]);
     assert_eq!(f.seen(), ["store fails"]);
-    let why = "the store fails, and this controller is to lead anew first";
+    let why = "the store fails, and this controller is to be written down as the one that leads";
     assert!(refused(&mut f.add_set("new")).starts_with(why));
     f.moment.now = f.controller.store_due().expect("the store fails");
     f.apply([]);
@@ -924,6 +924,26 @@ fn a_later_epoch_that_could_not_be_stored_is_asked_for_again() {
     assert_eq!(f.seen(), ["publish 42.1 with 0 unhealthy", "leads for 42", "store works"]);
     f.hello(42);
     assert_eq!(f.seen().last().expect("it comes"), "campaign for 43", "9 is later than 1");
+}
+
+#[test]
+fn a_controller_that_starts_on_a_disk_that_takes_nothing_leads_once_it_does() {
+    let mut f = Fixture::new(CHECKED);
+    f.controller.lead_later("full".into());
+    assert_eq!(f.controller.store_problem(), Some("full"));
+    f.wake();
+    assert_eq!(f.jobs.len(), 2, "backends are looked after");
+    assert_eq!(f.seen(), ["campaign for 4"]);
+    let refused = refused(&mut f.add_set("new"));
+    assert!(refused.starts_with("the store fails, and this controller is to be"), "{refused}");
+    f.apply([Event::Led(Err(failed()))]);
+    f.wake();
+    assert_eq!(f.seen(), ["campaign for 4"]);
+    f.apply([Event::Led(Ok(Term { epoch: 4 }))]);
+    assert_eq!(f.seen(), ["publish 4.1 with 0 unhealthy", "leads for 4", "store works"]);
+    let mut answer = f.add_set("new");
+    f.commit(Ok(()));
+    assert_eq!(accepted(&mut answer).version, Version { epoch: 4, version: 2 });
 }
 
 /// Its own later epoch fences what was asked before, and nobody else has led.

@@ -378,7 +378,7 @@ impl Monitor {
                 let decided = target.is_proven.then_some(Health::Healthy);
                 if target.tracker.decided() != decided {
                     // Why it was found to fail tells nothing about it.
-                    target.why = String::new();
+                    (target.why, target.since) = (String::new(), None);
                 }
                 target.tracker = HealthTracker::resume(&target.asking.check, decided);
             }

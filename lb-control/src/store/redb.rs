@@ -57,7 +57,13 @@ impl Redb {
     /// If the directory or the file in it cannot be made or read, or if another process has it.
     pub async fn open(directory: PathBuf) -> Result<Self, StoreError> {
         let path = directory.clone();
-        Self::off(path, move || Tables::open(&directory)).await.map(|tables| Self(Arc::new(tables)))
+        let opened = tokio::task::spawn_blocking(move || Tables::open(&directory)).await;
+        // redb panics over some files that were damaged.
+        let opened = opened.unwrap_or_else(|panic| {
+            let (what, why) = ("the store".into(), panic.to_string());
+            Err(StoreError::Unreadable { path, what, why })
+        });
+        opened.map(|tables| Self(Arc::new(tables)))
     }
 
     /// # Errors

@@ -267,7 +267,8 @@ fn a_controller_that_reaches_nobody_takes_nobody_out_and_counts_anew_afterwards(
     let desired = state(&checked(check, &many(4)));
     let set = &desired.backend_sets["app"];
     let status = f.monitor.status(set, &set.backends[3]);
-    assert_eq!((status.health(), status.why), (v1::Health::Healthy, String::new()));
+    assert_eq!((status.health(), status.since), (v1::Health::Healthy, None));
+    assert_eq!(status.why, "", "not why it failed");
     assert_eq!(f.probe(".xx."), ["a HEALTHY"]);
     assert_eq!(f.unhealthy(), [""; 0], "they have failed once or twice since then");
     assert_eq!(f.probe(".xx."), ["b UNHEALTHY", "c UNHEALTHY"]);

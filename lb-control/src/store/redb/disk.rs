@@ -12,7 +12,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -37,12 +37,22 @@ type Reopen = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 pub struct Disk {
     path: PathBuf,
+    /// What was there when it was opened; none if it is no file. Whoever moves it away moves what is open, and
+    /// what is written from then on would be where nobody looks for it.
+    identity: Option<Identity>,
     reopen: Reopen,
     /// None after an error. A lock, because only who has it alone may close what others use.
     database: RwLock<Option<Database>>,
     /// One transaction at a time, so that none comes between one that failed and the look at whether it is
     /// there.
     writing: Mutex<()>,
+}
+
+/// Tells a file from one that took its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
 }
 
 /// How a transaction ended.
@@ -74,6 +84,12 @@ impl Disk {
         let unusable = |source| StoreError::Directory { path: directory.into(), source };
         fs::create_dir_all(directory).map_err(unusable)?;
         let path = directory.join(FILE);
+        let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
+        if is_empty {
+            // A file that was cut to nothing would be taken for a new one, and all of its history for none.
+            let (what, why) = ("the store".into(), "it is empty".into());
+            return Err(StoreError::Unreadable { path, what, why });
+        }
         let file = private(&path, true)
             .map_err(|source| StoreError::Directory { path: path.clone(), source })?;
         let opened = open_again(file, FileBackend::new);
@@ -100,8 +116,8 @@ impl Disk {
     ) -> Result<Self, StoreError> {
         match opened {
             Ok(database) => {
-                let database = RwLock::new(Some(database));
-                Ok(Self { path, reopen, database, writing: Mutex::default() })
+                let (identity, database) = (Identity::of(&path), RwLock::new(Some(database)));
+                Ok(Self { path, identity, reopen, database, writing: Mutex::default() })
             }
             Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse { path }),
             Err(error) => Err(StoreError::Open { path, source: Box::new(error.into()) }),
@@ -127,6 +143,7 @@ impl Disk {
         f: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_in_place()?;
         let end = self.with(|database| {
             let transaction = database.begin_write()?;
             if let Some(refusal) = refusal(&transaction)? {
@@ -143,7 +160,12 @@ impl Disk {
             })
         })?;
         match end {
-            End::Done(value) => Ok(value),
+            End::Done(value) => match self.is_in_place() {
+                Ok(()) => Ok(value),
+                Err(gone) => {
+                    Err(StoreError::Unknown { path: self.path.clone(), source: gone.into() })
+                }
+            },
             End::Refused(refusal) => Err(refusal),
             End::Unknown { value, before, after, source } => {
                 self.close();
@@ -178,6 +200,7 @@ impl Disk {
         drop(current);
         let mut current = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if current.is_none() {
+            self.is_in_place()?;
             match (self.reopen)() {
                 Ok(database) => *current = Some(database),
                 Err(DatabaseError::DatabaseAlreadyOpen) => {
@@ -189,12 +212,28 @@ impl Disk {
         Ok(RwLockWriteGuard::downgrade(current))
     }
 
+    fn is_in_place(&self) -> Result<(), StoreError> {
+        if self.identity.is_none() || self.identity == Identity::of(&self.path) {
+            return Ok(());
+        }
+        let why = "it was moved away or replaced while it was in use; put it back, or start the controller \
+                   again to go on with what is there";
+        Err(StoreError::Failed { path: self.path.clone(), source: why.into() })
+    }
+
     fn close(&self) {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn failed(&self, source: Error) -> StoreError {
         StoreError::Failed { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+impl Identity {
+    fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self { device: file.dev(), inode: file.ino() })
     }
 }
 

@@ -232,12 +232,13 @@ fn a_file_that_is_gone_is_not_made_anew_while_the_store_is_used() {
     let cache = Arc::default();
     let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
     let term = tables.campaign(1, None).expect("it leads");
-    fs::rename(directory.path().join(FILE), directory.path().join("moved")).expect("it is ours");
     let fault = Fault { ask: Ask::Write, errno: EIO, after: 0, stays: false };
     cache.lock().expect("no panic").fault = Some(fault);
     tables.probe(term).expect_err("the disk failed");
-    let error = tables.probe(term).expect_err("the file is gone");
+    fs::rename(directory.path().join(FILE), directory.path().join("moved")).expect("it is ours");
+    let error = tables.load().expect_err("the file is gone");
     assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert!(!directory.path().join(FILE).exists());
     fs::rename(directory.path().join("moved"), directory.path().join(FILE)).expect("it is ours");
     tables.probe(term).expect("it is back");
 }
@@ -280,6 +281,32 @@ fn nobody_leads_anew_on_a_store_that_has_what_he_does_not_know() {
         );
     }
     assert_eq!(tables.campaign(9, Some(head)).expect("it leads"), Term { epoch: 9 });
+}
+
+/// What is written would be where nobody looks for it after a restart.
+#[test]
+fn a_file_that_was_moved_away_or_replaced_takes_nothing_until_it_is_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, aside) = (directory.path().join(FILE), directory.path().join("aside"));
+    let tables = Tables::open(directory.path()).expect("opens");
+    let term = tables.campaign(1, None).expect("it leads");
+    fs::rename(&file, &aside).expect("it is ours");
+    for _ in 0..2 {
+        let refused = tables.probe(term).expect_err("it is gone").to_string();
+        assert!(refused.contains("moved away or replaced while it was in use"), "{refused}");
+        // Somebody starts another one there.
+        drop(Tables::open(directory.path()).map(drop));
+    }
+    fs::rename(&aside, &file).expect("it is ours");
+    tables.probe(term).expect("it is back");
+}
+
+#[test]
+fn an_empty_file_is_not_taken_for_a_new_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    File::create(directory.path().join(FILE)).expect("it is ours");
+    let refused = Tables::open(directory.path()).map(drop).expect_err("it was cut").to_string();
+    assert!(refused.contains("it is empty; bring back a copy of the file"), "{refused}");
 }
 
 #[test]
