@@ -314,14 +314,14 @@ impl Proxies {
         }
     }
 
-    /// All that are known, and whether each runs `current`.
-    pub fn list(&self, current: SnapshotId, now: Instant) -> Vec<v1::Proxy> {
+    /// All that are known, and whether each runs what is due: none does while that is yet to be published.
+    pub fn list(&self, due: Option<SnapshotId>, now: Instant) -> Vec<v1::Proxy> {
         let describe = |(id, proxy): (&ProxyId, &Proxy)| v1::Proxy {
             load: proxy.connection.as_ref().map(|_| v1::Load {
                 in_flight: proxy.told.in_flight,
                 ..self.traffic.proxy(&proxy.traffic, now)
             }),
-            ..proxy.describe(id, current)
+            ..proxy.describe(id, due)
         };
         self.by_id.iter().map(describe).collect()
     }
@@ -494,7 +494,7 @@ impl Proxy {
         self.disconnected.is_some_and(|since| now < since.now + MISSED_FOR)
     }
 
-    fn describe(&self, id: &ProxyId, current: SnapshotId) -> v1::Proxy {
+    fn describe(&self, id: &ProxyId, due: Option<SnapshotId>) -> v1::Proxy {
         let connected = self.connection.is_some();
         let running = self.hello.running.unwrap_or_default();
         v1::Proxy {
@@ -508,7 +508,7 @@ impl Proxy {
             epoch: running.version.epoch,
             version: running.version.version,
             hash: self.hello.running.map(|id| id.digest.to_string()).unwrap_or_default(),
-            in_sync: connected && running == current && self.problems.is_empty(),
+            in_sync: connected && due.is_some_and(|due| running == due) && self.problems.is_empty(),
             applied_at: self.applied_at.map(timestamp),
             rejection: self.rejection.clone(),
             load: None,

@@ -66,7 +66,7 @@ async fn control_refuses_what_is_wrong_and_goes_on() {
         (delta(&elsewhere, &next),                          "",                 "the delta starts from"),
         (update(&next, garbage()),                          "",                 "the update does not decode"),
         (v1::Update { content: None, ..full(&next) },       "",                 "the update has no content"),
-        (full(&gone),                                       "listeners",        "it has no listeners, 1.5 has"),
+        (full(&gone),                                       "listeners",        "the controller has no listeners at its revision 5, and this proxy has some at 1.5"),
     ];
     for (update, resource, reason) in cases {
         let rejected = session.rejects(update).await;

@@ -511,6 +511,26 @@ fn a_proxy_is_in_sync_when_it_runs_exactly_what_is_published() {
     assert!(!in_sync(&f));
 }
 
+/// Who sees a decision and then that a proxy is in sync may take it that the decision is in force there.
+#[test]
+fn no_proxy_is_in_sync_while_what_was_decided_is_yet_to_be_published() {
+    let mut f = Fixture::new(APP);
+    let in_sync = |f: &Fixture| f.controller.proxies().proxies[0].in_sync;
+    let _end = f.connect(1);
+    f.add_set("a");
+    f.commit(Ok(()));
+    f.add_set("b");
+    let snapshot = f.controller.current();
+    let said = ProxyEvent::Applied { snapshot, revision: 8 };
+    let id = ProxyId::new("p").expect("a valid id");
+    f.hasten([Event::Proxy { id, connection: ConnectionId(1), said }]);
+    assert!(in_sync(&f));
+    f.moment.now = f.controller.publications[0].1 + PACE / 2;
+    f.hasten([Event::Committed { result: Ok(()), took: Duration::from_millis(1) }]);
+    assert_eq!(f.controller.current(), snapshot);
+    assert!(!in_sync(&f), "it does not run b");
+}
+
 #[test]
 fn a_push_takes_from_the_publication_or_the_proxys_arrival_until_it_runs_it() {
     let mut f = Fixture::new(APP);

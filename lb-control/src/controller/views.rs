@@ -30,8 +30,9 @@ impl Controller {
 
     pub fn proxies(&self) -> v1::ListProxiesResponse {
         let SnapshotId { version, digest } = self.current();
+        let due = (!self.has_unpublished()).then(|| self.current());
         v1::ListProxiesResponse {
-            proxies: self.proxies.list(self.current(), self.moment.now),
+            proxies: self.proxies.list(due, self.moment.now),
             epoch: version.epoch,
             version: version.version,
             hash: digest.to_string(),

@@ -45,7 +45,7 @@ fn connect(proxies: &mut Proxies, id: &str, connection: u64) -> Option<Ended> {
 }
 
 fn lists(proxies: &Proxies) -> Vec<(String, bool, bool)> {
-    let listed = proxies.list(snapshot(2), now()).into_iter();
+    let listed = proxies.list(Some(snapshot(2)), now()).into_iter();
     listed.map(|proxy| (proxy.id, proxy.connected, proxy.in_sync)).collect()
 }
 
@@ -87,9 +87,9 @@ fn a_rejection_is_remembered_until_something_is_applied() {
     let mut proxies = Proxies::default();
     connect(&mut proxies, "p", 1);
     proxies.rejected(&proxy("p"), ConnectionId(1), "too odd", None);
-    assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "too odd");
+    assert_eq!(proxies.list(Some(snapshot(2)), now())[0].rejection, "too odd");
     proxies.applied(&proxy("p"), ConnectionId(1), runs(2), WALL);
-    assert_eq!(proxies.list(snapshot(2), now())[0].rejection, "");
+    assert_eq!(proxies.list(Some(snapshot(2)), now())[0].rejection, "");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn traffic_is_told_of_connected_proxies_and_begins_anew_with_a_connection() {
     };
     let seen = |proxies: &Proxies, second| {
         let now = start + Duration::from_secs(second);
-        let listed = proxies.list(snapshot(2), now).remove(0);
+        let listed = proxies.list(Some(snapshot(2)), now).remove(0);
         let load = listed.load.map(|load| (load.requests_per_second, load.in_flight));
         (load, listed.connections, proxies.fleet_load(now).requests_per_second)
     };

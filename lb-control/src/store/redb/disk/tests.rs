@@ -232,9 +232,10 @@ fn a_file_that_is_gone_is_not_made_anew_while_the_store_is_used() {
     let cache = Arc::default();
     let tables = Tables::new(open(directory.path(), &cache)).expect("opens");
     let term = tables.campaign(1, None).expect("it leads");
-    let fault = Fault { ask: Ask::Write, errno: EIO, after: 0, stays: false };
+    let fault = Fault { ask: Ask::Write, errno: EIO, after: 0, stays: true };
     cache.lock().expect("no panic").fault = Some(fault);
     tables.probe(term).expect_err("the disk failed");
+    cache.lock().expect("no panic").fault = None;
     fs::rename(directory.path().join(FILE), directory.path().join("moved")).expect("it is ours");
     let error = tables.load().expect_err("the file is gone");
     assert!(matches!(error, StoreError::Failed { .. }), "{error}");
