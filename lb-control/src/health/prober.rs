@@ -27,7 +27,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use self::{pool::Pool, turns::Turns};
+use self::{
+    pool::{Lent, Pool},
+    turns::Turns,
+};
 use super::{
     monitor::Job,
     probe::{self, Finding},
@@ -142,9 +145,9 @@ async fn make(
     turns: &Turns,
 ) -> Probed {
     let is_http = matches!(asking.check.probe, Probe::Http { .. });
-    let (kept, uses) = match is_http {
+    let Lent { kept, uses } = match is_http {
         true => pool.borrow_mut().take(id, asking.check.interval),
-        false => (None, 1),
+        false => Lent { kept: None, uses: 1 },
     };
     let shakes_hands = asking.tls.is_some() && kept.is_none();
     let probing = async {
@@ -160,9 +163,7 @@ async fn make(
         let detail = "not checked: the probe itself failed".into();
         (Finding { outcome: None, detail, took: Duration::ZERO }, None)
     });
-    if let Some(kept) = kept {
-        pool.borrow_mut().put(id, kept, clock::now());
-    }
+    pool.borrow_mut().put(id, uses, kept, clock::now());
     Probed { id, late, finding }
 }
 

@@ -19,24 +19,37 @@ use crate::health::{Outcome, monitor::Asking, schedule::Schedule, tests::check_o
 const SHARE: Share = Share { concurrent: 16, kept: 8 };
 const LONG: Duration = Duration::from_secs(20);
 
-/// Answers every request with 204, and counts its connections.
-async fn backend() -> (SocketAddr, Arc<AtomicUsize>) {
+/// What a backend has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    connections: AtomicUsize,
+    /// Requests that were the last ones of their connection, as they said.
+    farewells: AtomicUsize,
+}
+
+/// Answers every request with 204.
+async fn backend() -> (SocketAddr, Arc<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("is bound");
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
+    let seen = Arc::<Seen>::default();
+    let counted = Arc::clone(&seen);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            counted.fetch_add(1, SeqCst);
+            counted.connections.fetch_add(1, SeqCst);
+            let counted = Arc::clone(&counted);
             tokio::spawn(async move {
-                while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                let mut bytes = [0; 1024];
+                while let Ok(read @ 1..) = stream.read(&mut bytes).await {
+                    let is_last =
+                        String::from_utf8_lossy(&bytes[..read]).contains("connection: close");
+                    counted.farewells.fetch_add(usize::from(is_last), SeqCst);
                     let answered = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
                     answered.expect("the probe reads");
                 }
             });
         }
     });
-    (address, connections)
+    (address, seen)
 }
 
 fn asking(interval: Duration) -> Asking {
@@ -96,14 +109,27 @@ async fn connections_are_kept_within_the_share_and_for_probes_that_follow_soon()
         (Duration::from_secs(2), 0, TARGETS * 3),
         (Duration::from_secs(60), 8, TARGETS * 3),
     ] {
-        let (address, opened) = backend().await;
+        let (address, seen) = backend().await;
         let mut prober = Prober::start(Share { kept, ..SHARE }).expect("there is a thread");
         let jobs = jobs(TARGETS, address, interval);
         for _ in 0..3 {
             make_all(&mut prober, &jobs).await;
         }
-        let opened = opened.load(SeqCst);
+        let opened = seen.connections.load(SeqCst);
         assert_eq!(opened, connections, "{kept} kept, every {interval:?}");
+    }
+}
+
+/// It would be closed without a word, and for that another one would lose its place.
+#[tokio::test]
+async fn a_connection_without_a_place_is_announced_to_be_the_last_of_its_probes() {
+    let (address, seen) = backend().await;
+    let mut prober = Prober::start(Share { kept: 4, ..SHARE }).expect("there is a thread");
+    let jobs = jobs(16, address, Duration::from_secs(2));
+    for round in 1..=3 {
+        make_all(&mut prober, &jobs).await;
+        let seen = (seen.connections.load(SeqCst), seen.farewells.load(SeqCst));
+        assert_eq!(seen, (4 + 12 * round, 12 * round));
     }
 }
 
