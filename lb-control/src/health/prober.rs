@@ -1,24 +1,25 @@
-//! The thread that probes are made on: neither do they delay what goes on elsewhere in this process, nor
-//! that them.
+//! The threads that probes are made on: neither do they delay what goes on elsewhere in this process, nor
+//! that them. A target is always probed by the same thread, which has its connection.
 //!
 //! ```text
-//!   owner ── Job ──► one task a probe ──► findings, gathered for a moment ──► owner
-//!                      ▲         │
-//!                      └─ Pool ◄─┘  connections that answered
+//!                     of each thread:
+//!   owner ── Job ──►  one task a probe ──► findings, gathered for a moment ──► owner
+//!                       ▲         │
+//!                       └─ Pool ◄─┘  connections that answered
 //! ```
 //!
 //! # Invariants
 //!
 //! - Exactly one [`Probed`] follows each [`Job`], also where a probe panics.
 //! - How many jobs are under way is up to the schedule: the channels have room for all of them.
-//! - If the thread ends before the [`Prober`] does, [`Prober::probed`] says so.
+//! - If a thread ends before the [`Prober`] does, [`Prober::probed`] says so.
 
 mod pool;
 mod turns;
 
 use std::{cell::RefCell, io, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::select_all};
 use lb_common::{clock, spec::Probe};
 use tokio::{
     runtime,
@@ -37,6 +38,9 @@ use super::{
     schedule::{CONCURRENT, TargetId},
 };
 
+/// One thread makes some 20,000 probes a second. Where there are many more, the connections that they take
+/// end first.
+const MOST_THREADS: usize = 2;
 /// So many jobs are begun, and findings handed over, in one go.
 const BATCH: usize = 256;
 /// After findings were handed over, those that come next are gathered for so long.
@@ -63,11 +67,13 @@ pub struct Probed {
     pub finding: Finding,
 }
 
-/// The running thread. It ends when this is dropped, and leaves what is under way.
+/// The running threads. They end when this is dropped, and leave what is under way.
 #[derive(Debug)]
 pub struct Prober {
-    jobs: mpsc::Sender<Job>,
-    probed: mpsc::Receiver<Vec<Probed>>,
+    /// To each thread.
+    jobs: Vec<mpsc::Sender<Job>>,
+    /// From each, in any order.
+    probed: Vec<mpsc::Receiver<Vec<Probed>>>,
 }
 
 // === impl Share ===
@@ -89,29 +95,41 @@ impl Prober {
     /// # Errors
     /// If there is no thread to be had.
     pub fn start(share: Share) -> io::Result<Self> {
-        let (jobs, to_do) = mpsc::channel(CONCURRENT);
-        let (done, probed) = mpsc::channel(CONCURRENT / BATCH);
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let work = move || LocalSet::new().block_on(&runtime, work(to_do, done, share.kept));
-        thread::Builder::new().name("lb-prober".into()).spawn(work)?;
-        Ok(Self { jobs, probed })
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let mut prober = Self { jobs: Vec::new(), probed: Vec::new() };
+        for number in 0..threads {
+            let (jobs, to_do) = mpsc::channel(CONCURRENT);
+            let (done, probed) = mpsc::channel(CONCURRENT / BATCH);
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let kept = share.kept / threads;
+            let work = move || LocalSet::new().block_on(&runtime, work(to_do, done, kept));
+            thread::Builder::new().name(format!("lb-prober-{number}")).spawn(work)?;
+            prober.jobs.push(jobs);
+            prober.probed.push(probed);
+        }
+        Ok(prober)
     }
 
     /// One whose thread has failed.
     #[cfg(test)]
     pub fn failed() -> Self {
-        Self { jobs: mpsc::channel(1).0, probed: mpsc::channel(1).1 }
+        Self { jobs: vec![mpsc::channel(1).0], probed: vec![mpsc::channel(1).1] }
     }
 
     pub fn probe(&self, job: Job) {
+        let thread = job.id.of(self.jobs.len());
         // If the thread has ended, `probed` says so. There is room: no more are under way at a time.
-        let sent = self.jobs.try_send(job);
+        let sent = self.jobs[thread].try_send(job);
         debug_assert!(!matches!(sent, Err(mpsc::error::TrySendError::Full(_))), "the schedule's");
     }
 
-    /// The next findings; `None` if the thread has failed.
+    /// The next findings; `None` if a thread has failed.
     pub async fn probed(&mut self) -> Option<Vec<Probed>> {
-        self.probed.recv().await
+        // The first one is asked first, which is to be another one each time.
+        self.probed.rotate_left(1);
+        let next = self.probed.iter_mut().map(|probed| Box::pin(probed.recv()));
+        let (findings, ..) = select_all(next).await;
+        findings
     }
 }
 

@@ -84,6 +84,15 @@ enum State {
     InFlight { since: Instant },
 }
 
+// === impl TargetId ===
+
+impl TargetId {
+    /// Which of so many this one belongs to.
+    pub fn of(self, many: usize) -> usize {
+        (self.0 % many as u64) as usize
+    }
+}
+
 // === impl Schedule ===
 
 impl Default for Schedule {
