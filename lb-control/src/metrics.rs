@@ -66,7 +66,7 @@ pub struct Facts<'a> {
     /// What is in the configuration file is not in force.
     pub has_file_problem: bool,
     pub is_store_failing: bool,
-    pub probe_counts: &'a BTreeMap<BackendSetName, ProbeCounts>,
+    pub probe_counts: BTreeMap<&'a BackendSetName, &'a ProbeCounts>,
     /// In the order of their names.
     pub backend_sets: Vec<BackendSet<'a>>,
     pub certificates: Vec<Certificate<'a>>,
@@ -192,7 +192,7 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
         }
     }
     let mut probes = page.counter("lb_control_probes_total", "Health probes by their result.");
-    for (set, counts) in facts.probe_counts {
+    for (set, counts) in &facts.probe_counts {
         for (result, count) in
             [("pass", counts.passed), ("fail", counts.failed), ("not_made", counts.not_made)]
         {
@@ -211,7 +211,7 @@ fn backends(facts: &Facts<'_>, page: &mut Page) {
     page.gauge("lb_control_probes_in_flight", IN_FLIGHT).value(facts.probes_in_flight);
     const CHANGES: &str = "Decisions that changed a backend's health.";
     let mut changes = page.counter("lb_control_health_changes_total", CHANGES);
-    for (set, counts) in facts.probe_counts {
+    for (set, counts) in &facts.probe_counts {
         changes.sample(&[("backend_set", set.as_str())], counts.decisions);
     }
 }
@@ -320,7 +320,7 @@ mod tests {
         let name = BackendSetName::new("app").expect("a valid name");
         let counts = ProbeCounts { passed: 5, failed: 2, decisions: 1, ..ProbeCounts::default() };
         counters.probes_took.observe(Duration::from_millis(30));
-        let probe_counts = [(name, counts)].into();
+        let probe_counts = [(&name, &counts)].into();
         let backend = |name, health, is_healthy| Backend { name, health, is_healthy };
         let set = BackendSet {
             name: "app",
@@ -349,7 +349,7 @@ mod tests {
             is_cut_off: false,
             has_file_problem: true,
             is_store_failing: true,
-            probe_counts: &probe_counts,
+            probe_counts,
             certificates: Vec::new(),
             ca_files: vec![("/ca.pem", true)],
             orders: Orders::default(),

@@ -42,7 +42,8 @@ const CUT_OFF: &str =
 
 #[derive(Debug)]
 pub struct Monitor {
-    sets: BTreeMap<BackendSetName, Checked>,
+    /// Not in order, because each probe looks here.
+    sets: HashMap<BackendSetName, Checked>,
     keys: HashMap<TargetId, Key>,
     schedule: Schedule,
     rng: fastrand::Rng,
@@ -53,7 +54,6 @@ pub struct Monitor {
     synced: (DesiredState, Materials),
     /// What an earlier controller decided; used up by the first [`Monitor::sync`].
     stored: HashMap<Key, Stored>,
-    probe_counts: BTreeMap<BackendSetName, ProbeCounts>,
     reach: Reach,
     /// How many backends were found to fail.
     failures: u64,
@@ -71,6 +71,7 @@ struct Checked {
     /// So many that fail are not out.
     held: usize,
     is_told_held: bool,
+    counts: ProbeCounts,
 }
 
 /// A probe to be made now.
@@ -137,7 +138,7 @@ struct Stored {
 impl Monitor {
     pub fn new(stored: Vec<v1::BackendStatus>, rng: fastrand::Rng) -> Self {
         Self {
-            sets: BTreeMap::new(),
+            sets: HashMap::new(),
             keys: HashMap::new(),
             schedule: Schedule::default(),
             rng,
@@ -145,7 +146,6 @@ impl Monitor {
             unstored: BTreeSet::new(),
             synced: Default::default(),
             stored: stored.into_iter().filter_map(parse_stored).collect(),
-            probe_counts: BTreeMap::new(),
             reach: Reach::default(),
             failures: 0,
             news: Vec::new(),
@@ -168,10 +168,7 @@ impl Monitor {
             let old = self.sets.remove(name).unwrap_or_default();
             match to.get(name) {
                 Some(set) => self.sync_set(set, old, desired, materials, now),
-                None => {
-                    self.probe_counts.remove(name);
-                    self.forget_all(name, old.targets);
-                }
+                None => self.forget_all(name, old.targets),
             }
             self.settle(name);
         }
@@ -188,7 +185,7 @@ impl Monitor {
         materials: &Materials,
         now: Instant,
     ) {
-        let Checked { tls: old_tls, targets: mut old, held, is_told_held, .. } = old;
+        let Checked { tls: old_tls, targets: mut old, held, is_told_held, counts, .. } = old;
         let Some(check) = &set.health_check else { return self.forget_all(&set.name, old) };
         let tls = ProbeTls::of(set, &check.probe, desired, materials, old_tls.as_ref());
         let proxy_protocol = set.proxy_protocol;
@@ -212,7 +209,7 @@ impl Monitor {
             targets.insert(backend.name.clone(), target);
         }
         let max_unhealthy_percent = check.max_unhealthy_percent;
-        let checked = Checked { tls, targets, max_unhealthy_percent, held, is_told_held };
+        let checked = Checked { tls, targets, max_unhealthy_percent, held, is_told_held, counts };
         self.sets.insert(set.name.clone(), checked);
         self.forget_all(&set.name, old);
     }
@@ -253,13 +250,13 @@ impl Monitor {
         // A target may go while it is probed.
         let Some(key) = self.keys.get(&id).cloned() else { return false };
         let Finding { outcome, detail, took } = finding;
-        let counts = self.probe_counts.entry(key.0.clone()).or_default();
+        let Some(checked) = self.sets.get_mut(&key.0) else { return false };
         match outcome {
-            Some(Outcome::Pass) => counts.passed += 1,
-            Some(Outcome::Fail) => counts.failed += 1,
-            None => counts.not_made += 1,
+            Some(Outcome::Pass) => checked.counts.passed += 1,
+            Some(Outcome::Fail) => checked.counts.failed += 1,
+            None => checked.counts.not_made += 1,
         }
-        let Some(target) = target_mut(&mut self.sets, &key) else { return false };
+        let Some(target) = checked.targets.get_mut(&key.1) else { return false };
         target.last_probe = Some(v1::Probe {
             time: Some(timestamp(wall)),
             passed: outcome == Some(Outcome::Pass),
@@ -281,9 +278,10 @@ impl Monitor {
 
     /// What an outcome makes of what is known. Returns whether that decided something.
     fn conclude(&mut self, key: &Key, outcome: Outcome, why: String, wall: Duration) -> bool {
-        let Some(target) = target_mut(&mut self.sets, key) else { return false };
+        let Some(checked) = self.sets.get_mut(&key.0) else { return false };
+        let Some(target) = checked.targets.get_mut(&key.1) else { return false };
         let Transition::Decided(health) = target.tracker.observe(outcome) else { return false };
-        self.probe_counts.entry(key.0.clone()).or_default().decisions += 1;
+        checked.counts.decisions += 1;
         target.since = Some(timestamp(wall));
         target.why = why;
         match health {
@@ -383,7 +381,8 @@ impl Monitor {
                 target.tracker = HealthTracker::resume(&target.asking.check, decided);
             }
         }
-        let sets: Vec<_> = self.sets.keys().cloned().collect();
+        let mut sets: Vec<_> = self.sets.keys().cloned().collect();
+        sets.sort_unstable();
         for set in &sets {
             self.settle(set);
         }
@@ -411,8 +410,8 @@ impl Monitor {
     }
 
     /// By set, for metrics.
-    pub fn probe_counts(&self) -> &BTreeMap<BackendSetName, ProbeCounts> {
-        &self.probe_counts
+    pub fn probe_counts(&self) -> BTreeMap<&BackendSetName, &ProbeCounts> {
+        self.sets.iter().map(|(name, checked)| (name, &checked.counts)).collect()
     }
 
     /// What is known about a backend; its load is for others to fill in.
@@ -599,7 +598,7 @@ impl Asking {
 }
 
 fn target_mut<'a>(
-    sets: &'a mut BTreeMap<BackendSetName, Checked>,
+    sets: &'a mut HashMap<BackendSetName, Checked>,
     (set, backend): &Key,
 ) -> Option<&'a mut Target> {
     sets.get_mut(set)?.targets.get_mut(backend)

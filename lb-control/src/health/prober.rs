@@ -17,7 +17,7 @@
 mod pool;
 mod turns;
 
-use std::{cell::RefCell, io, panic::AssertUnwindSafe, rc::Rc, thread, time::Duration};
+use std::{cell::RefCell, io, panic::AssertUnwindSafe, pin::pin, rc::Rc, thread, time::Duration};
 
 use futures_util::{FutureExt, future::select_all};
 use lb_common::{clock, spec::Probe};
@@ -48,8 +48,8 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How often connections that nobody uses any more are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// What probes may take of the descriptors that this process may have: three quarters. The rest is for
-/// proxies, clients and the store.
+/// What probes may take of the descriptors that this process may have. The rest, an eighth and 256 at the least, is
+/// for proxies, clients and the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Probes at a time.
@@ -82,10 +82,9 @@ impl Share {
     /// Of so many descriptors.
     pub fn of(descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        Self {
-            concurrent: CONCURRENT.min(descriptors / 8),
-            kept: pool::MOST.min(descriptors / 8 * 5),
-        }
+        let concurrent = CONCURRENT.min(descriptors / 8);
+        let others = (descriptors / 8).max(256);
+        Self { concurrent, kept: pool::MOST.min(descriptors.saturating_sub(concurrent + others)) }
     }
 }
 
@@ -168,11 +167,12 @@ async fn make(
         false => Lent { kept: None, uses: 1 },
     };
     let shakes_hands = asking.tls.is_some() && kept.is_none();
-    let probing = async {
+    // In one place, where either way finds it: else each had room for it of its own.
+    let probing = pin!(async {
         let late = clock::now().saturating_duration_since(due);
         let probing = AssertUnwindSafe(probe::probe(address, &asking, kept, uses)).catch_unwind();
         (late, probing.await)
-    };
+    });
     let (late, probed) = match shakes_hands {
         true => turns.take(probing).await,
         false => probing.await,

@@ -145,6 +145,8 @@ async fn how_late_a_job_was_begun_is_told() {
 
 #[test]
 fn the_share_leaves_descriptors_for_others() {
+    assert_eq!(Share::of(100), Share { concurrent: 12, kept: 0 });
     assert_eq!(Share::of(1024), Share { concurrent: 128, kept: 640 });
+    assert_eq!(Share::of(20_000), Share { concurrent: 2500, kept: 15_000 });
     assert_eq!(Share::of(u64::MAX), Share { concurrent: CONCURRENT, kept: pool::MOST });
 }
