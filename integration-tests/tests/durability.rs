@@ -13,7 +13,7 @@ use integration_tests::{
 };
 use lb_common::clock;
 use lb_proto::v1::{ApplyRequest, Backend, BackendChange, BackendSet, GetRequest, HistoryRequest};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -215,4 +215,43 @@ async fn a_full_disk_stops_changes_and_nothing_else_and_once_there_is_room_they_
     let history = fleet.api().await.history(history).await.expect("it is readable").into_inner();
     let numbers: Vec<_> = history.revisions.iter().map(|entry| entry.revision).collect();
     assert_eq!(numbers, (1..=revision).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_controller_that_starts_on_a_full_disk_looks_after_proxies_and_takes_changes_once_it_can()
+{
+    let dir = tempfile::tempdir().expect("there is a place for temporary files");
+    let limit = dir.path().join("limit");
+    // Of so many times 512 bytes its files may be from its next start on.
+    let script = format!(
+        "ulimit -S -f \"$(cat {} 2>/dev/null || echo unlimited)\"; exec env --ignore-signal=XFSZ {} \"$@\"",
+        limit.display(),
+        binary("lb-control").display(),
+    );
+    let shell = vec!["-c".into(), script, "sh".into()];
+    let mut fleet = Fleet::empty_as(tool("sh"), shell, &[]).await;
+    fleet.add_proxy("p1", &[]);
+    let revision = fleet.apply(&app("", "", &["127.0.0.1:1".parse().expect("valid")])).await;
+    let epoch = fleet.settled(revision).await.epoch;
+
+    fleet.controller.process.signal(Signal::TERM);
+    fleet.controller.process.ended(Duration::from_secs(20)).await;
+    // The first page may be written, which says that the file is open.
+    std::fs::write(&limit, (4096 / 512).to_string()).expect("it is our directory");
+    fleet.controller.start_again().await;
+    is_ready(&fleet, 503).await;
+    assert!(fleet.settled(revision).await.epoch > epoch, "the proxy takes what it says");
+    let change = || {
+        let backend_sets = vec![BackendSet { name: "new".into(), ..BackendSet::default() }];
+        ApplyRequest { backend_sets, ..ApplyRequest::default() }
+    };
+    let mut api = fleet.api().await;
+    let refused = api.apply(change()).await.expect_err("it is full");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    disk_has(&fleet, None);
+    is_ready(&fleet, 200).await;
+    let accepted = api.apply(change()).await.expect("there is room").into_inner();
+    assert_eq!(accepted.revision, revision + 1);
+    fleet.settled(accepted.revision).await;
 }

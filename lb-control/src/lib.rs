@@ -225,7 +225,11 @@ async fn start(data_dir: Option<PathBuf>, trace_ratio: Option<Ratio>) -> Result<
     // a clock went back, what is stored is.
     let least = u64::try_from(clock::wall().as_millis()).unwrap_or(u64::MAX);
     let led = store.campaign(least, None).await;
-    let mut stored = store.load().await?;
+    let mut stored = match store.load().await {
+        Ok(stored) => stored,
+        // Why nobody leads says more.
+        Err(error) => return Err(led.err().unwrap_or(error).into()),
+    };
     // They are there before the first client can ask for a ticket.
     let keys = tickets::renewed(&stored.materials, clock::wall());
     let unled = match led {

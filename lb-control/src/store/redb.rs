@@ -141,7 +141,12 @@ impl Store for Redb {
 
 impl Tables {
     fn open(directory: &Path) -> Result<Self, StoreError> {
-        Self::new(Disk::open(directory)?)
+        let tables = Self(Disk::open(directory)?);
+        match tables.prepare() {
+            // What is there can be read, and is prepared for who leads then.
+            Err(error) if error.is_outage() => Ok(tables),
+            prepared => prepared.map(|()| tables),
+        }
     }
 
     fn in_memory() -> Result<Self, StoreError> {
@@ -150,34 +155,40 @@ impl Tables {
 
     fn new(disk: Disk) -> Result<Self, StoreError> {
         let tables = Self(disk);
-        let format = tables.write(|transaction| {
-            let format =
-                transaction.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
-            transaction.open_table(REVISIONS)?;
-            transaction.open_table(PARTS)?;
-            transaction.open_table(UNDO)?;
-            transaction.open_table(HEALTH)?;
-            transaction.open_table(MATERIALS)?;
-            transaction.open_table(NEEDED)?;
-            match format {
-                Some(FORMER_FORMAT) => former::convert(transaction)?,
-                Some(FORMAT) | None => {}
-                Some(other) => return Ok(other),
-            }
-            transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
-            Ok(FORMAT)
-        })?;
-        if format != FORMAT {
-            let why = format!("it is {format}, and this version knows {FORMAT}");
-            return Err(tables.unreadable("the format".into(), why));
-        }
+        tables.prepare()?;
         Ok(tables)
     }
 
+    fn prepare(&self) -> Result<(), StoreError> {
+        self.0.write(|transaction| self.prepared(transaction), |_| Ok(()))
+    }
+
+    /// Makes what is not there yet. Returns why it cannot be used, if so.
+    fn prepared(&self, transaction: &WriteTransaction) -> Result<Option<StoreError>, Error> {
+        let format = transaction.open_table(META)?.get(META_FORMAT)?.map(|format| format.value());
+        transaction.open_table(REVISIONS)?;
+        transaction.open_table(PARTS)?;
+        transaction.open_table(UNDO)?;
+        transaction.open_table(HEALTH)?;
+        transaction.open_table(MATERIALS)?;
+        transaction.open_table(NEEDED)?;
+        match format {
+            Some(FORMER_FORMAT) => former::convert(transaction)?,
+            Some(FORMAT) | None => {}
+            Some(other) => {
+                let why = format!("it is {other}, and this version knows {FORMAT}");
+                return Ok(Some(self.unreadable("the format".into(), why)));
+            }
+        }
+        transaction.open_table(META)?.insert(META_FORMAT, FORMAT)?;
+        Ok(None)
+    }
+
     fn campaign(&self, least: u64, knows: Option<Head>) -> Result<Term, StoreError> {
-        let refusal = |transaction: &WriteTransaction| match knows {
-            Some(known) => overtaken(transaction, known),
-            None => Ok(None),
+        let refusal = |transaction: &WriteTransaction| match (self.prepared(transaction)?, knows) {
+            (Some(unusable), _) => Ok(Some(unusable)),
+            (None, Some(known)) => overtaken(transaction, known),
+            (None, None) => Ok(None),
         };
         self.0.write(refusal, |transaction| {
             let mut meta = transaction.open_table(META)?;
@@ -189,7 +200,7 @@ impl Tables {
     }
 
     fn load(&self) -> Result<Stored, StoreError> {
-        let (epoch, head, health, materials, chain) = self.0.read(|transaction| {
+        let read = |transaction: &ReadTransaction| {
             let epoch = transaction.open_table(META)?.get(META_EPOCH)?.map(|epoch| epoch.value());
             let head = head(&transaction.open_table(REVISIONS)?, &transaction.open_table(META)?)?;
             let mut health = Vec::new();
@@ -204,6 +215,10 @@ impl Tables {
             }
             let chain = Chain::read(transaction, head.revision)?;
             Ok((epoch.unwrap_or(0), head, health, materials, chain))
+        };
+        let (epoch, head, health, materials, chain) = self.0.read(read).or_else(|error| {
+            // Where the disk takes nothing, a controller starts with what it has.
+            if error.is_outage() { self.0.read_copy(read) } else { Err(error) }
         })?;
         let health = health
             .iter()
@@ -324,14 +339,6 @@ impl Tables {
         what: impl FnOnce() -> String,
     ) -> Result<M, StoreError> {
         M::decode(bytes).map_err(|error| self.unreadable(what(), error.to_string()))
-    }
-
-    /// Whoever leads.
-    fn write<T>(
-        &self,
-        f: impl FnOnce(&WriteTransaction) -> Result<T, Error>,
-    ) -> Result<T, StoreError> {
-        self.0.write(|_| Ok(None), f)
     }
 
     /// Only for who leads for this term.

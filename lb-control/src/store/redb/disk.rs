@@ -19,7 +19,7 @@ use std::{
 
 use ::redb::{
     AccessGuard, Builder, Database, DatabaseError, Error, ReadTransaction, ReadableDatabase,
-    ReadableTable, StorageBackend, WriteTransaction,
+    ReadableTable, StorageBackend, StorageError, WriteTransaction,
     backends::{FileBackend, InMemoryBackend},
 };
 
@@ -84,8 +84,8 @@ impl Disk {
         let unusable = |source| StoreError::Directory { path: directory.into(), source };
         fs::create_dir_all(directory).map_err(unusable)?;
         let path = directory.join(FILE);
-        let is_empty = fs::metadata(&path).is_ok_and(|file| file.len() == 0);
-        if is_empty {
+        let len = fs::metadata(&path).map(|file| file.len()).ok();
+        if len == Some(0) {
             // A file that was cut to nothing would be taken for a new one, and all of its history for none.
             let (what, why) = ("the store".into(), "it is empty".into());
             return Err(StoreError::Unreadable { path, what, why });
@@ -99,7 +99,15 @@ impl Disk {
             let path = path.clone();
             move || reopen(&path, FileBackend::new)
         };
-        Self::new(opened, path, Box::new(reopen))
+        match opened {
+            // The system refused. What is in the file can be read, and it is opened once that works.
+            Err(DatabaseError::Storage(StorageError::Io(error)))
+                if error.raw_os_error().is_some() && len.is_some() =>
+            {
+                Ok(Self::with_or_without(None, path, Box::new(reopen)))
+            }
+            opened => Self::new(opened, path, Box::new(reopen)),
+        }
     }
 
     /// # Errors
@@ -115,13 +123,15 @@ impl Disk {
         reopen: Reopen,
     ) -> Result<Self, StoreError> {
         match opened {
-            Ok(database) => {
-                let (identity, database) = (Identity::of(&path), RwLock::new(Some(database)));
-                Ok(Self { path, identity, reopen, database, writing: Mutex::default() })
-            }
+            Ok(database) => Ok(Self::with_or_without(Some(database), path, reopen)),
             Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse { path }),
             Err(error) => Err(StoreError::Open { path, source: Box::new(error.into()) }),
         }
+    }
+
+    fn with_or_without(database: Option<Database>, path: PathBuf, reopen: Reopen) -> Self {
+        let (identity, database) = (Identity::of(&path), RwLock::new(database));
+        Self { path, identity, reopen, database, writing: Mutex::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -133,6 +143,22 @@ impl Disk {
         f: impl FnOnce(&ReadTransaction) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
         self.with(|database| f(&database.begin_read()?))
+    }
+
+    /// What the file says, where it cannot be opened, which takes writes. Of what was written last it is not known
+    /// whether the disk has it.
+    pub fn read_copy<T>(
+        &self,
+        f: impl FnOnce(&ReadTransaction) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        self.is_in_place()?;
+        let read = || {
+            let (bytes, copy) = (fs::read(&self.path)?, InMemoryBackend::new());
+            copy.set_len(bytes.len() as u64)?;
+            copy.write(0, &bytes)?;
+            f(&create(copy)?.begin_read()?)
+        };
+        read().map_err(|source| self.failed(source))
     }
 
     /// One transaction, unless `refusal` finds a reason against it. redb's default durability is what is

@@ -206,16 +206,19 @@ fn history_is_bounded_by_what_it_weighs() {
 fn a_store_of_the_former_format_is_taken_over() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Tables::open(directory.path()).expect("opens");
-    let written = store.write(|transaction| {
-        transaction.open_table(META)?.insert(META_FORMAT, FORMER_FORMAT)?;
-        for number in 3..=5 {
-            let about = revision(number).about.encode_to_vec();
-            transaction.open_table(REVISIONS)?.insert(number, about.as_slice())?;
-            let spec = spec(number).encode_to_vec();
-            transaction.open_table(SPECS)?.insert(number, spec.as_slice())?;
-        }
-        Ok(())
-    });
+    let written = store.0.write(
+        |_| Ok(None),
+        |transaction| {
+            transaction.open_table(META)?.insert(META_FORMAT, FORMER_FORMAT)?;
+            for number in 3..=5 {
+                let about = revision(number).about.encode_to_vec();
+                transaction.open_table(REVISIONS)?.insert(number, about.as_slice())?;
+                let spec = spec(number).encode_to_vec();
+                transaction.open_table(SPECS)?.insert(number, spec.as_slice())?;
+            }
+            Ok(())
+        },
+    );
     written.expect("is written");
     drop(store);
     for _ in 0..2 {
@@ -228,4 +231,23 @@ fn a_store_of_the_former_format_is_taken_over() {
         assert_eq!(numbers(&store.history(None, 9).expect("reads")), [5, 4, 3]);
         assert!(store.state(2).is_err());
     }
+}
+
+#[test]
+fn a_store_of_a_later_format_is_left_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Tables::open(directory.path()).expect("opens");
+    let written = store.0.write(
+        |_| Ok(None),
+        |transaction| {
+            transaction.open_table(META)?.insert(META_FORMAT, FORMAT + 1)?;
+            Ok(())
+        },
+    );
+    written.expect("is written");
+    let refused = store.campaign(1, None).expect_err("it is not known").to_string();
+    drop(store);
+    let opened = Tables::open(directory.path()).map(drop).expect_err("it is not known").to_string();
+    let why = format!("it is {}, and this version knows {FORMAT}", FORMAT + 1);
+    assert!(refused.contains(&why) && opened.contains(&why), "{refused} {opened}");
 }

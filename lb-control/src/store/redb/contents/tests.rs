@@ -79,10 +79,13 @@ fn what_does_not_decode_is_no_fault_of_the_disk() {
     let store = Tables::in_memory().expect("opens");
     let junk = [0xff].as_slice();
     let write = |junk: &[u8]| {
-        store.write(|transaction| {
-            transaction.open_table(REVISIONS)?.insert(1, junk)?;
-            Ok(())
-        })
+        store.0.write(
+            |_| Ok(None),
+            |transaction| {
+                transaction.open_table(REVISIONS)?.insert(1, junk)?;
+                Ok(())
+            },
+        )
     };
     write(junk).expect("is written");
     let error = store.contents().expect_err("it does not decode");
