@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use lb_common::drain::Drain;
+use lb_common::{drain::Drain, shortage::raise_descriptor_limit};
 use lb_proto::v1::{discovery_server::DiscoveryServer, fleet_server::FleetServer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,8 +25,10 @@ const MOST_STREAMS: u32 = 1024;
 const MOST_HEADERS: u32 = 16 * 1024;
 /// How long a connection may say nothing at first.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
-/// So many such connections there may be at a time; who comes then waits for one of them.
-const MOST_SILENT: usize = 256;
+/// Such connections may take up one in so many of the descriptors. A fleet that comes all at once has room there,
+/// and who finds none waits until another one has spoken.
+const SHARE_OF_SILENT: u64 = 8;
+const MOST_SILENT: u64 = 4096;
 /// How long to wait after the system refused to accept a connection, for lack of descriptors most
 /// likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +56,8 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let built = "the descriptors are part of this program";
+    let most_silent = (raise_descriptor_limit() / SHARE_OF_SILENT).clamp(1, MOST_SILENT);
+    let incoming = speaking(accepted(listener), usize::try_from(most_silent).unwrap_or(usize::MAX));
     Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
@@ -64,7 +68,7 @@ pub async fn serve(
         .add_service(health)
         .add_service(descriptors().build_v1().expect(built))
         .add_service(descriptors().build_v1alpha().expect(built))
-        .serve_with_incoming_shutdown(speaking(accepted(listener)), async move {
+        .serve_with_incoming_shutdown(incoming, async move {
             drain.started().await;
             end_watches(&mut reporter).await;
         })
@@ -95,11 +99,12 @@ pub fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
 /// descriptor, which the checks of backends lack then: so there are few of these at a time, and not for long.
 fn speaking(
     connections: impl Stream<Item = TcpStream> + Send + 'static,
+    most_silent: usize,
 ) -> impl Stream<Item = io::Result<TcpStream>> + Unpin {
     let (speaking, incoming) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut connections = std::pin::pin!(connections);
-        let silent = Arc::new(Semaphore::new(MOST_SILENT));
+        let silent = Arc::new(Semaphore::new(most_silent));
         loop {
             let next = async {
                 let room = Arc::clone(&silent).acquire_owned().await;
@@ -144,16 +149,18 @@ mod tests {
 
     use super::*;
 
+    const MANY: usize = 64;
+
     async fn listening() -> (SocketAddr, impl Stream<Item = io::Result<TcpStream>> + Unpin) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        (listener.local_addr().expect("is bound"), speaking(accepted(listener)))
+        (listener.local_addr().expect("is bound"), speaking(accepted(listener), MANY))
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_is_let_go_and_takes_nobody_elses_place() {
         let (address, mut accepted) = listening().await;
         let mut silent = Vec::new();
-        for _ in 0..=MOST_SILENT {
+        for _ in 0..=MANY {
             silent.push(TcpStream::connect(address).await.expect("it listens"));
         }
         assert!(accepted.next().now_or_never().is_none(), "nobody has said anything");
