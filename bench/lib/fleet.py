@@ -9,12 +9,9 @@ import json
 import statistics
 import subprocess
 import time
-from pathlib import Path
 
-from . import machine, process
+from . import machine, process, sections
 
-DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench/fleet begins -->", "<!-- bench/fleet ends -->"
 HOW = """\
 ## A fleet
 
@@ -208,16 +205,7 @@ def write(asked, results):
     for field, what in (("control_mib", "the controller after its restart"), ("proxy_mib", "a proxy")):
         values = " | ".join(f"{one[field]:.0f}" for one in results)
         lines.append(f"| MiB of {what} | {values} |")
-    page = DOCS.read_text()
-    kept = section(page)
     how = HOW.format(
         date=time.strftime("%Y-%m-%d"), changes=asked.changes, sets=asked.sets, backends=asked.backends
     )
-    table = f"{BEGIN}\n{how}\n" + "\n".join(lines) + f"\n{END}\n"
-    DOCS.write_text((page.removesuffix(kept) if kept else page + "\n") + table)
-
-
-def section(page):
-    """What `write` put there, to the end of the page."""
-    begin = page.find(BEGIN)
-    return "" if begin < 0 else page[begin:]
+    sections.write("bench/fleet", f"{how}\n" + "\n".join(lines))

@@ -1,6 +1,6 @@
 """docs/benchmarks.md and its charts, from what was measured."""
 
-from . import chart, fleet, report
+from . import chart, report, sections
 from .machine import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -56,7 +56,7 @@ def write(rows, order):
         (CHARTS / f"{row['name']}.svg").write_text(draw(row))
         parts.append(section(row))
     # What another program measures stays.
-    parts.append(fleet.section(PAGE.read_text()))
+    parts.append(sections.all_of(PAGE.read_text()))
     PAGE.write_text("\n".join(parts))
 
 

@@ -4,14 +4,38 @@ Backends are one process on as many loopback addresses as are wanted: `probed.rs
 """
 
 import re
+import resource
 import time
 import urllib.request
 from dataclasses import dataclass
 
-from . import install, machine, process
+from . import install, machine, process, sections
+
+HOW = """\
+## Health checks
+
+A controller that asks each backend by HTTP, and nothing else. All backends are one process, which answers at once, and share
+two cores with it. "Late" is how long after it was due a check began. A connection is kept for 5 to 10 checks, where there are
+open files for it: {files:,} are allowed here. A backend whose connection has no place among them is connected to for every check,
+which costs several times what the check itself does. The last column is as many checks of backends that all have one.
+`bench/probes --docs` made this table on {date}, each column in {seconds} s.
+"""
 
 LATENESS = "lb_control_probe_lateness_seconds"
 PROBES = "lb_control_probes_total"
+
+
+ROWS = [
+    ("probes_per_second", "checks a second", "{:,.0f}"),
+    ("fail", "of them failed", "{:,}"),
+    ("late_p50_ms", "late: ms, half of them", "{:.1f}"),
+    ("late_p99_ms", "late: ms, 99 of 100", "{:.0f}"),
+    ("control_cores", "cores of the controller", "{:.2f}"),
+    ("control_us_per_probe", "µs of its CPU for a check", "{:.0f}"),
+    ("control_system_share", "of that in the kernel", "{:.0%}"),
+    ("backends_cores", "cores of the backends", "{:.2f}"),
+    ("control_mib", "MiB of the controller", "{:.0f}"),
+]
 
 
 @dataclass(frozen=True)
@@ -112,6 +136,16 @@ class _Seen:
             "backends_cores": served.total / elapsed,
             "control_mib": self.rss / 2**20,
         }
+
+
+def write(columns, seconds):
+    """`columns` are what they are called, and what was seen."""
+    lines = ["| | " + " | ".join(name for name, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
+    for key, name, form in ROWS:
+        lines.append(f"| {name} | " + " | ".join(form.format(seen.get(key, 0)) for _, seen in columns) + " |")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    how = HOW.format(files=files, date=time.strftime("%Y-%m-%d"), seconds=seconds)
+    sections.write("bench/probes", f"{how}\n" + "\n".join(lines))
 
 
 def _quantile(cumulative, share):

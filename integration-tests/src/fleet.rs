@@ -279,6 +279,25 @@ impl Fleet {
         .await
     }
 
+    /// What a proxy starts from while no controller answers.
+    pub fn last_good(&self, proxy: &str) -> PathBuf {
+        self.dir().join(format!("{proxy}-data/last-known-good"))
+    }
+
+    /// Waits until a proxy would start with this backend: what it runs is on its disk a moment later.
+    ///
+    /// # Panics
+    /// If that does not come.
+    pub async fn on_disk(&self, proxy: &str, backend: SocketAddr) {
+        let (file, address) = (self.last_good(proxy), backend.to_string());
+        eventually(&format!("{} has {address}", file.display()), async || {
+            let bytes = std::fs::read(&file).map_err(|error| error.to_string())?;
+            let has = bytes.windows(address.len()).any(|window| window == address.as_bytes());
+            holds(has, || String::from_utf8_lossy(&bytes).into())
+        })
+        .await;
+    }
+
     /// # Errors
     /// If the controller does not answer.
     pub async fn list_proxies(&self) -> Result<ListProxiesResponse, String> {

@@ -16,22 +16,11 @@ use lb_common::clock;
 /// One proxy that runs `backend`, has it on disk, and is as dead as its controller.
 async fn dead_fleet(backend: &Backend) -> (Fleet, PathBuf) {
     let mut fleet = Fleet::start(1, &app("", "", &[backend.address()])).await;
-    let file = fleet.dir().join("p1-data/last-known-good");
-    on_disk(&file, backend).await;
+    fleet.on_disk("p1", backend.address()).await;
+    let file = fleet.last_good("p1");
     fleet.proxies[0].kill();
     fleet.controller.kill();
     (fleet, file)
-}
-
-/// Waits until the file is about this backend: there may be an older snapshot in it.
-async fn on_disk(file: &Path, backend: &Backend) {
-    let address = backend.address().to_string();
-    eventually(&format!("{} has {address}", file.display()), async || {
-        let bytes = fs::read(file).map_err(|error| error.to_string())?;
-        let has = bytes.windows(address.len()).any(|window| window == address.as_bytes());
-        holds(has, || String::from_utf8_lossy(&bytes).into())
-    })
-    .await;
 }
 
 fn damage(file: &Path, how: impl Fn(&mut Vec<u8>)) {
@@ -125,7 +114,7 @@ async fn a_proxy_with_a_damaged_state_file_gets_a_new_one_from_the_controller() 
     fleet.controller.start_again().await;
     fleet.settled(1).await;
     assert_eq!(client::get(fleet.proxies[0].web(), "/").await.text(), "here");
-    on_disk(&file, &backend).await;
+    fleet.on_disk("p1", backend.address()).await;
     fleet.proxies[0].kill();
     fleet.controller.kill();
     fleet.proxies[0].process.restart();

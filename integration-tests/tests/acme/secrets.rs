@@ -89,7 +89,7 @@ async fn a_ca_that_demands_a_key_gets_it_and_nobody_sees_any() {
     }
     // What only the controller needs is with no proxy.
     for proxy in ["p1", "p2"] {
-        let file = fleet.dir().join(format!("{proxy}-data/last-known-good"));
+        let file = fleet.last_good(proxy);
         let kept = fs::read(file).expect("it is there");
         assert!(!has(&kept, KEY.as_bytes()) && between(&kept, "\"key_pkcs8\":\"", "\"").is_empty());
     }

@@ -108,6 +108,7 @@ async fn a_proxy_that_starts_without_a_controller_serves_tls() {
     let mut fleet = fleet(1).await;
     fleet.apply(&site(&fleet, &ca, "", backend.address())).await;
     let ca = ca.write(fleet.dir());
+    fleet.on_disk("p1", backend.address()).await;
     fleet.controller.kill();
     fleet.proxies[0].kill();
     fleet.proxies[0].process.restart();
