@@ -328,5 +328,8 @@ mod tests {
         assert_eq!(reached.snapshot.id, track.snapshot.id);
         let (back, full) = published.update(published.id(), Some(track.snapshot.id));
         assert_eq!((back.revision, full), (4, false));
+        // It did not change, and what was encoded for it serves on.
+        publisher.publish(Publication { tracks: vec![track], ..alone(5) }, None);
+        assert!(Arc::ptr_eq(&current(&publisher).tracks[&1], &published.tracks[&1]));
     }
 }

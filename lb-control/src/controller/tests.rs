@@ -307,7 +307,7 @@ fn too_many_waiting_changes_are_refused() {
 fn waiting_changes_take_no_more_than_so_many_bytes() {
     let mut f = Fixture::new(APP);
     let large = |name: &str| {
-        let comment = "x".repeat(MOST_WAITING_BYTES / 2 - 1024);
+        let comment = "x".repeat((64 << 20) - 1024);
         v1::ApplyRequest { comment, ..add(name) }
     };
     let mut answers: Vec<_> =
@@ -413,6 +413,22 @@ fn a_storm_is_published_once_in_a_while_and_acknowledged_with_that() {
     assert_eq!(accepted(&mut third).version.version, 4);
     let seen = f.seen();
     assert_eq!(seen[seen.len() - 2..], ["publish 3.4 with 0 unhealthy", "tell revision 10"]);
+}
+
+/// Proxies are told what was asked for by its revision; what is set by hand makes revisions, too.
+#[test]
+fn a_publication_says_which_revision_asked_for_what_is_in_it() {
+    let mut f = Fixture::new(APP);
+    f.add_set("a");
+    f.commit(Ok(()));
+    f.drain("1.1.1.1:1");
+    f.commit(Ok(()));
+    let asked = f.effects.iter().filter_map(|effect| match effect {
+        Effect::Publish { publication, .. } => Some(publication.spec),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [8, 8]);
+    assert_eq!(f.controller.revision, 9);
 }
 
 #[test]
@@ -578,6 +594,7 @@ fn what_a_proxy_goes_on_with_is_read_from_the_store_if_it_is_older_than_this_con
         },
     );
     assert_eq!(f.seen(), ["recall 5", "tell p rejected"]);
+    assert_eq!(f.controller.counters.proxy_rejections, 1);
     let spec = Some((state(APP), Materials::new()));
     f.apply([Event::Recalled { revision: 5, spec }]);
     assert_eq!(f.seen(), ["publish 3.3 with 0 unhealthy, and 5 as 3.2"]);
