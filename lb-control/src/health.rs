@@ -1,9 +1,10 @@
 //! Active health checking as a pure state machine: outcomes in, transitions out.
 //!
-//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O on the thread of
-//! [`prober`], this module decides what an outcome means, [`monitor`] keeps one tracker a backend, and
-//! [`cap`] says how much of that is acted upon.
+//! No clock and no sockets. [`schedule`] decides when to probe, [`probe`] does the I/O on the threads of
+//! [`prober`] and by what [`asking`] says, this module decides what an outcome means, [`monitor`] keeps one
+//! tracker a backend, and [`cap`] says how much of that is acted upon.
 
+pub mod asking;
 pub mod cap;
 pub mod monitor;
 pub mod probe;

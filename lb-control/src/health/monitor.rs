@@ -21,13 +21,14 @@ use lb_common::{
     map::{changes, differ},
     material::Materials,
     snapshot::UnhealthyBackends,
-    spec::{Backend, BackendSet, BackendState, DesiredState, HealthCheck, ProxyVersion},
+    spec::{Backend, BackendSet, BackendState, DesiredState},
 };
 use lb_proto::{duration, v1};
 use v1::event::Event as News;
 
 use super::{
     HealthTracker, Outcome, Transition,
+    asking::Asking,
     cap::{self, Reach, Standing},
     probe::Finding,
     schedule::{Schedule, Start, TargetId},
@@ -82,14 +83,6 @@ pub struct Job {
     pub due: Instant,
     pub address: SocketAddr,
     pub asking: Asking,
-}
-
-/// How a backend is asked.
-#[derive(Clone, Debug)]
-pub struct Asking {
-    pub check: Arc<HealthCheck>,
-    pub tls: Option<Arc<ProbeTls>>,
-    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Debug)]
@@ -293,7 +286,10 @@ impl Monitor {
         }
         target.is_told_held = false;
         self.settle(&key.0);
-        let Some(target) = target_mut(&mut self.sets, key) else { return false };
+        let checked = self.sets.get_mut(&key.0);
+        let Some(target) = checked.and_then(|checked| checked.targets.get_mut(&key.1)) else {
+            return false;
+        };
         let is_held = target.is_held();
         // Of all that fail then, one news is enough.
         if !is_held || !self.reach.is_cut_off() {
@@ -585,23 +581,6 @@ impl Target {
             ..v1::BackendStatus::default()
         })
     }
-}
-
-impl Asking {
-    /// Whether it asks the same, in the same way.
-    fn is(&self, other: &Self) -> bool {
-        let tls = |asking: &Self| asking.tls.as_ref().map(Arc::as_ptr);
-        self.check == other.check
-            && tls(self) == tls(other)
-            && self.proxy_protocol == other.proxy_protocol
-    }
-}
-
-fn target_mut<'a>(
-    sets: &'a mut HashMap<BackendSetName, Checked>,
-    (set, backend): &Key,
-) -> Option<&'a mut Target> {
-    sets.get_mut(set)?.targets.get_mut(backend)
 }
 
 fn count(reach: &mut Reach, latest: Latest) -> &mut usize {

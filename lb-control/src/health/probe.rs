@@ -28,7 +28,7 @@ use self::{
     search::Search,
     verdict::Verdict,
 };
-use super::{Outcome, monitor::Asking};
+use super::{Outcome, asking::Asking};
 
 const USER_AGENT: &str = "lb-health";
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::health::{Outcome, monitor::Asking, schedule::Schedule, tests::check_of};
+use crate::health::{Outcome, asking::Asking, schedule::Schedule, tests::check_of};
 
 const SHARE: Share = Share { concurrent: 16, kept: 8 };
 const LONG: Duration = Duration::from_secs(20);
