@@ -66,6 +66,14 @@ impl Run {
         .await;
     }
 
+    /// Waits for its listener: of a file that is wrong it speaks before it opens one.
+    async fn listens(&self) {
+        eventually("it listens", async || {
+            holds(is_listening(self.address()).await, || "it does not".into())
+        })
+        .await;
+    }
+
     /// Puts the file there whole, as careful editors do.
     fn edit(&self, text: &str) {
         let new = self.dir.path().join("new");
@@ -238,10 +246,7 @@ async fn a_data_directory_keeps_what_was_decided() {
         assert_ne!(files.count(), 0, "{part} has something in it");
     }
     run.process.restart();
-    eventually("it listens again", async || {
-        holds(is_listening(run.address()).await, || "it does not".into())
-    })
-    .await;
+    run.listens().await;
     run.answers("it").await;
 }
 
@@ -255,6 +260,7 @@ async fn a_file_that_is_wrong_at_a_start_is_told_and_what_was_decided_goes_on() 
     run.edit(&text.replace("backend_set = \"app\"", "backend_set = \"api\""));
     run.process.restart();
     run.says("routes[app].backend_set: no backend set is called \"api\"; there are app").await;
+    run.listens().await;
     run.answers("it").await;
     // And it is followed from then on.
     let other = Backend::named("mended").await;
