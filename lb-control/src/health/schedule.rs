@@ -87,9 +87,13 @@ enum State {
 // === impl TargetId ===
 
 impl TargetId {
-    /// Which of so many this one belongs to.
+    /// Which of so many this one belongs to. Each gets its part of the targets, whatever pattern their
+    /// numbers have: multiples of the golden ratio are spread over [0, 1), which is divided (Knuth, "The Art of
+    /// Computer Programming", volume 3, 6.4).
     pub fn of(self, many: usize) -> usize {
-        (self.0 % many as u64) as usize
+        const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15; // of 2^64
+        let point = self.0.wrapping_mul(GOLDEN_RATIO);
+        ((u128::from(point) * many as u128) >> 64) as usize
     }
 }
 

@@ -231,3 +231,17 @@ fn what_is_held_back_and_goes_is_not_probed_and_nothing_is_left_of_its_set() {
     assert!(f.schedule.sets.is_empty() && f.schedule.ids.is_empty());
     assert!(f.schedule.holding.is_empty());
 }
+
+#[test]
+fn targets_are_shared_out_evenly_however_large_their_sets_are() {
+    for (many, of_each_set) in (2..=4).flat_map(|many| (1..=8).map(move |size| (many, size))) {
+        let mut f = Fixture::new();
+        let mut shares = vec![0_usize; many];
+        for set in 0..3_000 / of_each_set {
+            f.add(&format!("s{set}"), of_each_set).iter().for_each(|id| shares[id.of(many)] += 1);
+        }
+        let fair = shares.iter().sum::<usize>() / many;
+        let is_fair = |share: &usize| share.abs_diff(fair) <= fair / 20;
+        assert!(shares.iter().all(is_fair), "{of_each_set} of each set: {shares:?}");
+    }
+}
