@@ -6,7 +6,7 @@
 # The processes drain on SIGTERM, need no root and write only to /var/lib/lb, so a container may be
 # as restricted as those of docker-compose.yml are.
 
-# Another profile of the workspace's is for tests of the image: `optimized` is built sooner.
+# Another profile of the workspace's is for tests of the image: `plain` is built soonest.
 ARG PROFILE=release
 
 # The workspace with nothing in it but its manifests: changes when the dependencies do.

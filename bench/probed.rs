@@ -3,10 +3,14 @@
 //!
 //! ```text
 //! probed PORT HOLES
+//! probed ask PORT COUNT
 //! ```
 //!
 //! Every address answers 200 at PORT, and keeps connections unless it is told to close them. At HOLES
 //! nothing is ever answered, not even a SYN: the queue of connections that nobody accepts is full.
+//!
+//! The second form asks so many of these backends, one after the other and each over a connection of its own, with
+//! as few system calls as can be: what this costs on a machine is what a check is to be compared with.
 
 use std::{
     collections::HashMap,
@@ -23,7 +27,7 @@ const CLOSE: &[u8] = b"connection: close";
 const BACKLOG: i32 = 4096;
 
 mod system {
-    //! The four calls that are needed and not in the standard library, which links them.
+    //! The five calls that are needed and not in the standard library, which links them.
 
     use std::{io, os::fd::RawFd};
 
@@ -40,6 +44,7 @@ mod system {
         fn epoll_ctl(epoll: i32, operation: i32, fd: i32, event: *mut Event) -> i32;
         fn epoll_wait(epoll: i32, events: *mut Event, capacity: i32, timeout: i32) -> i32;
         fn listen(fd: i32, backlog: i32) -> i32;
+        fn setsockopt(fd: i32, level: i32, name: i32, value: *const [i32; 2], size: u32) -> i32;
     }
 
     const ADD: i32 = 1;
@@ -73,6 +78,16 @@ mod system {
     pub fn set_backlog(fd: RawFd, backlog: i32) -> io::Result<()> {
         // SAFETY: no pointers.
         check(unsafe { listen(fd, backlog) }).map(drop)
+    }
+
+    /// It ends with a reset, at once.
+    pub fn set_zero_linger(fd: RawFd) -> io::Result<()> {
+        const SOL_SOCKET: i32 = 1;
+        const SO_LINGER: i32 = 13;
+        let on_for_no_time = [1, 0];
+        // SAFETY: the kernel only reads `on_for_no_time`, which has these 8 bytes, and only during the call.
+        check(unsafe { setsockopt(fd, SOL_SOCKET, SO_LINGER, &raw const on_for_no_time, 8) })
+            .map(drop)
     }
 
     fn check(result: i32) -> io::Result<i32> {
@@ -132,13 +147,30 @@ fn hole(port: u16) -> io::Result<(TcpListener, TcpStream)> {
     Ok((listener, filling))
 }
 
+fn ask(port: u16, count: u16) -> io::Result<()> {
+    const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    for number in 0..count {
+        let [high, low] = number.to_be_bytes();
+        let mut stream = TcpStream::connect((Ipv4Addr::new(127, 1, high, low.max(1)), port))?;
+        stream.write_all(REQUEST)?;
+        let read = stream.read(&mut [0; 1024])?;
+        if read != ANSWER.len() {
+            return Err(io::Error::other(format!("{read} bytes are not the answer")));
+        }
+        system::set_zero_linger(stream.as_raw_fd())?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
-    let ports: Vec<u16> = env::args().skip(1).filter_map(|port| port.parse().ok()).collect();
-    let [port, holes] = ports[..] else {
-        eprintln!("usage: probed PORT HOLES");
+    let mut args: Vec<_> = env::args().skip(1).collect();
+    let asks = args.first().is_some_and(|first| first == "ask").then(|| args.remove(0)).is_some();
+    let numbers: Vec<u16> = args.iter().filter_map(|number| number.parse().ok()).collect();
+    let [port, other] = numbers[..] else {
+        eprintln!("usage: probed PORT HOLES, or probed ask PORT COUNT");
         return ExitCode::FAILURE;
     };
-    match serve(port, holes) {
+    match if asks { ask(port, other) } else { serve(port, other) } {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("probed: {error}");

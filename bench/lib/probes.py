@@ -5,6 +5,7 @@ Backends are one process on as many loopback addresses as are wanted: `probed.rs
 
 import re
 import resource
+import subprocess
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ HOW = """\
 A controller that asks each backend by HTTP, and nothing else. All backends are one process, which answers at once, and share
 two cores with it. "Late" is how long after it was due a check began. A connection is kept for 5 to 10 checks, where there are
 open files for it: {files:,} are allowed here. A backend whose connection has no place among them is connected to for every check,
-which costs several times what the check itself does. The last column is as many checks of backends that all have one.
+which costs several times what the check itself does. The last column is as many checks of backends that all have one. "Bare" is
+a loop of system calls that asks them one after the other, measured before on the idle machine: machines differ by a factor of two.
 `bench/probes --docs` made this table on {date}, each column in {seconds} s.
 """
 
 LATENESS = "lb_control_probe_lateness_seconds"
 PROBES = "lb_control_probes_total"
+BARE_CHECKS = 20_000
 
 
 ROWS = [
@@ -32,6 +35,7 @@ ROWS = [
     ("late_p99_ms", "late: ms, 99 of 100", "{:.0f}"),
     ("control_cores", "cores of the controller", "{:.2f}"),
     ("control_us_per_probe", "µs of its CPU for a check", "{:.0f}"),
+    ("bare_us", "µs of CPU to connect, ask and close, bare", "{:.0f}"),
     ("control_system_share", "of that in the kernel", "{:.0%}"),
     ("backends_cores", "cores of the backends", "{:.2f}"),
     ("control_mib", "MiB of the controller", "{:.0f}"),
@@ -73,6 +77,7 @@ def measure(program, fleet, warm_up, seconds):
     process.wait_until(
         "the backends do not accept", backends, lambda: process.accepts(f"127.0.0.1:{port}")
     )
+    bare = _bare_seconds(port) / BARE_CHECKS
     control = process.Process(
         "lb-control",
         [program, "--grpc", f"127.0.0.1:{grpc}", "--admin", f"127.0.0.1:{admin}", "--config", config],
@@ -90,7 +95,15 @@ def measure(program, fleet, warm_up, seconds):
     finally:
         control.stop()
         backends.stop()
-    return after.since(before)
+    return after.since(before) | {"bare_us": bare * 1e6}
+
+
+def _bare_seconds(port):
+    """Of CPU, for as many checks of the backends as `BARE_CHECKS`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([install.tool("probed"), "ask", str(port), str(BARE_CHECKS)], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @dataclass

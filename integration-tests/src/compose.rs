@@ -95,7 +95,7 @@ impl Compose {
             ("LB_SUBNET", SUBNET.into()),
             ("LB_CONFIG_DIR", config.path().display().to_string()),
             ("LB_IMAGE", PROJECT.into()),
-            ("LB_PROFILE", "optimized".into()),
+            ("LB_PROFILE", "plain".into()),
         ];
         let ports = http.into_iter().chain(proxy_admin).chain([admin]).collect();
         let compose =
