@@ -163,9 +163,12 @@ fn ask(port: u16, count: u16) -> io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let mut args: Vec<_> = env::args().skip(1).collect();
-    let asks = args.first().is_some_and(|first| first == "ask").then(|| args.remove(0)).is_some();
-    let numbers: Vec<u16> = args.iter().filter_map(|number| number.parse().ok()).collect();
+    let args: Vec<_> = env::args().skip(1).collect();
+    let (asks, numbers) = match args.split_first() {
+        Some((first, others)) if first == "ask" => (true, others),
+        _ => (false, &args[..]),
+    };
+    let numbers: Vec<u16> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
     let [port, other] = numbers[..] else {
         eprintln!("usage: probed PORT HOLES, or probed ask PORT COUNT");
         return ExitCode::FAILURE;

@@ -3,7 +3,6 @@
 from . import chart, report, sections
 from .machine import ROOT
 
-PAGE = ROOT / "docs" / "benchmarks.md"
 CHARTS = ROOT / "docs" / "benchmarks"
 
 INTRODUCTION = """\
@@ -56,8 +55,8 @@ def write(rows, order):
         (CHARTS / f"{row['name']}.svg").write_text(draw(row))
         parts.append(section(row))
     # What another program measures stays.
-    parts.append(sections.all_of(PAGE.read_text()))
-    PAGE.write_text("\n".join(parts))
+    parts.append(sections.all_of(sections.DOCS.read_text()))
+    sections.DOCS.write_text("\n".join(parts))
 
 
 def figures_of(row):

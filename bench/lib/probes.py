@@ -19,14 +19,13 @@ A controller that asks each backend by HTTP, and nothing else. All backends are 
 two cores with it. "Late" is how long after it was due a check began. A connection is kept for 5 to 10 checks, where there are
 open files for it: {files:,} are allowed here. A backend whose connection has no place among them is connected to for every check,
 which costs several times what the check itself does. The last column is as many checks of backends that all have one. "Bare" is
-a loop of system calls that asks them one after the other, measured before on the idle machine: machines differ by a factor of two.
+a loop of system calls that asks them one after the other, measured before on the idle machine: it says how fast the machine is.
 `bench/probes --docs` made this table on {date}, each column in {seconds} s.
 """
 
 LATENESS = "lb_control_probe_lateness_seconds"
 PROBES = "lb_control_probes_total"
 BARE_CHECKS = 20_000
-
 
 ROWS = [
     ("probes_per_second", "checks a second", "{:,.0f}"),
@@ -35,8 +34,8 @@ ROWS = [
     ("late_p99_ms", "late: ms, 99 of 100", "{:.0f}"),
     ("control_cores", "cores of the controller", "{:.2f}"),
     ("control_us_per_probe", "µs of its CPU for a check", "{:.0f}"),
-    ("bare_us", "µs of CPU to connect, ask and close, bare", "{:.0f}"),
     ("control_system_share", "of that in the kernel", "{:.0%}"),
+    ("bare_us", "µs of CPU to connect, ask and close, bare", "{:.0f}"),
     ("backends_cores", "cores of the backends", "{:.2f}"),
     ("control_mib", "MiB of the controller", "{:.0f}"),
 ]
